@@ -1,0 +1,67 @@
+# Two commands need nothing but python3 and make:
+#   make demo    install into .venv and distil the embedded chest X-rays
+#   make test    install what tests need and run every check
+# Variables: PYTHON (interpreter that makes .venv), OUT (folder of the demo), PIP_FLAGS (more flags for pip).
+
+PYTHON ?= python3
+OUT ?= meddistill-demo
+PIP_FLAGS ?=
+JOBS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Never without the constraints: an unpinned torch is replaced by the newest release and its GPU libraries. The build
+# backend is pinned by them too, hence no build isolation, which would fetch another one.
+INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
+INPUTS := pyproject.toml constraints.txt
+# One thread a process: the processes share the cores, and the sums are the same on every machine.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test wheel lint format clean
+
+help:
+	@echo "make demo    distil the embedded chest X-rays, train from the result, print one table"
+	@echo "make test    every check: style, types, layers, wheel, tests"
+	@echo "make lint    style, types and layers only        make format  put the code in style"
+	@echo "make wheel   build the wheel and try it alone    make clean   remove .venv and caches"
+
+demo: $(VENV)/.core
+	@$(BIN)/meddistill demo --out $(OUT)
+
+test: lint wheel
+	@$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy --strict src
+	@$(BIN)/lint-imports
+
+wheel: $(VENV)/.dev
+	@$(ONE_THREAD) PIP_FLAGS="$(PIP_FLAGS)" $(BIN)/python .ci/check_wheel.py
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "meddistill needs Python 3.10 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 …")'
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.core: $(VENV)/.made $(INPUTS)
+	@echo "installing meddistill into $(VENV) (PyTorch is large: the first time takes minutes)"
+	@$(INSTALL) hatchling editables
+	@$(INSTALL) --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	@echo "installing what the checks need"
+	@$(INSTALL) --no-build-isolation -e '.[dev]'
+	@touch $@

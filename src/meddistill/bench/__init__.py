@@ -1,0 +1,1 @@
+"""Comparisons under one protocol: the demonstration's table."""

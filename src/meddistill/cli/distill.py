@@ -1,0 +1,83 @@
+"""``meddistill distill``: from a source of images to a package."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from meddistill.cli import text
+from meddistill.cli.common import LEAKS, Answer, Budget, Count, Flag, Output, Reading
+
+LeakFlag = Annotated[Flag, Parameter(group=LEAKS)]
+
+
+def distill(
+    source: Path,
+    /,
+    *,
+    out: Path,
+    images_per_class: Count | None = None,
+    method: str | None = None,
+    size: Count | None = None,
+    time: Budget = None,
+    plan: Path | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    run: Path | None = None,
+    start: str | None = None,
+    skip_unreadable: Flag = False,
+    resplit: LeakFlag = False,
+    drop_leak: LeakFlag = False,
+    allow_leak: LeakFlag = False,
+    reading: Reading = Reading(),
+    output: Output = Output(),
+) -> Answer:
+    """Distil a source into a package of a few synthetic soft-label images.
+
+    The state is saved as it goes: after Ctrl-C or a crash the same command continues.
+
+    Args:
+        source: Folder of class folders, folder of split and class folders, CSV file, or MedMNIST .npz.
+        out: Package to write (FILE.mdz); an existing one is replaced once the new one is whole.
+        images_per_class: Synthetic images a class [default: 10].
+        method: Method (see: meddistill methods) [default: mtt].
+        size: Side of the synthetic images in pixels [default: proposed from the images].
+        time: Budget that the plan must fit, such as 90s, 5m or 1h30m.
+        plan: Plan to follow, as `meddistill inspect` writes it.
+        seed: Seed of all random draws [default: 0].
+        device: auto, cpu, cuda, cuda:1, mps.
+        run: Folder of the plan, event log and checkpoints [default: beside the package].
+        start: Start images: noise, prototypes, or real (patients' images: marks the package).
+        skip_unreadable: Leave out images that cannot be read instead of stopping.
+        resplit: Split the images anew, by patient and by identical images.
+        drop_leak: Leave the leaking images out; those in the test split stay.
+        allow_leak: Go on with the leak; figures on the test split are then too good.
+    """
+    from meddistill import api
+
+    result = api.distill(
+        source,
+        out,
+        images_per_class=images_per_class,
+        method=method,
+        size=size,
+        time_s=time,
+        plan=plan,
+        seed=seed,
+        device=device,
+        run=run,
+        start=start,
+        leak=_leak(resplit, drop_leak, allow_leak),
+        skip_unreadable=skip_unreadable,
+        options=reading.options(),
+        progress=output.progress(),
+    )
+    return Answer(result.as_dict(), text.distillation)
+
+
+def _leak(resplit: bool, drop: bool, allow: bool) -> Literal["stop", "allow", "drop", "resplit"]:
+    if resplit:
+        return "resplit"
+    if drop:
+        return "drop"
+    return "allow" if allow else "stop"

@@ -1,0 +1,59 @@
+"""``meddistill inspect``: look at a source, list its problems, propose a plan and say what it will cost."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from meddistill.cli import text
+from meddistill.cli.common import Answer, Budget, Count, Output, Reading
+
+DEFAULT_PLAN = Path("plan.toml")
+
+
+def inspect(
+    source: Path,
+    /,
+    *,
+    images_per_class: Count = 10,
+    method: str = "mtt",
+    size: Count | None = None,
+    time: Budget = None,
+    seed: int = 0,
+    device: str = "auto",
+    plan_out: Annotated[Path | None, Parameter(show_default=False)] = None,
+    reading: Reading = Reading(),
+    output: Output = Output(),
+) -> Answer:
+    """Look at a source: counts, sizes, problems; write an editable plan with an estimate of time and memory.
+
+    Args:
+        source: Folder of class folders, folder of split and class folders, CSV file, or MedMNIST .npz.
+        images_per_class: Synthetic images a class to plan for.
+        method: Method to plan for (see: meddistill methods).
+        size: Side of the synthetic images in pixels [default: proposed from the images].
+        time: Budget that the plan must fit, such as 90s, 5m or 1h30m.
+        seed: Seed of all random draws.
+        device: auto, cpu, cuda, cuda:1, mps.
+        plan_out: Where to write the plan [default: plan.toml, unless there is one already].
+    """
+    from meddistill import api
+
+    progress = output.progress()
+    if plan_out is None and DEFAULT_PLAN.exists():
+        progress.note("plan.toml exists and is kept as it is: --plan-out plan.toml replaces it")
+    elif plan_out is None:
+        plan_out = DEFAULT_PLAN
+    result = api.inspect(
+        source,
+        options=reading.options(),
+        images_per_class=images_per_class,
+        method=method,
+        size=size,
+        time_s=time,
+        seed=seed,
+        device=device,
+        plan_out=plan_out,
+        progress=progress,
+    )
+    return Answer(result.as_dict(), text.inspection)

@@ -1,0 +1,293 @@
+"""Results as text for an 80-column terminal. Every function takes the same document that ``--json`` prints."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from textwrap import TextWrapper
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Document = Mapping[str, Any]
+
+METRICS = {"balanced_accuracy": "balanced\naccuracy %", "auroc": "\nAUROC %", "accuracy": "\naccuracy %"}
+ROWS = {"random": "random", "distilled": "distilled", "full": "all real"}
+LEGEND = """random: as many real images, drawn at random; all real: the whole training split.
+Mean ± half of the 95 % interval over the seeds, on the test split."""
+
+
+def printable(value: Any) -> Any:
+    """The same text, or document, with characters that a terminal would act upon shown as escapes.
+
+    Packages and file names come from others: nothing in them may move the cursor or turn the direction of writing.
+    """
+    if isinstance(value, str):
+        return "".join(sign if sign == "\n" or sign.isprintable() else _escape(sign) for sign in value)
+    if isinstance(value, Mapping):
+        return {printable(key): printable(item) for key, item in value.items()}
+    return [printable(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def size(count: float) -> str:
+    """Bytes for people: ``812 B``, ``12.3 kB``, ``4.2 MB``."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: ``4.2 s``, ``75 s``, ``12 min``, ``1 h 20 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def percent(summary: Document | None) -> str:
+    """``83.4 ± 1.2`` of a summary with mean, low and high between 0 and 1: the mean and half of the 95 % interval."""
+    if not summary or summary.get("mean") is None:
+        return "–"
+    low, high = summary.get("low"), summary.get("high")
+    spread = "" if low is None or high is None else f" ± {50 * (high - low):.1f}"
+    return f"{100 * summary['mean']:.1f}{spread}"
+
+
+def table(console: Console, headers: Sequence[str], rows: Iterable[Sequence[Any]], left: int = 1) -> None:
+    """Print a plain table: the first ``left`` columns to the left, figures to the right; cells are literal text."""
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, header_style="bold")
+    for index, header in enumerate(headers):
+        grid.add_column(Text(header), justify="left" if index < left else "right", vertical="bottom")
+    for row in rows:
+        grid.add_row(*(Text("–" if cell is None else str(cell)) for cell in row))
+    console.print(grid)
+
+
+def fields(console: Console, pairs: Iterable[tuple[str, Any]]) -> None:
+    """Print names and values below each other; values of None are left out."""
+    shown = [(name, value) for name, value in pairs if value is not None]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        console.print(f"{name:<{width}}  {_plain(value)}", soft_wrap=True)
+
+
+def paragraph(console: Console, text: str) -> None:
+    """Print text with a hanging indent; a path is never broken."""
+    fold = TextWrapper(console.width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    console.print(fold.fill(text), soft_wrap=True)
+
+
+def inspection(document: Document, console: Console) -> None:
+    """The fingerprint, the problems, the plan, and what it will cost."""
+    _fingerprint(document["fingerprint"], console)
+    problems(document.get("problems", ()), console)
+    estimate = document.get("estimate") or {}
+    if document.get("plan"):
+        _title(console, "Plan")
+        fields(console, _flat(document["plan"]))
+    if estimate:
+        _title(console, "Estimate for this machine")
+        stages = [(f"  {name}", duration(seconds)) for name, seconds in (estimate.get("stages") or {}).items()]
+        memory = estimate.get("memory_mb")
+        fields(console, [("time", duration(estimate["seconds"])), *stages])
+        fields(console, [("memory", None if memory is None else f"about {size(memory * 1e6)}")])
+    if document.get("plan_file"):
+        console.print(f"\nThe plan is in {document['plan_file']}: edit it, then distil with --plan.", soft_wrap=True)
+
+
+def problems(found: Iterable[Document], console: Console) -> None:
+    """Errors first, then leaks, then warnings."""
+    order = {"error": 0, "leak": 1, "warning": 2}
+    ranked = sorted(found, key=lambda problem: order.get(problem["level"], 3))
+    if ranked:
+        _title(console, "Problems")
+    for problem in ranked:
+        paragraph(console, f"{problem['level']}: {problem['message']}")
+
+
+def distillation(document: Document, console: Console) -> None:
+    """What was made, and how well one trains from it."""
+    _results(document.get("results"), console)
+    console.print()
+    _files(document, console)
+
+
+def training(document: Document, console: Console) -> None:
+    """The model and, if a test source was given, its figures over all seeds."""
+    measured = [(_metric(key), percent(document[key])) for key in METRICS if key in document]
+    seeds = document.get("seeds")
+    if measured:
+        _title(console, f"On {document.get('test_images')} test images, mean and 95 % interval of {seeds} seeds")
+        fields(console, measured)
+        console.print()
+    fields(console, [("network", document.get("network")), ("model", document.get("model")), ("time", _time(document))])
+
+
+def evaluation(document: Document, console: Console) -> None:
+    """The figures of one model, and the recall of each class."""
+    fields(console, [("images", document.get("images"))])
+    fields(console, [(_metric(key), _share(document.get(key))) for key in METRICS])
+    rows = [(name, row["images"], _share(row["recall"])) for name, row in document.get("per_class", {}).items()]
+    console.print()
+    table(console, ["class", "images", "recall %"], rows)
+
+
+def package(document: Document, console: Console) -> None:
+    """What a package says of itself; ``--json`` has the digests besides."""
+    images, recipe = document["images"], document["recipe"]
+    if document["contains_real_images"]:
+        paragraph(console, "warning: distilling started from real images: treat this file as patients' data")
+    shape = f"{images['count']} of {images['size']} × {images['size']} pixels, {images['channels']} channel(s)"
+    software = " ".join(document["software"].values())
+    made = (
+        f"{recipe['method']}, start {recipe['start']}, network {recipe['network']}, seed {recipe['seed']}, {software}"
+    )
+    described = [("classes", document["task"]["classes"]), ("images", f"{shape}, {images['per_class']} a class")]
+    fields(console, [*described, ("labels", document["task"]["labels"]), ("size", _sizes(document)), ("made by", made)])
+    fields(console, [(name.replace("_", " "), value) for name, value in document["terms"].items() if value])
+    _title(console, "Plan")
+    fields(console, _flat(recipe["plan"]))
+    if isinstance(document["cohort"]["counts"], Mapping):
+        _title(console, "Made from")
+        _counts(document["task"]["classes"], document["cohort"]["counts"], console)
+    _results((document.get("results") or {}).get("splits"), console)
+
+
+def verification(document: Document, console: Console) -> None:
+    """The answer, what is wrong, and the members that were checked."""
+    answers = {
+        "unsigned": "sound and unsigned: it is whole, as its card says; nobody vouches for who made it",
+        "broken": "broken: do not use it; ask the sender for the file anew",
+    }
+    paragraph(console, answers.get(document["answer"], str(document["answer"])))
+    for problem in document["problems"]:
+        paragraph(console, f"problem: {problem}")
+    members = [(name, size(facts["bytes"]), facts["sha256"][:16]) for name, facts in document["members"].items()]
+    if members:
+        console.print()
+        table(console, ["member", "size", "SHA-256 begins"], members)
+
+
+def catalogue(document: Document, console: Console) -> None:
+    """The methods, each with its source."""
+    for method in document["methods"]:
+        console.print(Text(method["name"], style="bold"))
+        console.print(f"  {method['summary']}")
+        console.print(f"  {method['source']}")
+
+
+def demonstration(document: Document, console: Console) -> None:
+    """The one table: trained on random, distilled and all real images, and what each costs."""
+    headers = ["images\na class", "\ntrained on", *METRICS.values(), "\nsize", "times\nsmaller", "\ntime"]
+    rows = sorted(document["rows"], key=lambda row: row["data"] == "full")  # stable: the rows to reach stand last
+    table(console, headers, dict.fromkeys(_demo_row(row) for row in rows), left=2)
+    console.print(f"\n{LEGEND}\n")
+    _listed(console, "package", document.get("packages", ()))
+    _listed(console, "preview", document.get("previews", ()))
+
+
+def _escape(sign: str) -> str:
+    return sign.encode("unicode_escape").decode("ascii")
+
+
+def _demo_row(row: Document) -> tuple[str, ...]:
+    full = row["data"] == "full"
+    count = "all" if full else str(row["images_per_class"])
+    factor = "–" if full or row.get("factor") is None else f"{row['factor']:,.0f}"
+    return (count, _row(row["data"]), *_metrics(row), size(row["bytes"]), factor, _time(row) or "–")
+
+
+def _fingerprint(facts: Document, console: Console) -> None:
+    counts: Document = facts.get("counts") or {}
+    _title(console, f"{facts.get('name', 'cohort')}")
+    fields(console, _flat({key: value for key, value in facts.items() if key not in ("name", "counts", "classes")}))
+    classes = facts.get("classes") or sorted({name for split in counts.values() for name in split})
+    console.print()
+    _counts(classes, counts, console)
+
+
+def _counts(classes: Sequence[str], counts: Document, console: Console) -> None:
+    rows = [[name, *(split.get(name, 0) for split in counts.values())] for name in classes]
+    table(console, ["class", *counts], [*rows, ["total", *(sum(split.values()) for split in counts.values())]])
+
+
+def _results(splits: Document | None, console: Console) -> None:
+    for split, rows in (splits or {}).items():
+        _title(console, f"Trained on each of these, measured on the {split} split (mean ± half of the 95 % interval)")
+        table(console, ["trained on", *METRICS.values()], [[_row(name), *_metrics(row)] for name, row in rows.items()])
+
+
+def _sizes(document: Document) -> str:
+    factor = document.get("factor")
+    smaller = "" if factor is None else f", {factor:,.0f} times smaller than the training images"
+    return f"{size(document['bytes'])}{smaller}"
+
+
+def _files(document: Document, console: Console) -> None:
+    fields(
+        console,
+        [
+            ("package", document.get("package")),
+            ("size", _sizes(document)),
+            ("preview", document.get("preview")),
+            ("run", document.get("run")),
+            ("time", _time(document)),
+        ],
+    )
+
+
+def _flat(document: Document, prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key, value in document.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, Mapping) and set(value) >= {"mean", "low", "high"}:
+            pairs.append((name, f"{percent(value)} %"))
+        elif isinstance(value, Mapping) and set(value) == {"smallest", "median", "largest"}:
+            pairs.append((name, "{smallest} to {largest}, median {median:.6g}".format(**value)))
+        elif isinstance(value, Mapping):
+            pairs.extend(_flat(value, f"{prefix}{key}."))
+        else:
+            pairs.append((name, value))
+    return pairs
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return ", ".join(_plain(item) for item in value) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _metrics(row: Document) -> list[str]:
+    return [percent(row.get(metric)) for metric in METRICS]
+
+
+def _metric(key: str) -> str:
+    return METRICS[key].replace("\n", " ").strip()
+
+
+def _row(name: str) -> str:
+    return ROWS.get(name, name)
+
+
+def _share(value: float | None) -> str | None:
+    return None if value is None else f"{100 * value:.1f}"
+
+
+def _time(document: Document) -> str | None:
+    seconds = document.get("seconds")
+    return None if seconds is None else duration(seconds)
+
+
+def _title(console: Console, text: str) -> None:
+    console.print(Text(f"\n{text}", style="bold"), soft_wrap=True)
+
+
+def _listed(console: Console, name: str, paths: Iterable[Any]) -> None:
+    for path in paths:
+        console.print(f"{name}  {path}", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Read, check and split labelled images: folders, CSV, MedMNIST files."""

@@ -1,0 +1,241 @@
+"""A CSV with one image a row: path, label, and if there are any patient and split."""
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+
+from meddistill.cohort.decode import SUFFIXES, load_file, peek_file
+from meddistill.cohort.folders import SPLIT_NAMES, find_images
+from meddistill.cohort.options import ReadOptions
+from meddistill.cohort.patients import patient_finder
+from meddistill.cohort.problems import Problem, number, problem
+from meddistill.cohort.types import Listing, Record, SplitName
+from meddistill.runtime.errors import InputError
+
+_DELIMITERS = ",;\t"
+_MULTI_LABEL = "|;"
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    cells: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Columns:
+    path: str
+    label: str
+    patient: str | None
+    split: str | None
+
+
+@dataclass
+class _Faults:
+    """Rows that cannot become records, by what is wrong with them."""
+
+    empty_path: list[str] = field(default_factory=list)
+    empty_label: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    ambiguous: list[str] = field(default_factory=list)
+    split: list[str] = field(default_factory=list)
+
+
+def read_table(source: Path, options: ReadOptions) -> Listing:
+    """List a CSV (comma, semicolon or tab; UTF-8). Paths are relative to ``options.images`` or the CSV's folder.
+
+    A path without a suffix (HAM10000's ``image_id``) stands for the one image file of that name. A file that is not
+    at its path is looked for by name in all folders beneath. Faulty rows are in the listing's problems. Raises
+    :class:`~meddistill.runtime.errors.InputError` if the file cannot be read or lacks a column.
+    """
+    header, rows = _read_rows(source)
+    columns = _columns(source, header, options)
+    root = options.images if options.images is not None else source.parent
+    if not root.is_dir():
+        raise InputError(
+            f"the images folder {root} does not exist or is not a folder: give the one that holds the images"
+        )
+    faults = _Faults()
+    make = _record_maker(source, columns, _Locator(root), patient_finder(options.patient_pattern), faults)
+    records = tuple(record for record in map(make, rows) if record is not None)
+    if not rows:
+        raise InputError(f"{source} has a header but no rows: expected one row an image")
+    classes = tuple(sorted({record.label for record in records}))
+    return Listing(source.stem, "csv", records, classes, {}, _problems(faults, rows, columns, root))
+
+
+class _Locator:
+    """Finds the file that a path cell means."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def __call__(self, cell: str) -> list[Path]:
+        """The files that ``cell`` may mean: one if all is well, none, or several of the same name."""
+        direct = self._root / cell
+        if _is_file(direct):
+            return [direct]
+        if not {"/", "\\", os.sep}.isdisjoint(cell):
+            return [path for suffix in sorted(SUFFIXES) if _is_file(path := Path(f"{direct}{suffix}"))]
+        return self._by_name.get(cell, [])
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Path]]:
+        names: dict[str, list[Path]] = {}
+        for parts in find_images(self._root).images:
+            path = self._root.joinpath(*parts)
+            for name in (path.name, path.stem):
+                names.setdefault(name, []).append(path)
+        return names
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, a folder that may not be entered, a NUL
+        return False
+
+
+def _record_maker(
+    source: Path,
+    columns: _Columns,
+    locate: _Locator,
+    patient_in: Callable[[str], str | None],
+    faults: _Faults,
+) -> Callable[[_Row], Record | None]:
+    def make(row: _Row) -> Record | None:
+        where = f"{source.name}:{row.line}"
+        cell, label = row.cells[columns.path], row.cells[columns.label]
+        path = _path(locate, cell, where, faults)
+        split = _split(row, columns, where, faults)
+        if not label:
+            faults.empty_label.append(where)
+        if path is None or not label:
+            return None
+        patient = row.cells[columns.patient] or None if columns.patient else patient_in(path.name)
+        return Record(f"{where} ({cell})", label, split, patient, partial(load_file, path), partial(peek_file, path))
+
+    return make
+
+
+def _path(locate: _Locator, cell: str, where: str, faults: _Faults) -> Path | None:
+    if not cell:
+        faults.empty_path.append(where)
+        return None
+    found = locate(cell)
+    if len(found) > 1:
+        faults.ambiguous.append(f"{where} ({cell}: {len(found)} files)")
+    elif not found:
+        faults.missing.append(f"{where} ({cell})")
+    return found[0] if len(found) == 1 else None
+
+
+def _split(row: _Row, columns: _Columns, where: str, faults: _Faults) -> SplitName | None:
+    cell = row.cells[columns.split] if columns.split else ""
+    if not cell:
+        return None
+    if cell.lower() not in SPLIT_NAMES:
+        faults.split.append(f"{where} ({cell})")
+    return SPLIT_NAMES.get(cell.lower())
+
+
+def _read_rows(source: Path) -> tuple[list[str], list[_Row]]:
+    try:
+        with open(source, encoding="utf-8-sig", newline="") as file:
+            head = file.readline()
+            file.seek(0)
+            delimiter = max(_DELIMITERS, key=head.count)
+            lines = _lines(file, delimiter)
+            header = [name.strip() for name in next(lines, (0, []))[1]]
+            _require_header(source, header)
+            return header, [_Row(line, _cells(header, cells)) for line, cells in lines]
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{source} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"
+        ) from error
+    except (csv.Error, OSError) as error:
+        raise InputError(f"{source} cannot be read as a CSV: {error}") from error
+
+
+def _lines(file: "Iterator[str]", delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(file, delimiter=delimiter)
+    for cells in reader:
+        if any(cell.strip() for cell in cells):
+            yield reader.line_num, cells
+
+
+def _cells(header: list[str], cells: list[str]) -> dict[str, str]:
+    filled = [cell.strip() for cell in cells] + [""] * (len(header) - len(cells))
+    return dict(zip(header, filled, strict=False))
+
+
+def _require_header(source: Path, header: list[str]) -> None:
+    if not header:
+        raise InputError(f"{source} is empty: expected a header such as path,label and one row an image")
+    twice = sorted(name for name, count in Counter(header).items() if count > 1 and name)
+    if twice:
+        raise InputError(f"{source} has more than one column called {', '.join(twice)}: rename all but one")
+
+
+def _columns(source: Path, header: list[str], options: ReadOptions) -> _Columns:
+    if options.patient_column and options.patient_pattern:
+        raise InputError("patients come from a column or from a pattern, not both: leave out one of the two")
+    wanted = [options.path_column, options.label_column, options.patient_column, options.split_column]
+    missing = [name for name in wanted if name is not None and name not in header]
+    if missing:
+        raise InputError(
+            f"{source} has no column {' and no column '.join(missing)}; its columns are {', '.join(header)}. "
+            f"Name the columns for path and label{_ham_hint(header)}"
+        )
+    patient = options.patient_column or ("patient" if "patient" in header and not options.patient_pattern else None)
+    split = options.split_column or ("split" if "split" in header else None)
+    return _Columns(options.path_column, options.label_column, patient, split)
+
+
+def _ham_hint(header: list[str]) -> str:
+    if not {"image_id", "dx", "lesion_id"} <= set(header):
+        return ""
+    return " (HAM10000's own file: path image_id, label dx, patient lesion_id, and the folder of the images)"
+
+
+def _problems(faults: _Faults, rows: list[_Row], columns: _Columns, root: Path) -> tuple[Problem, ...]:
+    found = [
+        (faults.empty_path, "empty-path", f"without a {columns.path}", "Fill the column or remove the rows."),
+        (faults.empty_label, "empty-label", f"without a {columns.label}", "Fill the column or remove the rows."),
+        (faults.missing, "missing-file", f"naming an image that is not in {root}", "Name the folder with the images."),
+        (faults.ambiguous, "ambiguous-file", "naming several files", "Write the path with its folder and suffix."),
+        (faults.split, "unknown-split", "with an unknown split", "Write train, val or test."),
+    ]
+    problems = [
+        problem(code, "error", f"{number(len(places), 'row')} {what}", places, remedy)
+        for places, code, what, remedy in found
+        if places
+    ]
+    return (*problems, *_half_split(rows, columns), *_multi_label(rows, columns))
+
+
+def _half_split(rows: list[_Row], columns: _Columns) -> list[Problem]:
+    empty = [f"row {row.line}" for row in rows if columns.split and not row.cells[columns.split]]
+    if not empty or len(empty) == len(rows):
+        return []
+    what = f"{number(len(empty), 'row')} without a split while others have one"
+    return [problem("missing-split", "error", what, empty, f"Fill the column {columns.split}, or empty it everywhere.")]
+
+
+def _multi_label(rows: list[_Row], columns: _Columns) -> list[Problem]:
+    """A cell such as ``effusion|mass`` is several labels if one of its parts is a label of its own elsewhere."""
+    labels = {row.cells[columns.label] for row in rows}
+    several = sorted(
+        label
+        for label in labels
+        for mark in _MULTI_LABEL
+        if mark in label and any(part.strip() in labels for part in label.split(mark))
+    )
+    if not several:
+        return []
+    what = f"{number(len(several), 'label')} that combine others; multi-label sets are not supported"
+    return [problem("multi-label", "error", what, several, "Give each image one label.")]

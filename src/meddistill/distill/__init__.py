@@ -1,0 +1,1 @@
+"""The heart: Trajectories → a few synthetic images with soft labels and step sizes."""

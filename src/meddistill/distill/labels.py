@@ -1,0 +1,26 @@
+"""Labels of synthetic images, as logits whose softmax is the label."""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Labels = Literal["hard", "learned"]
+
+# Far enough apart that the softmax is exactly one-hot in float32.
+_HARD_GAP = 200.0
+# A learned label starts nearly sure of its class: surer, and its gradient vanishes.
+_FIRST_CONFIDENCE = 0.95
+
+
+def class_of_each(classes: int, images_per_class: int) -> Tensor:
+    """The class that each synthetic image starts from, ``(classes · images_per_class,)``, class by class."""
+    return torch.arange(classes).repeat_interleave(images_per_class)
+
+
+def first_logits(labels: Tensor, classes: int, kind: Labels) -> Tensor:
+    """Label logits ``(n, classes)`` for images of the given classes ``(n,)``."""
+    gap = _HARD_GAP if kind == "hard" else math.log(_FIRST_CONFIDENCE * (classes - 1) / (1 - _FIRST_CONFIDENCE))
+    return F.one_hot(labels, classes).float() * gap

@@ -1,0 +1,227 @@
+"""The outer loop: draw segments, unroll students, update images, labels and step sizes; resumable at any moment.
+
+Iteration i draws everything from the stream named by i, so that its checkpoint is only the learned tensors, the optimiser's
+moments and i, and a run that was killed ends with the same bytes as one that was not.
+"""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from meddistill.distill.distance import normalised_l2
+from meddistill.distill.segments import RandomSegments
+from meddistill.distill.unroll import Batch, Learned, Outcome, Strategy, unroll
+from meddistill.nets.augment import Augmentation
+from meddistill.nets.convnet import ConvNet
+from meddistill.nets.params import Params, unflatten
+from meddistill.runtime.errors import InputError, MeddistillError
+from meddistill.runtime.events import EventLog
+from meddistill.runtime.files import write_atomic
+from meddistill.runtime.progress import Progress, Silent
+from meddistill.runtime.streams import stream
+from meddistill.teachers.store import TrajectoryStore
+
+Optimiser = Literal["adam", "sgd"]
+_SGD_MOMENTUM = 0.5
+_SECONDS_BETWEEN_CHECKPOINTS = 10.0
+# A segment's score starts at 1; beyond this the student ran away and its gradient is worth nothing.
+_RUNAWAY_SCORE = 10.0
+_MAX_SKIPPED_IN_A_ROW = 25
+
+
+@dataclass(frozen=True)
+class LoopPlan:
+    """How a synthetic set is optimised.
+
+    ``student_steps`` N, with ``batch`` synthetic images a step; ``segments_at_once`` S, whose gradients are averaged.
+    Rates are those of the optimiser: ``adam``, whose steps do not depend on the scale of the score, or ``sgd`` with
+    momentum 0.5 as in the literature; ``step_rate`` acts on the logarithm of the step size. With ``decay`` rates fall to
+    zero along half a cosine.
+    """
+
+    iterations: int
+    student_steps: int
+    batch: int
+    segments: RandomSegments
+    segments_at_once: int
+    optimiser: Optimiser
+    image_rate: float
+    label_rate: float
+    step_rate: float
+    decay: bool
+    learn_labels: bool
+    strategy: Strategy
+    augmentation: Augmentation
+
+
+@dataclass(frozen=True)
+class Matching:
+    """What the loop matches against: the matching network, its teachers' trajectories, and how many there are."""
+
+    network: ConvNet
+    store: TrajectoryStore
+    teachers: int
+
+
+def distill(
+    first: Learned,
+    matching: Matching,
+    plan: LoopPlan,
+    seed: int,
+    *,
+    checkpoint: Path | None = None,
+    events: EventLog | None = None,
+    progress: Progress = Silent(),
+) -> Learned:
+    """Optimise ``first`` and return the result on the same device.
+
+    ``checkpoint``: a file that holds the state from time to time and is continued from if it exists. An iteration whose
+    score or gradient is not finite, or whose student ran away, changes nothing and is reported as ``skipped``.
+    Raises :class:`MeddistillError` when nothing but such iterations are left.
+    """
+    events = events or EventLog()
+    state = _State(first, plan)
+    if checkpoint is not None:
+        state.load(checkpoint)
+    saved, skipped = time.monotonic(), 0
+    with progress.stage("distilling", plan.iterations) as stage:
+        stage.advance(state.iteration)
+        while state.iteration < plan.iterations:
+            outcome = _iteration(state.learned, matching, plan, seed, state.iteration)
+            usable = _is_usable(outcome)
+            skipped = 0 if usable else skipped + 1
+            state.update(outcome.gradient if usable else None)
+            _report(state, outcome, usable, events, plan)
+            if skipped == _MAX_SKIPPED_IN_A_ROW:
+                raise _diverged(plan)
+            stage.advance(1, loss=outcome.score)
+            if checkpoint is not None and time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
+                state.save(checkpoint)
+                saved = time.monotonic()
+    if checkpoint is not None:
+        state.save(checkpoint)
+    return state.learned
+
+
+def _iteration(learned: Learned, matching: Matching, plan: LoopPlan, seed: int, iteration: int) -> Outcome:
+    """The mean score and gradient of S segments."""
+    outcomes = [
+        _segment(learned, matching, plan, stream(seed, "distill", iteration, place))
+        for place in range(plan.segments_at_once)
+    ]
+    gradients = (torch.stack(parts).mean(0) for parts in zip(*(o.gradient.tensors() for o in outcomes), strict=True))
+    return Outcome(sum(o.score for o in outcomes) / len(outcomes), Learned(*gradients))
+
+
+def _segment(learned: Learned, matching: Matching, plan: LoopPlan, generator: torch.Generator) -> Outcome:
+    segment = plan.segments.draw(matching.teachers, matching.store.snapshots, generator)
+    start, target = (
+        unflatten(
+            matching.store.snapshot(segment.teacher, index).to(learned.images.device), matching.network.shapes
+        )
+        for index in (segment.start, segment.end)
+    )
+    batches = student_batches(len(learned.images), plan, generator)
+
+    def score(states: Mapping[int, Params]) -> Tensor:
+        return normalised_l2(states[plan.student_steps], target, start)
+
+    return unroll(matching.network, start, learned, batches, score, strategy=plan.strategy)
+
+
+def student_batches(count: int, plan: LoopPlan, generator: torch.Generator) -> list[Batch]:
+    """The batches of N student steps: the ``count`` synthetic images in random order, again and again."""
+    rows: list[Tensor] = []
+    while len(rows) < plan.student_steps:
+        order = torch.randperm(count, generator=generator) if count > plan.batch else torch.arange(count)
+        rows += order.split(plan.batch)
+    return [Batch(chosen, plan.augmentation.draw(len(chosen), generator)) for chosen in rows[: plan.student_steps]]
+
+
+class _State:
+    """The learned tensors, their optimiser and the iteration: what a checkpoint holds."""
+
+    def __init__(self, first: Learned, plan: LoopPlan) -> None:
+        self.iteration = 0
+        self._plan = plan
+        self._variables = [tensor.detach().clone() for tensor in first.tensors()]
+        rates = (plan.image_rate, plan.label_rate if plan.learn_labels else 0.0, plan.step_rate)
+        groups = [{"params": [v], "lr": r, "full": r} for v, r in zip(self._variables, rates, strict=True)]
+        self._optimiser: torch.optim.Optimizer = (
+            torch.optim.Adam(groups) if plan.optimiser == "adam" else torch.optim.SGD(groups, momentum=_SGD_MOMENTUM)
+        )
+
+    @property
+    def learned(self) -> Learned:
+        return Learned(*self._variables)
+
+    def update(self, gradient: Learned | None) -> None:
+        """Take one optimiser step, or none, and go on to the next iteration."""
+        if gradient is not None:
+            left = 1 - self.iteration / self._plan.iterations
+            for group in self._optimiser.param_groups:
+                group["lr"] = group["full"] * (math.sin(math.pi / 2 * left) ** 2 if self._plan.decay else 1.0)
+            for variable, slope in zip(self._variables, gradient.tensors(), strict=True):
+                variable.grad = slope
+            self._optimiser.step()
+        self.iteration += 1
+
+    def save(self, path: Path) -> None:
+        tensors = {f"learned.{place}": variable for place, variable in enumerate(self._variables)}
+        for place, variable in enumerate(self._variables):
+            for name, moment in self._optimiser.state[variable].items():
+                if isinstance(moment, Tensor):
+                    tensors[f"moment.{place}.{name}"] = moment
+        metadata = {"iteration": json.dumps(self.iteration)}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        write_atomic(path, safetensors.torch.save(tensors, metadata))
+
+    def load(self, path: Path) -> None:
+        if not path.exists():
+            return
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                self.iteration = int(json.loads(file.metadata()["iteration"]))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+            raise InputError(f"cannot read the checkpoint {path} ({error}): delete it to start this stage anew") from None
+        for name, tensor in tensors.items():
+            kind, place, *rest = name.split(".")
+            variable = self._variables[int(place)]
+            if kind == "learned":
+                variable.copy_(tensor)
+            else:
+                # Adam counts its steps in a tensor that stays on the CPU.
+                self._optimiser.state[variable][rest[0]] = tensor if rest[0] == "step" else tensor.to(variable.device)
+
+
+def _is_usable(outcome: Outcome) -> bool:
+    if not math.isfinite(outcome.score) or outcome.score > _RUNAWAY_SCORE:
+        return False
+    return all(bool(torch.isfinite(slope).all()) for slope in outcome.gradient.tensors())
+
+
+def _report(state: _State, outcome: Outcome, usable: bool, events: EventLog, plan: LoopPlan) -> None:
+    if not usable:
+        score = outcome.score if math.isfinite(outcome.score) else None
+        events.write("skipped", iteration=state.iteration, score=score)
+    elif state.iteration % max(1, plan.iterations // 100) == 0:
+        size = float(state.learned.step_size(0))
+        events.write("distilled", iteration=state.iteration, score=outcome.score, step_size=size)
+
+
+def _diverged(plan: LoopPlan) -> MeddistillError:
+    return MeddistillError(
+        f"distillation diverged: {_MAX_SKIPPED_IN_A_ROW} iterations in a row had a score that is not finite or above "
+        f"{_RUNAWAY_SCORE:g}. The last good state is kept. Lower image_rate (now {plan.image_rate:g}) or step_size in the "
+        "plan and use a new run folder"
+    )

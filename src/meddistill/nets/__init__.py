@@ -1,0 +1,1 @@
+"""Stateless networks and augmentation: ``init(generator) → params``, ``apply(params, images) → logits``."""

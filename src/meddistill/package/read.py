@@ -1,0 +1,157 @@
+"""Read a stranger's package: everything is checked before anything is used, in bounded memory and time.
+
+The file is read once, at most 140 MiB of it. Checks go from the outside inwards (archive, digests, card, tensors,
+texts) and list all they find. Needs numpy and safetensors; runs nothing that is in the file.
+"""
+
+import hashlib
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from meddistill.package import container, limits, picture, schema, strict_json, tensors, text
+from meddistill.package.members import CARD, MEMBERS, PREVIEW, README, TENSORS
+from meddistill.package.types import Card, Package
+from meddistill.runtime.errors import InputError, VerificationError
+
+_LINK = re.compile(r"\]\((?!preview\.png\))|^\s{0,3}\[[^\]]*\]:", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What :func:`verify` found: ``members`` are sizes in bytes, ``digests`` SHA-256 as computed from the file."""
+
+    ok: bool
+    problems: tuple[str, ...]
+    members: Mapping[str, int]
+    digests: Mapping[str, str]
+    card: Card | None = None
+
+    @property
+    def answer(self) -> str:
+        """``unsigned`` (sound, but nobody vouches for it) or ``broken``."""
+        return "unsigned" if self.ok else "broken"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON output."""
+        members = {name: {"bytes": size, "sha256": self.digests[name]} for name, size in self.members.items()}
+        return {"ok": self.ok, "answer": self.answer, "problems": list(self.problems), "members": members}
+
+
+def read(path: Path) -> Package:
+    """The package in the file at ``path``.
+
+    Raises :class:`InputError` where there is no such file, and :class:`VerificationError` listing every problem of
+    a file that is broken, altered or not a package.
+    """
+    found, arrays = _examine(_load(path))
+    if not found.ok or found.card is None:
+        listed = "\n".join(f"- {problem}" for problem in found.problems)
+        raise VerificationError(
+            f"{path} is not a sound package:\n{listed}\nDo not use it; ask the sender for the file anew."
+        )
+    return Package(
+        images=tensors.images(arrays), labels=arrays["labels"], step_sizes=arrays["step_sizes"], card=found.card
+    )
+
+
+def verify(path: Path) -> Verification:
+    """Check the file at ``path`` as :func:`read` does and report. Raises :class:`InputError` for a missing file."""
+    try:
+        return _examine(_load(path))[0]
+    except VerificationError as error:
+        return Verification(ok=False, problems=(str(error),), members={}, digests={})
+
+
+def _load(path: Path) -> bytes:
+    """The file's bytes, never more than the limit."""
+    try:
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "not a regular file"
+            raise InputError(f"{path} is {kind}; expected a package file (NAME.mdz)")
+        with open(path, "rb") as file:
+            # One byte more than there should be, so that a file that grows meanwhile is read no further, yet noticed.
+            data = b"" if facts.st_size > limits.MAX_FILE_BYTES else file.read(facts.st_size + 1)
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}; give the path of a package (NAME.mdz)") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    if facts.st_size > limits.MAX_FILE_BYTES:
+        raise VerificationError(f"{path} has {facts.st_size} bytes; a package has at most {limits.MAX_FILE_BYTES}")
+    return data
+
+
+def _examine(data: bytes) -> tuple[Verification, dict[str, tensors.Array]]:
+    problems: list[str] = []
+    members = container.unpack(data, problems)
+    card = _card(members, problems)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in members.items()}
+    _member_problems(members, problems)
+    arrays: dict[str, tensors.Array] = {}
+    if card is not None:
+        _digest_problems(card, digests, problems)
+    if TENSORS in members and len(members[TENSORS]) <= limits.MAX_TENSORS_BYTES:
+        arrays = tensors.decode(members[TENSORS], card, problems)
+    problems += [f"{README}: {problem}" for problem in _readme_problems(members.get(README))]
+    if PREVIEW in members and (problem := picture.png_problem(members[PREVIEW])):
+        problems.append(f"{PREVIEW}: {problem}")
+    sizes = {name: len(content) for name, content in members.items()}
+    listed = tuple(problems[: limits.MAX_PROBLEMS])
+    return Verification(ok=not problems, problems=listed, members=sizes, digests=digests, card=card), arrays
+
+
+def _card(members: Mapping[str, memoryview], problems: list[str]) -> Card | None:
+    if CARD not in members or len(members[CARD]) > limits.MAX_CARD_BYTES:
+        return None
+    found: list[str] = []
+    try:
+        card = schema.read_card(strict_json.parse(bytes(members[CARD]), limits.MAX_CARD_BYTES), found)
+    except ValueError as error:
+        card, found = None, [str(error)]
+    problems += [f"{CARD}: {problem}" for problem in found]
+    return card
+
+
+def _member_problems(members: Mapping[str, memoryview], problems: list[str]) -> None:
+    missing = [name for name in MEMBERS if name not in members]
+    unknown = [name for name in members if name not in MEMBERS]
+    if missing:
+        problems.append(f"missing members: {', '.join(missing)}")
+    if unknown:
+        problems.append(f"members that the format does not know: {', '.join(map(text.quote, unknown))}")
+    if not (missing or unknown) and list(members) != list(MEMBERS):
+        problems.append(f"the members are in another order than {', '.join(MEMBERS)}")
+    for name, limit in MEMBERS.items():
+        if len(members.get(name, b"")) > limit:
+            problems.append(f"{name}: {len(members[name])} bytes; at most {limit} are allowed")
+
+
+def _digest_problems(card: Card, digests: Mapping[str, str], problems: list[str]) -> None:
+    expected = MEMBERS.keys() - {CARD}
+    if card.digests.keys() != expected:
+        problems.append(f"{CARD}: digests are given for {text.quote(sorted(card.digests), 200)}, not for each member")
+    problems += [
+        f"{name}: its digest is not the one on the card; it was altered or swapped"
+        for name in sorted(expected & card.digests.keys() & digests.keys())
+        if card.digests[name] != digests[name]
+    ]
+
+
+def _readme_problems(data: memoryview | None) -> list[str]:
+    """People's programs show this text: nothing in it may act, hide or lead elsewhere."""
+    if data is None or len(data) > limits.MAX_README_BYTES:
+        return []
+    try:
+        content = str(data, "utf-8")
+    except UnicodeDecodeError as error:
+        return [f"not UTF-8 at byte {error.start}"]
+    problems = ["HTML (the character '<')"] if "<" in content else []
+    if _LINK.search(content):
+        problems.append("a link or picture other than preview.png")
+    if text.refused("".join(content.split("\n"))):
+        problems.append("control or invisible characters")
+    return [f"it holds {problem}, which a package's must not" for problem in problems]

@@ -1,0 +1,103 @@
+"""``README.md`` inside the package: a short data set card for people, written from the card alone.
+
+Texts from the sender are escaped, so that a program that shows Markdown shows them as they are.
+"""
+
+from meddistill.package.text import escape
+from meddistill.package.types import Card, Results, Score
+
+_ROWS = {
+    "random": "as many real images, drawn at random",
+    "distilled": "this package",
+    "full": "all real images",
+}
+_METRICS = {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC", "accuracy": "accuracy"}
+_STARTS = {
+    "noise": "They started as noise.",
+    "prototypes": "They started as class prototypes: means over many augmented real images.",
+    "real": "**They started as real images of the cohort and may still show them.**",
+}
+
+
+def readme(card: Card) -> str:
+    """The Markdown text, ending in a newline."""
+    parts = [_head(card), _origin(card)]
+    parts += [_results(card.results)] if card.results and card.results.splits else []
+    parts += [_terms(card), _use()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(card: Card) -> str:
+    images, names = card.images, ", ".join(escape(name) for name in card.task.classes)
+    colour = "grey" if images.channels == 1 else "colour"
+    labels = "probabilities of the classes" if card.task.labels == "soft" else "one class each"
+    warning = "\n\n**Warning: this package contains real images.**" if card.contains_real_images else ""
+    return (
+        "# A distilled image set\n\n"
+        f"{images.count} synthetic {colour} images of {images.size} x {images.size} pixels, "
+        f"{images.per_class} per class, from which a classifier of {len(card.task.classes)} classes can be trained: "
+        f"{names}. Labels are {labels}. Of intensities, {escape(images.intensity)}.{warning}\n\n"
+        "![The images, by class](preview.png)"
+    )
+
+
+def _origin(card: Card) -> str:
+    recipe, software = card.recipe, card.software
+    lines = [
+        "## How it was made\n",
+        f"Written by {escape(software.name)} {escape(software.version)} with the method {escape(recipe.method)} on the "
+        f"network {escape(recipe.network)}, seed {recipe.seed}. {_STARTS[recipe.start]}",
+    ]
+    if isinstance(card.cohort.counts, str):
+        return "\n".join([*lines, "The sender withholds how many images the cohort had."])
+    rows = [
+        [escape(split), *(str(counts.get(name, 0)) for name in card.task.classes)]
+        for split, counts in card.cohort.counts.items()
+    ]
+    header = ["cohort", *map(escape, card.task.classes)]
+    return "\n".join([*lines, "", *_table(header, rows)] if rows and len(header) <= 21 else lines)
+
+
+def _results(results: Results) -> str:
+    rows = [
+        [split, _ROWS[row], *(_score(scores.get(metric)) for metric in _METRICS)]
+        for split, by_row in results.splits.items()
+        for row in _ROWS
+        if (scores := by_row.get(row)) is not None
+    ]
+    table = "\n".join(_table(["split", f"{escape(results.network)} trained on", *_METRICS.values()], rows))
+    return (
+        f"## What a network trained from it scores\n\n{table}\n\nMean and 95 % interval over {results.seeds} seeds, in "
+        f"per cent; protocol {escape(results.protocol)}."
+    )
+
+
+def _score(score: Score | None) -> str:
+    return "" if score is None else f"{100 * score.mean:.1f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
+
+
+def _terms(card: Card) -> str:
+    terms = card.terms
+    said = (("Licence", terms.licence), ("Intended use", terms.intended_use), ("Limits", terms.limits))
+    lines = [f"- {name}: {escape(text) if text.strip() else 'not stated by the sender'}" for name, text in said]
+    return "\n".join(
+        [
+            "## Terms\n",
+            *lines,
+            "- Not for diagnosis. Synthetic does not mean anonymous: this file alone proves nothing about what can be "
+            "learned of single patients.",
+        ]
+    )
+
+
+def _use() -> str:
+    return (
+        "## Use\n\n"
+        "`meddistill verify FILE.mdz` checks the file, `meddistill train FILE.mdz --out MODEL` trains from it. The "
+        "tensors are in `tensors.safetensors` (image = number * scale + offset, per channel); `card.json` says all of "
+        "the above for programs."
+    )

@@ -1,0 +1,83 @@
+"""Rules for every string in a card: which characters, how long, and no trace of patients; and escaping for Markdown."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from meddistill.package import limits
+
+# Invisible or direction-changing characters with which a text can show as something else than it is.
+_DECEPTIVE = frozenset(
+    [*range(0x200B, 0x200C), *range(0x200E, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0x061C, 0xFEFF]
+    + [*range(0xFFF9, 0xFFFC), *range(0xE0000, 0xE0080)]
+)
+_REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
+_URL = re.compile(r"https?://\S+")
+_EXTENSIONS = (
+    "png|jpe?g|tiff?|bmp|gif|webp|dcm|dicom|nii|nrrd|npz|npy|csv|tsv|xlsx?|json|parquet|h5|hdf5|zip|gz|mdz|pdf|txt"
+)
+_DAY, _MONTH, _YEAR = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])", r"(?:19|20)\d\d"
+_TRACES = (
+    ("a path", re.compile(r"""\\|~/|\.\./|(?:^|[\s"'(=:])(?:/[\w.-]+/|\./|[A-Za-z]:/)""")),
+    ("a file name", re.compile(rf"[\w-]\.(?:{_EXTENSIONS})\b", re.IGNORECASE)),
+    ("a date", re.compile(rf"\b{_YEAR}([-/.]){_MONTH}\1{_DAY}\b|\b{_DAY}([-/.]){_DAY}\2{_YEAR}\b")),
+    ("a DICOM identifier", re.compile(r"(?<!\d)\d+(?:\.\d+){4,}")),
+    ("a long number (8 digits or more), as identifiers have", re.compile(r"(?<![\w.])\d{8,}(?!\w)")),
+)
+
+
+def quote(value: object, length: int = 60) -> str:
+    """``value`` for a message: printable ASCII, quoted, at most about ``length`` characters of it."""
+    text = ascii(value[: length + 1] if isinstance(value, str) else value)
+    return text if len(text) <= length + 2 else text[: length - 1] + "…" + text[:1] * isinstance(value, str)
+
+
+def problem(text: object, limit: int, *, blank: bool = False, urls: bool = False) -> str | None:
+    """What is wrong with a card's string, or ``None``.
+
+    ``limit`` is in characters; ``blank`` allows an empty text; ``urls`` allows web addresses, whose paths and
+    file names are then not taken for those of patients.
+    """
+    if not isinstance(text, str):
+        return f"expected a text, found {quote(text)}"
+    if len(text) > limit:
+        return f"{len(text)} characters; at most {limit} are allowed"
+    if not blank and not text.strip():
+        return "the text is empty"
+    if found := refused(text):
+        codes = ", ".join(f"U+{ord(character):04X}" for character in found[:5])
+        return f"control, line-breaking or invisible characters ({codes}) in {quote(text)}; remove them"
+    kind = trace(_URL.sub("", text) if urls else text)
+    return f"{quote(text)} looks like {kind}; nothing that may point to a patient belongs in a card" if kind else None
+
+
+def refused(text: str) -> list[str]:
+    """The control, line-breaking, invisible and direction-changing characters in ``text``, each once, sorted."""
+    return sorted(character for character in set(text) if _refused(character))
+
+
+def trace(text: str) -> str | None:
+    """What in ``text`` might point to a patient or a file (a path, file name, date, identifier), or ``None``."""
+    return next((name for name, pattern in _TRACES if pattern.search(text)), None)
+
+
+def class_problems(classes: Sequence[object]) -> list[str]:
+    """All that forbids these class names in a package; call it before hours of work. Empty if nothing does."""
+    if not 1 <= len(classes) <= limits.MAX_CLASSES:
+        return [f"{len(classes)} classes; expected 1 to {limits.MAX_CLASSES}"]
+    found = [(index, problem(name, limits.MAX_CLASS_NAME)) for index, name in enumerate(classes)]
+    problems = [f"class {index}: {text}" for index, text in found if text]
+    names = [unicodedata.normalize("NFC", name) for name in classes if isinstance(name, str)]
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    return problems + [f"class {quote(name)} is there more than once" for name in twice]
+
+
+def escape(text: str) -> str:
+    """``text`` for Markdown, within a line or a table cell: no markup, no HTML, no link of its own."""
+    entities = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+    return re.sub(r"[\\`*_\[\]{}#|~$!&<>]", lambda match: entities.get(match[0], "\\" + match[0]), text)
+
+
+def _refused(character: str) -> bool:
+    return unicodedata.category(character) in _REFUSED_CATEGORIES or ord(character) in _DECEPTIVE

@@ -1,0 +1,162 @@
+"""What a package is: the tensors that a receiver trains on, and the card that explains them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from meddistill.package.limits import FORMAT_VERSION
+from meddistill.runtime.errors import VerificationError
+
+LabelKind = Literal["soft", "hard"]
+Start = Literal["noise", "prototypes", "real"]
+Counts = Mapping[str, Mapping[str, int]]
+
+BLACK_TO_WHITE = "0 is black and 1 is white in the source images"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Software:
+    """What wrote the package."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Class names, in the order of the label columns, and whether labels are probabilities or one-hot."""
+
+    classes: tuple[str, ...]
+    labels: LabelKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """How many images there are (``count = per_class * classes``), their side in pixels, and what a value means."""
+
+    count: int
+    per_class: int
+    size: int
+    channels: int
+    intensity: str = BLACK_TO_WHITE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalisation:
+    """Mean and standard deviation per channel of the training split, applied as ``(x - mean) / std``."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How the images were made; ``plan`` holds plain numbers, texts and truth values by name."""
+
+    method: str
+    seed: int
+    start: Start
+    network: str
+    plan: Mapping[str, int | float | str | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CohortCounts:
+    """Images per split and class of the cohort, unless the sender withholds them."""
+
+    counts: Counts | Literal["withheld"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A metric over seeds: mean, 95 % interval, and each seed's value (0 to 1)."""
+
+    mean: float
+    low: float
+    high: float
+    per_seed: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Scores by split (``val``, ``test``), training data (``distilled``, ``random``, ``full``) and metric."""
+
+    protocol: str
+    network: str
+    seeds: int
+    splits: Mapping[str, Mapping[str, Mapping[str, Score]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """``cohort_train``: bytes of the training split as stored at working size, to compare the package with."""
+
+    cohort_train: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What the sender says; each may be empty. Web addresses are allowed, line breaks are not."""
+
+    licence: str = ""
+    intended_use: str = ""
+    limits: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """All that a package says of itself. ``digests`` (SHA-256 by member) are filled in when it is written."""
+
+    format: int = FORMAT_VERSION
+    software: Software
+    task: Task
+    images: Images
+    normalisation: Normalisation
+    recipe: Recipe
+    cohort: CohortCounts
+    contains_real_images: bool
+    results: Results | None = None
+    bytes: Sizes
+    terms: Terms = field(default_factory=Terms)
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The card as JSON has it: dictionaries, lists, texts, numbers."""
+        return {name: _plain(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, value: object) -> "Card":
+        """The card that ``value`` (parsed JSON) describes. Raises :class:`VerificationError` listing all problems."""
+        from meddistill.package.schema import read_card
+
+        problems: list[str] = []
+        card = read_card(value, problems)
+        if card is None or problems:
+            raise VerificationError("the card is not valid:\n" + "\n".join(f"- {text}" for text in problems))
+        return card
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """``images``: (n, C, H, W) float32, 0 black to 1 white of the source (may exceed that range).
+
+    ``labels``: (n, K) float32, rows are probabilities. ``step_sizes``: (m,) float32, positive.
+    """
+
+    images: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.float32]
+    step_sizes: npt.NDArray[np.float32]
+    card: Card
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(entry) for name, entry in vars(value).items()}
+    return value

@@ -1,0 +1,65 @@
+"""Write a package: the same package gives the same bytes, and what a reader would refuse is not written."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from meddistill.package import container, preview, readme, schema, tensors
+from meddistill.package.members import CARD, MEMBERS, PREVIEW, README, TENSORS
+from meddistill.package.quantise import quantise, round_trip
+from meddistill.package.types import Card, Package
+from meddistill.runtime.errors import InputError
+from meddistill.runtime.files import write_atomic
+
+__all__ = ["encode", "quantise", "round_trip", "write"]
+
+
+def write(path: Path, package: Package) -> int:
+    """Write ``package`` to ``path``, replacing a file there in one step; returns the file's size in bytes.
+
+    Raises :class:`InputError` listing all that is wrong with the package, and :class:`OutputError`.
+    """
+    data = encode(package)
+    write_atomic(path, data)
+    return len(data)
+
+
+def encode(package: Package) -> bytes:
+    """The bytes of the package file. Raises :class:`InputError` listing all that is wrong."""
+    card = _checked(package)
+    members = {
+        TENSORS: tensors.encode(package),
+        README: readme.readme(card).encode(),
+        PREVIEW: preview.grid(round_trip(package.images), package.labels, card.task.classes),
+    }
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
+    members = {CARD: _json(replace(card, digests=digests)), **members}
+    _refuse(
+        [
+            f"{name}: {len(data)} bytes; at most {MEMBERS[name]} are allowed"
+            for name, data in members.items()
+            if len(data) > MEMBERS[name]
+        ]
+    )
+    return container.pack(members)
+
+
+def _checked(package: Package) -> Card:
+    """The card as a reader will see it."""
+    problems: list[str] = []
+    card = schema.read_card(package.card.to_dict(), problems)
+    if card is not None:
+        problems += tensors.package_problems(package)
+    _refuse(problems)
+    assert card is not None  # it is None only where problems say why
+    return card
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise InputError("the package cannot be written:\n" + "\n".join(f"- {problem}" for problem in problems))
+
+
+def _json(card: Card) -> bytes:
+    return (json.dumps(card.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -1,0 +1,1 @@
+"""One run from a source to a package: plan, estimate, prepare, teach, distil, evaluate, write."""

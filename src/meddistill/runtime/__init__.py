@@ -1,0 +1,1 @@
+"""What every stage needs and knows nothing of images: errors, files, random streams, progress, events."""

@@ -1,0 +1,1 @@
+"""Train networks on the cohort and keep their trajectories: Cohort → Trajectories."""

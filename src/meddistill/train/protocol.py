@@ -1,0 +1,111 @@
+"""How a network is trained on a few images, the same for synthetic and for real ones, and how it is scored.
+
+Nothing here looks at validation or test data: the number of steps, the rate and its decay are fixed beforehand.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from meddistill.nets.augment import Augmentation
+from meddistill.nets.convnet import ConvNet
+from meddistill.nets.params import Params, leaves
+from meddistill.runtime.streams import stream
+from meddistill.teachers.images import LabelledImages
+
+PROTOCOL_VERSION = "1"
+_SCORE_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """SGD with momentum, weight decay and a cosine decay of the rate to zero; augmentation on.
+
+    At least ``steps`` steps of up to ``batch`` images, more if that is what ``epochs`` passes over the images take. An
+    epoch sees the images in random order; a last, smaller batch is dropped where there is a full one.
+    """
+
+    steps: int = 300
+    epochs: int = 8
+    batch: int = 64
+    learning_rate: float = 0.03
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def steps_for(self, count: int) -> int:
+        """Steps taken on ``count`` images."""
+        return max(self.steps, math.ceil(self.epochs * count / self.batch))
+
+    def describe(self) -> str:
+        """One line for a card."""
+        return (
+            f"protocol {PROTOCOL_VERSION}: SGD, rate {self.learning_rate:g} with cosine decay to 0, momentum {self.momentum:g}, "
+            f"weight decay {self.weight_decay:g}, batch {self.batch}, {self.steps} steps or {self.epochs} epochs, "
+            "whichever is more, with augmentation"
+        )
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What a network is trained on: either soft-labelled normalised images, or rows of a cohort."""
+
+    images: Tensor | LabelledImages
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def inputs(self, rows: Tensor) -> Tensor:
+        """Normalised images of the rows."""
+        return self.images.inputs(rows) if isinstance(self.images, LabelledImages) else self.images[rows]
+
+
+def synthetic_set(images: Tensor, probabilities: Tensor) -> TrainingSet:
+    """A training set of normalised images ``(n, C, H, W)`` with soft labels ``(n, K)``."""
+    return TrainingSet(images, probabilities)
+
+
+def real_set(images: LabelledImages) -> TrainingSet:
+    """A training set of real images with their labels."""
+    return TrainingSet(images, F.one_hot(images.labels, images.classes).float())
+
+
+def train_network(network: ConvNet, data: TrainingSet, protocol: Protocol, seed: int) -> Params:
+    """Train a fresh network, initialised and fed from streams of ``seed``; the parameters, detached."""
+    device = data.labels.device
+    params = leaves(tuple(param.to(device) for param in network.init(stream(seed, "train", "init"))))
+    buffers = [torch.zeros_like(param) for param in params]
+    steps, generator = protocol.steps_for(len(data)), stream(seed, "train", "batches")
+    rows = _rows(len(data), protocol.batch, generator)
+    for step in range(steps):
+        chosen = next(rows)
+        inputs = protocol.augmentation.draw(len(chosen), generator).apply(data.inputs(chosen.to(device)))
+        loss = F.cross_entropy(network.apply(params, inputs), data.labels[chosen.to(device)])
+        gradient = torch.autograd.grad(loss, params)
+        rate = protocol.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+        with torch.no_grad():
+            for param, buffer, slope in zip(params, buffers, gradient, strict=True):
+                buffer.mul_(protocol.momentum).add_(slope).add_(param, alpha=protocol.weight_decay)
+                param.sub_(buffer, alpha=rate)
+    return tuple(param.detach() for param in params)
+
+
+def _rows(count: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
+    while True:
+        order = torch.randperm(count, generator=generator)
+        yield from order[: max(count - count % batch, min(count, batch))].split(batch)
+
+
+def probabilities(network: ConvNet, params: Params, images: LabelledImages) -> npt.NDArray[np.float64]:
+    """Class probabilities ``(N, K)`` of all images, in order."""
+    blocks = torch.arange(len(images)).split(_SCORE_BATCH)
+    with torch.no_grad():
+        logits = [network.apply(params, images.inputs(block)).double().cpu() for block in blocks]
+    return np.asarray(torch.cat(logits).softmax(1).numpy())

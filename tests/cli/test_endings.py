@@ -1,0 +1,231 @@
+"""How a verb may end, and what then stands on standard output, on standard error and in the exit code."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from meddistill.cli.main import main
+from meddistill.cohort.problems import CohortError, problem
+from meddistill.runtime.errors import InputError, OutputError, VerificationError
+
+PROBLEMS = [
+    (InputError("no such folder: x"), "input", 2),
+    (OutputError("cannot write x: the disk is full"), "output", 2),
+    (VerificationError("x is altered"), "verification", 3),
+]
+
+
+def failing(error):
+    def function(*_args, **_options):
+        raise error
+
+    return function
+
+
+@pytest.mark.parametrize(("error", "kind", "code"), PROBLEMS)
+def test_an_error_to_mend_is_one_message(fake_api, capsys, error, kind, code):
+    fake_api.show = failing(error)
+    assert main(["show", "x"]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"meddistill: {error}\n"
+
+
+@pytest.mark.parametrize(("error", "kind", "code"), PROBLEMS)
+def test_an_error_to_mend_is_one_document(fake_api, capsys, document, error, kind, code):
+    fake_api.show = failing(error)
+    assert main(["show", "x", "--json"]) == code
+    captured = capsys.readouterr()
+    assert document(captured.out) == {"error": {"kind": kind, "message": str(error), "exit_code": code}}
+    assert str(error) in captured.err
+
+
+def test_names_in_messages_cannot_drive_the_terminal(fake_api, capsys):
+    fake_api.show = failing(InputError("no such file: \x1b]0;title\x07"))
+    main(["show", "x"])
+    assert capsys.readouterr().err == "meddistill: no such file: \\x1b]0;title\\x07\n"
+
+
+def test_all_problems_of_a_source_are_in_the_document(fake_api, capsys, document):
+    problems = (problem("unreadable-file", "error", "1 file cannot be read", ["a.png"], "Mend it."),)
+    fake_api.distill = failing(CohortError("folder", problems))
+    assert main(["distill", "folder", "--out", "x", "--json"]) == 2
+    error = document(capsys.readouterr().out)["error"]
+    assert error["problems"] == [found.as_dict() for found in problems]
+
+
+def test_a_bug_keeps_its_traceback(fake_api, capsys, document):
+    fake_api.show = failing(ZeroDivisionError("by nought"))
+    assert main(["show", "x", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert "Traceback" in captured.err
+    assert document(captured.out)["error"]["kind"] == "internal"
+
+
+@pytest.mark.parametrize("verb", [["distill", "x", "--out", "y"], ["demo"]])
+def test_an_interrupted_run_says_how_to_go_on(fake_api, capsys, verb):
+    fake_api.distill = fake_api.demo = failing(KeyboardInterrupt())
+    assert main(verb) == 130
+    assert "the same command continues it" in capsys.readouterr().err
+
+
+def test_an_interrupted_look_does_not_claim_a_saved_state(fake_api, capsys, document):
+    fake_api.show = failing(KeyboardInterrupt())
+    assert main(["show", "x", "--json"]) == 130
+    captured = capsys.readouterr()
+    assert "continues" not in captured.err
+    assert document(captured.out)["error"]["kind"] == "interrupted"
+
+
+def test_only_the_document_reaches_standard_output(fake_api, capsys, document, result):
+    def chatty(_package):
+        print("a library talks")
+        return result({"value": math.nan, "list": [math.inf, 1.5, "ü"]})
+
+    fake_api.show = chatty
+    assert main(["show", "x", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert document(captured.out) == {"value": None, "list": [None, 1.5, "ü"]}
+    assert "a library talks" in captured.err
+
+
+def test_a_broken_package_is_reported_and_ends_with_3(fake_api, capsys, document, result):
+    answer = {"ok": False, "answer": "broken", "problems": ["card.json: digest differs"], "members": {}}
+    fake_api.verify = lambda _package: result(answer)
+    assert main(["verify", "x"]) == 3
+    assert "card.json: digest differs" in capsys.readouterr().out
+    assert main(["verify", "x", "--json"]) == 3
+    assert document(capsys.readouterr().out) == answer
+
+
+def test_leak_flags_reach_the_api(fake_api, result):
+    seen = []
+
+    def distill(*_args, **options):
+        seen.append(options["leak"])
+        return result({"package": "y", "bytes": 1, "results": {}})
+
+    fake_api.distill = distill
+    for flags in ([], ["--resplit"], ["--drop-leak"], ["--allow-leak"]):
+        assert main(["distill", "x", "--out", "y", *flags]) == 0
+    assert seen == ["stop", "resplit", "drop", "allow"]
+
+
+def test_options_reach_the_api_as_they_were_meant(fake_api, result, tmp_path):
+    seen = {}
+
+    def distill(*args, **options):
+        seen.update(options, args=args)
+        return result({"package": "y", "bytes": 1, "results": {}})
+
+    fake_api.distill = distill
+    words = "distill a.csv --out y --time 1h30m --size 28 --path-column image_id --label-column dx --images pictures"
+    assert main([*words.split(), "--patient-pattern", r"(person\d+)_"]) == 0
+    options = seen["options"]
+    assert seen["time_s"] == 5400
+    assert seen["size"] == 28
+    assert (options.path_column, options.label_column) == ("image_id", "dx")
+    assert str(options.images) == "pictures"
+    assert options.patient_pattern == r"(person\d+)_"
+
+
+def test_an_edited_plan_is_not_replaced_unless_asked(fake_api, result, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    seen = []
+
+    def inspect(_source, **options):
+        seen.append(options["plan_out"])
+        return result({"fingerprint": {"name": "x", "classes": [], "counts": {}}, "problems": [], "plan": {}})
+
+    fake_api.inspect = inspect
+    main(["inspect", "x"])
+    (tmp_path / "plan.toml").write_text("edited")
+    main(["inspect", "x"])
+    main(["inspect", "x", "--plan-out", "plan.toml"])
+    assert [plan and plan.name for plan in seen] == ["plan.toml", None, "plan.toml"]
+    assert "plan.toml exists" in capsys.readouterr().err
+
+
+ENDLESS = """
+import sys, time, types
+fake = sys.modules["meddistill.api"] = types.ModuleType("meddistill.api")
+def distill(*args, progress, **options):
+    progress.note("ready")
+    with progress.stage("distilling", 10) as stage:
+        stage.advance(1, loss=0.5)
+        time.sleep(60)
+fake.distill = distill
+from meddistill.cli.main import main
+sys.exit(main(["distill", "x", "--out", "y", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_a_process_with_130(number, document):
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == "ready\n"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "the same command continues it" in err
+    assert document(out)["error"]["kind"] == "interrupted"
+
+
+CLOSED = """
+import sys, types
+fake = sys.modules["meddistill.api"] = types.ModuleType("meddistill.api")
+class Result:
+    def as_dict(self):
+        return {"methods": [{"name": "n", "summary": "s", "source": "t" * 100}] * 10000}
+fake.methods = Result
+from meddistill.cli.main import main
+sys.exit(main(["methods", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_a_reader_that_has_seen_enough_is_no_error(words):
+    read, write = os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", CLOSED, *words], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    os.read(read, 10)
+    os.close(read)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_a_full_disk_behind_standard_output_is_said(words):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", CLOSED, *words]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "meddistill: cannot write standard output: No space left on device\n"
+
+
+def test_a_poor_terminal_encoding_is_no_error():
+    code = textwrap.dedent("""
+        import sys, types
+        fake = sys.modules["meddistill.api"] = types.ModuleType("meddistill.api")
+        fake.methods = lambda: types.SimpleNamespace(
+            as_dict=lambda: {"methods": [{"name": "±×…", "summary": "[bold]", "source": ":smile:"}]})
+        from meddistill.cli.main import main
+        sys.exit(main(["methods"]))
+    """)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "???" in done.stdout
+    assert "[bold]" in done.stdout
+    assert ":smile:" in done.stdout

@@ -1,0 +1,157 @@
+"""The card: strict in both directions, and every text free of traces of patients."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from meddistill.package import strict_json
+from meddistill.package.readme import readme
+from meddistill.package.text import class_problems, escape, problem, quote
+from meddistill.package.types import Card, CohortCounts, Package, Sizes, Terms
+from meddistill.package.write import encode
+from meddistill.runtime.errors import InputError, VerificationError
+
+Make = Callable[..., Package]
+
+
+def test_to_and_from_dict(make: Make) -> None:
+    card = make().card
+    assert Card.from_dict(card.to_dict()) == card
+    for changed in (replace(card, results=None), replace(card, cohort=CohortCounts(counts="withheld"))):
+        assert Card.from_dict(changed.to_dict()) == changed
+
+
+def test_all_problems_at_once(make: Make) -> None:
+    value = make().card.to_dict()
+    value["recipe"]["seed"] = "three"
+    value["images"]["size"] = 0
+    value["note"] = "x"
+    del value["terms"]
+    with pytest.raises(VerificationError) as caught:
+        Card.from_dict(value)
+    for part in ("recipe.seed", "images.size", "unknown field 'note'", "terms: missing"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, [], "card", 1, {}])
+def test_no_card_at_all(value: object) -> None:
+    with pytest.raises(VerificationError, match="not valid"):
+        Card.from_dict(value)
+
+
+def test_numpy_numbers_are_refused_by_name(make: Make) -> None:
+    package = make()
+    card = replace(package.card, bytes=Sizes(cohort_train=np.int64(5)))
+    with pytest.raises(InputError, match=r"bytes\.cohort_train"):
+        encode(replace(package, card=card))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("/home/jane/images", "a path"),
+        ("C:/images", "a path"),
+        ("see ../images", "a path"),
+        (r"images\jane", "a path"),
+        ("~/images", "a path"),
+        ("IMG0001.dcm", "a file name"),
+        ("patient.PNG", "a file name"),
+        ("labels.csv.", "a file name"),
+        ("seen 2021-03-04", "a date"),
+        ("4.3.2021", "a date"),
+        ("03/04/1999", "a date"),
+        ("20210304", "a long number"),
+        ("1.2.840.10008.5.1", "a DICOM identifier"),
+    ],
+)
+def test_traces_of_patients(text: str, kind: str) -> None:
+    assert kind in (problem(text, 100) or "")
+    assert class_problems(["normal", text])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Bowen's disease / carcinoma",
+        "COVID-19",
+        "0",
+        "10",
+        "T2/FLAIR",
+        "méningiome",
+        "肺炎",
+        "<=2 cm",
+        "grade 1.5",
+        "v1.2.3",
+    ],
+)
+def test_ordinary_names_pass(text: str) -> None:
+    assert problem(text, 100) is None
+
+
+def test_web_addresses_only_where_allowed() -> None:
+    text = "Apache 2.0, https://www.apache.org/licenses/LICENSE-2.0.txt"
+    assert problem(text, 100, urls=True) is None
+    assert problem(text, 100) is not None
+
+
+def test_class_names_are_checked_before_hours_of_work() -> None:
+    assert class_problems(["a", "b"]) == []
+    assert class_problems([]) == ["0 classes; expected 1 to 1000"]
+    assert class_problems(["é", "e\u0301"]) == [r"class '\xe9' is there more than once"]
+    assert len(class_problems(["", "a\tb", "x" * 101, 3])) == 4
+
+
+def test_quote_is_short_and_printable() -> None:
+    assert quote("a\x1b[2J") == r"'a\x1b[2J'"
+    assert len(quote("x" * 10**6)) < 70
+    assert len(quote(list(range(10**4)))) < 70
+
+
+def test_readme_shows_texts_as_they_are(make: Make) -> None:
+    evil = "<script>alert(1)</script> [x](javascript:y) ![z](http://t/t) | `c` *b* _i_ &lt; $m$"
+    package = make()
+    task = replace(package.card.task, classes=("a|b", "<b>*c*"))
+    card = replace(package.card, task=task, terms=Terms(licence=evil), cohort=CohortCounts(counts="withheld"))
+    text = readme(card)
+    assert "<" not in text
+    assert "](javascript" not in text.replace("\\]", "")
+    assert escape(evil) in text
+    assert r"a\|b, &lt;b&gt;\*c\*" in text
+    assert encode(replace(package, card=card))
+
+
+def test_readme_warns_of_real_images(make: Make) -> None:
+    card = make().card
+    real = replace(card, contains_real_images=True, recipe=replace(card.recipe, start="real"))
+    assert "contains real images" in readme(real)
+    assert "contains real images" not in readme(card)
+    assert "withholds" in readme(replace(card, cohort=CohortCounts(counts="withheld"), results=None))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b'{"a": 1, "a": 1}', "twice"),
+        (b"[NaN]", "NaN"),
+        (b"[1e400]", "too large"),
+        (b"[" * 9 + b"]" * 9, "nested"),
+        (b"[" * 10**5, "nested"),
+        (b"[9007199254740992]", "beyond"),
+        (b"\xff", "UTF-8"),
+        (b"\xef\xbb\xbf{}", "JSON"),
+        (b"{} {}", "not JSON"),
+        (b'"' + b"x" * 99 + b'"', "at most"),
+    ],
+)
+def test_json_limits(data: bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        strict_json.parse(data, 100 if b"x" in data else 10**6)
+
+
+def test_brackets_in_texts_are_no_depth() -> None:
+    assert strict_json.parse(b'{"a": "[[[[[[[[[[[[", "b": "\\"[[[[[[[[[["}', 100) == {
+        "a": "[" * 12,
+        "b": '"' + "[" * 10,
+    }

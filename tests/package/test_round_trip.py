@@ -1,0 +1,203 @@
+"""What is written is what is read, byte for byte the same every time, and a changed byte never passes."""
+
+import hashlib
+import io
+import subprocess
+import sys
+import textwrap
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from meddistill.package import limits
+from meddistill.package.read import _examine, read, verify
+from meddistill.package.show import summary
+from meddistill.package.types import Package
+from meddistill.package.write import encode, round_trip, write
+from meddistill.runtime.errors import InputError, OutputError, VerificationError
+
+Make = Callable[..., Package]
+Save = Callable[[bytes], Path]
+
+
+@pytest.mark.parametrize(("classes", "per_class", "size", "channels"), [(2, 1, 28, 1), (3, 4, 16, 3), (1, 1, 1, 1)])
+@pytest.mark.parametrize("labels", ["soft", "hard"])
+def test_round_trip(
+    make: Make, tmp_path: Path, classes: int, per_class: int, size: int, channels: int, labels: str
+) -> None:
+    package = make(classes, per_class, size, channels, labels)
+    path = tmp_path / "folder" / "p.mdz"
+    size_in_bytes = write(path, package)
+    back = read(path)
+    assert size_in_bytes == path.stat().st_size
+    assert back.images.dtype == back.labels.dtype == back.step_sizes.dtype == np.float32
+    np.testing.assert_array_equal(back.images, round_trip(package.images))
+    np.testing.assert_array_equal(back.labels, package.labels)
+    np.testing.assert_array_equal(back.step_sizes, package.step_sizes)
+    assert replace(back.card, digests={}) == package.card
+    assert encode(back) == path.read_bytes(), "what was read is written as the same bytes"
+    assert verify(path).as_dict()["answer"] == "unsigned"
+
+
+def test_same_package_same_bytes(make: Make, sound: bytes) -> None:
+    assert encode(make()) == sound
+
+
+def test_same_bytes_in_another_process(make: Make, sound: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "p.mdz"
+    path.write_bytes(sound)
+    code = f"""
+        import pathlib
+        from meddistill.package.read import read
+        from meddistill.package.write import write
+        write(pathlib.Path({str(tmp_path / "again.mdz")!r}), read(pathlib.Path({str(path)!r})))
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=60)
+    assert (tmp_path / "again.mdz").read_bytes() == sound
+
+
+def test_any_zip_program_reads_it(sound: bytes, members: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(io.BytesIO(sound)) as file:
+        assert file.testzip() is None
+        assert {name: file.read(name) for name in file.namelist()} == members
+
+
+def test_reading_imports_neither_torch_nor_pillow(sound: bytes, tmp_path: Path) -> None:
+    (tmp_path / "p.mdz").write_bytes(sound)
+    code = """
+        import sys, pathlib
+        class Refuse:
+            def find_spec(self, name, path=None, target=None):
+                if name.split(".")[0] in {"torch", "PIL", "sklearn", "scipy", "rich", "cyclopts", "tomlkit", "pickle5"}:
+                    raise ImportError(name + " must not be imported")
+        sys.meta_path.insert(0, Refuse())
+        from meddistill.package.read import read, verify
+        from meddistill.package.show import summary
+        path = pathlib.Path(sys.argv[1])
+        assert verify(path).ok
+        print(summary(read(path), path.stat().st_size)["bytes"])
+    """
+    arguments = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "p.mdz")]
+    done = subprocess.run(arguments, check=False, timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == len(sound)
+
+
+@given(place=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
+@hypothesis_settings(max_examples=300, deadline=None)
+def test_a_changed_byte_never_passes(sound: bytes, place: float, change: int) -> None:
+    broken = bytearray(sound)
+    broken[int(place * len(sound))] ^= change
+    assert not _examine(bytes(broken))[0].ok
+
+
+def test_every_changed_header_byte_is_found(sound: bytes, members: dict[str, bytes]) -> None:
+    """All bytes that are not data: local headers, names, the central directory, the end record."""
+    inside: set[int] = set()
+    for data in members.values():
+        start = sound.index(data)
+        inside |= set(range(start, start + len(data)))
+    for place in set(range(len(sound))) - inside:
+        broken = bytearray(sound)
+        broken[place] ^= 0x01
+        assert not _examine(bytes(broken))[0].ok, place
+
+
+def test_truncated_anywhere(sound: bytes) -> None:
+    for length in [*range(0, len(sound) - 400, 37), *range(len(sound) - 400, len(sound))]:
+        assert not _examine(sound[:length])[0].ok, length
+
+
+@given(tail=st.binary(min_size=1, max_size=40))
+@hypothesis_settings(max_examples=50, deadline=None)
+def test_appended_or_prepended_bytes(sound: bytes, tail: bytes) -> None:
+    assert not _examine(sound + tail)[0].ok
+    assert not _examine(tail + sound)[0].ok
+
+
+@given(data=st.binary(max_size=400))
+@hypothesis_settings(max_examples=200, deadline=None)
+def test_arbitrary_bytes(data: bytes) -> None:
+    for start in (b"", b"PK\x03\x04", b"PK\x05\x06"):
+        found = _examine(start + data)[0]
+        assert not found.ok
+        assert found.problems
+
+
+def test_errors_and_verdicts(sound: bytes, saved: Save) -> None:
+    path = saved(sound[:-1])
+    with pytest.raises(VerificationError, match=r"package\.mdz is not a sound package(.|\n)*truncated") as caught:
+        read(path)
+    assert caught.value.exit_code == 3
+    found = verify(path)
+    assert (found.ok, found.answer) == (False, "broken")
+    assert found.members["card.json"] > 0
+
+
+@pytest.mark.parametrize("act", [read, verify])
+def test_no_file_is_bad_input(act: Callable[[Path], object], tmp_path: Path) -> None:
+    for path, message in [(tmp_path / "no.mdz", "there is no file"), (tmp_path, "is a folder")]:
+        with pytest.raises(InputError, match=message) as caught:
+            act(path)
+        assert caught.value.exit_code == 2
+    with pytest.raises(InputError, match="not a regular file"):
+        act(Path("/dev/zero"))
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(InputError, match="cannot read"):
+        act(tmp_path / "file" / "under.mdz")
+
+
+def test_too_large_a_file_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "huge.mdz"
+    with open(path, "wb") as file:
+        file.truncate(limits.MAX_FILE_BYTES + 1)  # a sparse file: takes no space
+    with pytest.raises(VerificationError, match="at most 146800640"):
+        read(path)
+    assert not verify(path).ok
+
+
+def test_failed_write_leaves_the_old_file(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "p.mdz"
+    write(path, make())
+    before = path.read_bytes()
+    package = make()
+    with pytest.raises(InputError, match="step_sizes"):
+        write(path, replace(package, step_sizes=-package.step_sizes))
+    assert path.read_bytes() == before
+    with pytest.raises(OutputError):
+        write(tmp_path, package)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_all_problems_of_a_package_are_listed(make: Make) -> None:
+    package = make()
+    labels = package.labels.copy()
+    labels[0] = [0.5, 0.6]
+    broken = replace(package, labels=labels, step_sizes=np.array([np.nan], np.float32))
+    with pytest.raises(InputError, match=r"labels: 1 rows do not sum(.|\n)*step_sizes"):
+        encode(broken)
+    with pytest.raises(InputError, match=r"images: the type is float64(.|\n)*labels: the shape"):
+        encode(replace(package, images=package.images.astype(np.float64), labels=labels[:1]))
+    with pytest.raises(InputError, match="by the card it should be"):
+        encode(replace(package, images=package.images[:, :, :4, :4]))
+
+
+def test_summary(make: Make, saved: Save, sound: bytes) -> None:
+    found = summary(read(saved(sound)), len(sound))
+    assert found["bytes"] == len(sound)
+    assert found["bytes_per_class"] == len(sound) / 2
+    assert found["factor"] == 1_000_000 / len(sound)
+    assert found["step_sizes"]["count"] == 5
+    assert found["digests"]["README.md"] == hashlib.sha256(_member(sound, "README.md")).hexdigest()
+
+
+def _member(data: bytes, name: str) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        return file.read(name)
