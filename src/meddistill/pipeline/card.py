@@ -1,0 +1,72 @@
+"""The card of a package: what a receiver is told, from the plan, the cohort and the scores."""
+
+from meddistill import __version__
+from meddistill.cohort.prepare import Leak
+from meddistill.cohort.types import SPLITS, Cohort
+from meddistill.distill.methods import find
+from meddistill.package.types import (
+    Card,
+    CohortCounts,
+    Images,
+    Recipe,
+    Score,
+    Sizes,
+    Software,
+    Task,
+    Terms,
+)
+from meddistill.package.types import Normalisation as CardNormalisation
+from meddistill.package.types import Results as CardResults
+from meddistill.pipeline.evaluate import Judged, Results
+from meddistill.pipeline.plan import Plan
+from meddistill.teachers.images import Normalisation
+
+_INTENDED_USE = "research: training image classifiers for the task named on this card"
+_LIMITS = "not for clinical use; no privacy guarantee has been measured or proved for this file"
+
+
+def make_card(
+    plan: Plan, leak: Leak, cohort: Cohort, normalisation: Normalisation, judged: Judged, results: Results
+) -> Card:
+    """The card; it holds no file name, no patient id, no date."""
+    train = cohort.indices("train")
+    return Card(
+        software=Software(name="meddistill", version=__version__),
+        task=Task(classes=cohort.classes, labels="hard" if find(plan.method).labels == "hard" else "soft"),
+        images=Images(
+            count=plan.images_per_class * len(cohort.classes),
+            per_class=plan.images_per_class,
+            size=cohort.size,
+            channels=cohort.channels,
+        ),
+        normalisation=CardNormalisation(mean=normalisation.mean, std=normalisation.std),
+        recipe=_recipe(plan, leak),
+        cohort=CohortCounts(counts={split: cohort.counts(split) for split in SPLITS}),
+        contains_real_images=plan.start == "real",
+        results=_results(judged, results),
+        bytes=Sizes(cohort_train=int(cohort.images[0].nbytes) * len(train)),
+        terms=Terms(intended_use=_INTENDED_USE, limits=_LIMITS),
+    )
+
+
+def _recipe(plan: Plan, leak: Leak) -> Recipe:
+    told = {name: value for name, value in plan.flat().items() if name not in _RECIPE_FIELDS}
+    return Recipe(
+        method=plan.method, seed=plan.seed, start=plan.start, network=plan.network, plan=told | {"leak": leak}
+    )
+
+
+_RECIPE_FIELDS = ("method", "seed", "start", "network")
+
+
+def _results(judged: Judged, results: Results) -> CardResults:
+    splits = {
+        split: {
+            row: {name: Score(**vars(summary)) for name, summary in summaries.items()}
+            for row, summaries in rows.items()
+        }
+        for split, rows in results.items()
+    }
+    return CardResults(
+        protocol=judged.protocol.describe(), network=judged.network.name, seeds=len(judged.seeds), splits=splits
+    )

@@ -1,0 +1,195 @@
+"""What a plan will cost on this device, from a few real steps; and the plan that fits a given time."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from statistics import median
+
+import torch
+
+from meddistill.distill.distance import normalised_l2
+from meddistill.distill.labels import class_of_each, first_logits
+from meddistill.distill.loop import student_batches
+from meddistill.distill.unroll import Learned, unroll
+from meddistill.nets.augment import Augmentation
+from meddistill.nets.convnet import ConvNet, parse
+from meddistill.pipeline.plan import Plan
+from meddistill.runtime.streams import stream
+from meddistill.teachers.images import LabelledImages, Normalisation
+from meddistill.teachers.train import sampler, train_teacher
+from meddistill.train.protocol import Protocol, probabilities, real_set, synthetic_set, train_network
+
+_REPEATS = 3
+# Shares of the time that is left after evaluation, and how much of a budget is planned for: steps vary in time.
+_PLANNED_SHARE = 0.85
+_TEACHING_SHARE = 0.35
+_WIDTHS = {"cpu": (64, 32, 16), "cuda": (128, 64, 32), "mps": (128, 64, 32)}
+# A wider network must be given at least this many times the standard plan's work before it pays.
+_ENOUGH_FOR_WIDE, _ENOUGH = 4.0, 0.5
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a cohort, what determines the cost of a plan."""
+
+    channels: int
+    classes: int
+    train: int
+    scored: int
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of one teacher step, one distilling iteration, one evaluated network, one network on all real images."""
+
+    teacher_step: float
+    iteration: float
+    evaluation: float
+    full: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds by stage, and the memory of the process at its peak."""
+
+    stages: dict[str, float]
+    memory_mb: float
+
+    @property
+    def seconds(self) -> float:
+        """All stages together."""
+        return sum(self.stages.values())
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON-able."""
+        stages = {name: round(seconds, 1) for name, seconds in self.stages.items()}
+        return {"seconds": round(self.seconds, 1), "memory_mb": round(self.memory_mb), "stages": stages}
+
+
+def measure_costs(plan: Plan, shape: Shape, device: torch.device) -> Costs:
+    """Take a few real steps of every stage on random images of the cohort's shape."""
+    network = parse(plan.network, channels=shape.channels, size=plan.size, classes=shape.classes)
+    images = _random_images(plan, shape, device)
+    teaching = replace(plan.teacher_plan(), count=1, steps=2, snapshot_every=2)
+    short = Protocol(steps=2, epochs=0)
+    learned = _random_learned(plan, images)
+    per_step = _seconds(lambda: train_network(network, synthetic_set(learned.images, learned.label_logits.softmax(1)), short, 0)) / 2
+    full_step = _seconds(lambda: train_network(network, real_set(images), short, 0)) / 2
+    score = _seconds(lambda: probabilities(network, _params(network, device), images)) / len(images)
+    protocol = Protocol()
+    count = shape.classes * plan.images_per_class
+    scoring = score * shape.scored
+    return Costs(
+        teacher_step=_seconds(lambda: train_teacher(network, images, teaching, 0, 0)) / 2,
+        iteration=_iteration_seconds(plan, network, learned),
+        evaluation=protocol.steps_for(count) * per_step + scoring,
+        full=protocol.steps_for(shape.train) * full_step + scoring,
+    )
+
+
+def estimate(plan: Plan, costs: Costs, shape: Shape) -> Estimate:
+    """Time and memory of the whole plan."""
+    rows = plan.evaluation.seeds * (1 + plan.evaluation.random_real)
+    evaluating = rows * costs.evaluation + plan.evaluation.full_data * plan.evaluation.seeds * costs.full
+    stages = {
+        "teaching": plan.teachers.count * plan.teachers.steps * costs.teacher_step,
+        "distilling": plan.matching.iterations * costs.iteration,
+        "evaluating": evaluating,
+    }
+    pixels = (shape.train + shape.scored) * shape.channels * plan.size**2
+    return Estimate(stages, _peak_memory_mb() + pixels / 1e6)
+
+
+def fit_to_time(plan: Plan, seconds: float, shape: Shape, device: torch.device) -> tuple[Plan, Costs]:
+    """The plan with as wide a network, as many teachers and as many iterations as ``seconds`` allow.
+
+    The narrowest network with a tenth of the standard work is the least that is planned, whatever the time.
+    """
+    widths = _WIDTHS.get(device.type, _WIDTHS["cpu"])
+    for width in widths:
+        candidate = replace(plan, network=f"{plan.network.rpartition('-w')[0]}-w{width}")
+        costs = measure_costs(candidate, shape, device)
+        scale = _scale(candidate, costs, seconds, shape)
+        if scale >= (_ENOUGH_FOR_WIDE if width == widths[0] else _ENOUGH) or width == widths[-1]:
+            break
+    return _scaled(candidate, max(scale, 0.1), costs), costs
+
+
+def _scale(plan: Plan, costs: Costs, seconds: float, shape: Shape) -> float:
+    """How many times the standard work of teaching and distilling fits."""
+    stages = estimate(plan, costs, shape).stages
+    return (seconds * _PLANNED_SHARE - stages["evaluating"]) / (stages["teaching"] + stages["distilling"])
+
+
+def _scaled(plan: Plan, scale: float, costs: Costs) -> Plan:
+    """Teachers get about a third of the work, and never more than twenty of them; distilling the rest."""
+    one_teacher = plan.teachers.steps * costs.teacher_step
+    work = scale * (plan.teachers.count * one_teacher + plan.matching.iterations * costs.iteration)
+    teachers = max(1, min(20, round(_TEACHING_SHARE * work / one_teacher)))
+    iterations = max(20, int((work - teachers * one_teacher) / costs.iteration))
+    return replace(
+        plan,
+        teachers=replace(plan.teachers, count=teachers),
+        matching=replace(plan.matching, iterations=min(iterations, 20_000)),
+    )
+
+
+def _random_images(plan: Plan, shape: Shape, device: torch.device) -> LabelledImages:
+    generator = stream(0, "estimate")
+    count = max(plan.teachers.batch, 64, shape.classes)
+    pixels = torch.randint(0, 256, (count, shape.channels, plan.size, plan.size), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(count) % shape.classes
+    normalisation = Normalisation((0.5,) * shape.channels, (0.25,) * shape.channels)
+    return LabelledImages(pixels.to(device), labels.to(device), 255, shape.classes, normalisation)
+
+
+def _random_learned(plan: Plan, images: LabelledImages) -> Learned:
+    labels = class_of_each(images.classes, plan.images_per_class)
+    shape = (len(labels), *images.pixels.shape[1:])
+    pictures = torch.randn(shape, generator=stream(0, "estimate", "synthetic"))
+    logits = first_logits(labels, images.classes, "learned")
+    steps = torch.tensor([plan.matching.step_size]).log()
+    return Learned(*(tensor.to(images.device) for tensor in (pictures, logits, steps)))
+
+
+def _iteration_seconds(plan: Plan, network: ConvNet, learned: Learned) -> float:
+    """One iteration takes S unrolls of N steps; two steps are timed, for all steps cost the same."""
+    steps = min(2, plan.matching.student_steps)
+    loop = replace(plan.loop_plan(), student_steps=steps)
+    start, target = _params(network, learned.images.device), _params(network, learned.images.device, "target")
+
+    def one() -> None:
+        batches = student_batches(len(learned.images), loop, stream(0, "estimate", "batches"))
+        unroll(network, start, learned, batches, lambda s: normalised_l2(s[steps], target, start), strategy=loop.strategy)
+
+    return _seconds(one) * plan.matching.student_steps / steps * plan.matching.segments_at_once
+
+
+def _params(network: ConvNet, device: torch.device, name: str = "start") -> tuple[torch.Tensor, ...]:
+    return tuple(param.to(device) for param in network.init(stream(0, "estimate", name)))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """The median of a few runs after one to warm up."""
+    work()
+    times = []
+    for _ in range(_REPEATS):
+        _wait()
+        begun = time.perf_counter()
+        work()
+        _wait()
+        times.append(time.perf_counter() - begun)
+    return median(times)
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _peak_memory_mb() -> float:
+    """The most memory this process has held, the measured steps included; on a GPU what its allocator has held too."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    return peak + (torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else 0)

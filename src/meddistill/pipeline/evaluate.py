@@ -1,0 +1,89 @@
+"""The final evaluation: the rows of a card, each trained under one protocol; the only place that scores test images."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from meddistill.cohort.types import SplitName
+from meddistill.nets.convnet import ConvNet
+from meddistill.runtime.events import EventLog
+from meddistill.runtime.files import write_atomic
+from meddistill.runtime.progress import Progress, Silent
+from meddistill.runtime.streams import derive
+from meddistill.teachers.images import LabelledImages
+from meddistill.train.baselines import random_real
+from meddistill.train.metrics import Scores, Summary, measure, summarise_scores
+from meddistill.train.protocol import Protocol, TrainingSet, probabilities, real_set, train_network
+
+Row = Literal["distilled", "random", "full"]
+Results = dict[str, dict[Row, dict[str, Summary]]]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What every row shares: network, protocol, the splits that are scored, seeds."""
+
+    network: ConvNet
+    protocol: Protocol
+    scored: dict[SplitName, LabelledImages]
+    seeds: Sequence[int]
+
+
+def evaluation_seeds(seed: int, count: int) -> list[int]:
+    """The seeds of the evaluated networks: the same in every row."""
+    return [derive(seed, "evaluation", place) for place in range(count)]
+
+
+def rows_of(
+    distilled: TrainingSet, train: LabelledImages, images_per_class: int, *, random_row: bool, full_row: bool
+) -> dict[Row, Callable[[int], TrainingSet]]:
+    """For each wanted row, what a seed trains on."""
+    rows: dict[Row, Callable[[int], TrainingSet]] = {"distilled": lambda seed: distilled}
+    if random_row:
+        rows["random"] = lambda seed: real_set(random_real(train, images_per_class, seed))
+    if full_row:
+        rows["full"] = lambda seed: real_set(train)
+    return rows
+
+
+def evaluate_rows(
+    rows: dict[Row, Callable[[int], TrainingSet]],
+    judged: Judged,
+    *,
+    saved: Path | None = None,
+    events: EventLog | None = None,
+    progress: Progress = Silent(),
+) -> Results:
+    """Train and score every row with every seed. What is in ``saved`` already is not done again."""
+    done = _load(saved)
+    with progress.stage("evaluating", len(rows) * len(judged.seeds)) as stage:
+        for row, training_set in rows.items():
+            for seed in judged.seeds:
+                key = f"{row} {seed}"
+                if key not in done:
+                    done[key] = _score(training_set(seed), judged, seed)
+                    (events or EventLog()).write("evaluated", row=row, seed=seed, scores=done[key])
+                    if saved is not None:
+                        write_atomic(saved, json.dumps(done).encode())
+                stage.advance()
+    return {
+        split: {row: summarise_scores([Scores(**done[f"{row} {s}"][split]) for s in judged.seeds]) for row in rows}
+        for split in judged.scored
+    }
+
+
+def _score(data: TrainingSet, judged: Judged, seed: int) -> dict[str, dict[str, float]]:
+    params = train_network(judged.network, data, judged.protocol, seed)
+    return {
+        split: asdict(measure(probabilities(judged.network, params, images), images.labels.cpu().numpy()))
+        for split, images in judged.scored.items()
+    }
+
+
+def _load(saved: Path | None) -> dict[str, dict[str, dict[str, float]]]:
+    if saved is None or not saved.exists():
+        return {}
+    done: dict[str, dict[str, dict[str, float]]] = json.loads(saved.read_text())
+    return done

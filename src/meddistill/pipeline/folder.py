@@ -1,0 +1,115 @@
+"""The run folder: the plan, the event log, trajectories, checkpoints; owned by one process and one run."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from meddistill.cohort.types import Cohort
+from meddistill.pipeline.plan import Plan, from_toml, to_toml
+from meddistill.runtime.errors import InputError
+from meddistill.runtime.events import EventLog
+from meddistill.runtime.files import remove_leftovers, write_atomic, write_error
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where things are in the folder ``path``."""
+
+    path: Path
+
+    @property
+    def events(self) -> EventLog:
+        return EventLog(self.path / "events.jsonl")
+
+    @property
+    def plan_file(self) -> Path:
+        return self.path / "plan.toml"
+
+    @property
+    def identity_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def teachers(self) -> Path:
+        return self.path / "teachers"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "distilled.safetensors"
+
+    @property
+    def scores(self) -> Path:
+        return self.path / "scores.json"
+
+    def resume(self, identity: str) -> Plan | None:
+        """The plan of the run that is there, or None where none has begun. Raises if it is another run's folder."""
+        if not self.identity_file.exists():
+            return None
+        try:
+            stored = json.loads(self.identity_file.read_text())
+            text = self.plan_file.read_text()
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read the run folder {self.path} ({error}): delete it or choose another with --run") from None
+        if stored != {"identity": identity, "plan": _digest(text)}:
+            raise InputError(
+                f"the run folder {self.path} belongs to another run: other images, other options or an edited plan. "
+                "Repeat the first command to continue that run, choose another folder with --run, or delete this one"
+            )
+        return from_toml(text, str(self.plan_file))
+
+    def begin(self, identity: str, plan: Plan) -> None:
+        """Write the plan, then the run's identity, which makes it resumable."""
+        text = to_toml(plan)
+        write_atomic(self.plan_file, text.encode())
+        write_atomic(self.identity_file, json.dumps({"identity": identity, "plan": _digest(text)}).encode())
+
+
+@contextlib.contextmanager
+def owned(path: Path) -> Iterator[RunFolder]:
+    """The run folder, held by this process alone until the end. Raises if another process has it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path / "lock", os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        raise write_error(path, error) from error
+    try:
+        _lock(handle, path)
+        for folder in (path, path / "teachers"):
+            remove_leftovers(folder)
+        yield RunFolder(path)
+    finally:
+        os.close(handle)
+
+
+def identify(request: Mapping[str, Any], cohort: Cohort) -> str:
+    """A digest of all that determines a run's result: what was asked for, and every pixel, label and split."""
+    digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode())
+    for array in (cohort.images, cohort.labels, cohort.splits):
+        digest.update(str((array.shape, array.dtype)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    digest.update(json.dumps(cohort.classes).encode())
+    return digest.hexdigest()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _lock(handle: int, path: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system: two processes in one folder are then the user's to avoid
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise InputError(
+            f"the run folder {path} is in use by another process: wait for it, or choose another folder with --run"
+        ) from None

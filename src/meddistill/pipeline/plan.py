@@ -1,0 +1,228 @@
+"""The plan: every choice of a run, as plain data that ``inspect`` writes and a user may edit (TOML)."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from meddistill.distill.loop import LoopPlan
+from meddistill.distill.methods import DEFAULT_METHOD, METHODS, find
+from meddistill.distill.segments import RandomSegments
+from meddistill.distill.start import STARTS
+from meddistill.distill.unroll import STRATEGIES
+from meddistill.nets.augment import Augmentation
+from meddistill.runtime.errors import InputError
+from meddistill.teachers.train import TeacherPlan
+
+Part = TypeVar("Part")
+
+
+def _setting(default: Any, doc: str, *, low: float | None = None, high: float | None = None, of: Any = None) -> Any:
+    """A field with its comment in the file and what values it takes: a range, or one ``of`` some."""
+    return field(default=default, metadata={"doc": doc, "low": low, "high": high, "of": of})
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """The networks trained on the cohort."""
+
+    count: int = _setting(4, "networks trained on the cohort", low=1, high=10_000)
+    steps: int = _setting(360, "SGD steps of each", low=1, high=10_000_000)
+    snapshot_every: int = _setting(10, "steps between two stored points of a trajectory", low=1, high=1_000_000)
+    batch: int = _setting(64, "images a step", low=1, high=65_536)
+    learning_rate: float = _setting(0.05, "", low=1e-8, high=100)
+    sampling: str = _setting("balanced", "balanced: every class equally often; natural", of=("balanced", "natural"))
+
+
+@dataclass(frozen=True)
+class Matching:
+    """How the synthetic images are optimised."""
+
+    iterations: int = _setting(300, "", low=1, high=10_000_000)
+    student_steps: int = _setting(10, "steps of the student on the synthetic images (N)", low=1, high=1000)
+    segment: int = _setting(4, "length of the matched piece of a trajectory, in snapshots", low=1, high=100_000)
+    latest_start: int = _setting(24, "last snapshot that a segment may start at", low=0, high=100_000)
+    batch: int = _setting(32, "synthetic images a student step", low=1, high=65_536)
+    segments_at_once: int = _setting(1, "segments whose gradients are averaged (S)", low=1, high=10_000)
+    optimiser: str = _setting("adam", "adam, or sgd as in the literature", of=("adam", "sgd"))
+    image_rate: float = _setting(0.1, "learning rate of the images", low=0, high=1e6)
+    label_rate: float = _setting(0.02, "of the soft labels' logits", low=0, high=1e6)
+    step_rate: float = _setting(0.02, "of the logarithm of the step size", low=0, high=1e6)
+    step_size: float = _setting(0.05, "the student's first step size", low=1e-8, high=100)
+    decay: bool = _setting(True, "let the rates fall to zero along half a cosine")
+    strategy: str = _setting("adjoint", "how the gradient is computed", of=STRATEGIES)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured at the end."""
+
+    seeds: int = _setting(5, "networks trained for each row", low=1, high=1000)
+    random_real: bool = _setting(True, "a row for as many random real images")
+    full_data: bool = _setting(False, "a row for all training images (may take longer than the distillation)")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every choice of a run."""
+
+    method: str = _setting(DEFAULT_METHOD, "see: meddistill methods", of=tuple(METHODS))
+    images_per_class: int = _setting(10, "", low=1, high=10_000)
+    size: int = _setting(28, "side of the images in pixels", low=4, high=1024)
+    fit: str = _setting("crop", "how images that are not square become so", of=("crop", "pad", "stretch"))
+    network: str = _setting("convnet-d3-w32", "the matching and evaluation network: depth and width")
+    start: str = _setting("prototypes", "first images; real ones mark the package", of=STARTS)
+    seed: int = _setting(0, "of every random draw", low=0, high=2**53)
+    teachers: Teachers = field(default_factory=Teachers, metadata={"doc": "The networks trained on the cohort"})
+    matching: Matching = field(default_factory=Matching, metadata={"doc": "How the synthetic images are optimised"})
+    evaluation: Evaluation = field(default_factory=Evaluation, metadata={"doc": "What is measured at the end"})
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able, nested."""
+        return asdict(self)
+
+    def flat(self) -> dict[str, int | float | str | bool]:
+        """Every value under one name, sections with a dot: what a card holds."""
+        pairs: dict[str, int | float | str | bool] = {}
+        for name, value in self.as_dict().items():
+            pairs |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
+        return pairs
+
+    def teacher_plan(self) -> TeacherPlan:
+        """The teachers' part, as ``teachers/`` takes it."""
+        part = asdict(self.teachers)
+        return TeacherPlan(**part, augmentation=Augmentation())
+
+    def loop_plan(self) -> LoopPlan:
+        """The matching part, as ``distill/`` takes it."""
+        part = asdict(self.matching)
+        segments = RandomSegments(length=part.pop("segment"), latest_start=part.pop("latest_start"))
+        del part["step_size"]
+        learn = find(self.method).labels == "learned"
+        return LoopPlan(**part, segments=segments, learn_labels=learn, augmentation=Augmentation())
+
+
+def default_depth(size: int) -> int:
+    """Blocks that leave 3 to 5 pixels of the side: 3 at 28, 4 at 64, 5 at 112, 6 at 224."""
+    return max(1, min(8, int(math.log2(max(size, 6) / 3))))
+
+
+def override(plan: Plan, **values: Any) -> Plan:
+    """The plan with the given top-level values, ``None`` meaning unchanged. A new size brings its network's depth."""
+    given = {name: value for name, value in values.items() if value is not None}
+    changed = replace(plan, **given)
+    if "size" in given and default_depth(plan.size) != default_depth(changed.size) and "network" not in given:
+        width = plan.network.rpartition("-w")[2]
+        changed = replace(changed, network=f"convnet-d{default_depth(changed.size)}-w{width}")
+    return checked(changed)
+
+
+def checked(plan: Plan, where: str = "the plan") -> Plan:
+    """The same plan. Raises :class:`InputError` listing every value that is out of range or does not fit another."""
+    problems = [text for section, part in _sections(plan) for text in _range_problems(section, part)]
+    longest = plan.teachers.steps // plan.teachers.snapshot_every
+    if plan.matching.segment > longest:
+        problems.append(
+            f"matching.segment is {plan.matching.segment} snapshots, but a trajectory of teachers.steps = "
+            f"{plan.teachers.steps} has {longest} after its start: shorten the segment or train longer"
+        )
+    if problems:
+        raise InputError(f"{where} cannot be used:\n" + "\n".join(f"- {text}" for text in problems))
+    return plan
+
+
+def to_toml(plan: Plan) -> str:
+    """The plan as a commented file."""
+    import tomlkit
+
+    document = tomlkit.document()
+    document.add(tomlkit.comment("A plan of meddistill. Edit it, then: meddistill distill SOURCE --plan FILE --out …"))
+    _add_settings(document, plan)
+    for name, part in _sections(plan):
+        if name:
+            table = tomlkit.table()
+            _add_settings(table, part)
+            document.add(tomlkit.nl())
+            document.add(name, table)
+    return tomlkit.dumps(document)
+
+
+def from_toml(text: str, where: str) -> Plan:
+    """The plan in a file's ``text``; settings that are left out have their defaults. Raises :class:`InputError`."""
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    try:
+        values = tomlkit.parse(text).unwrap()
+    except TOMLKitError as error:
+        raise InputError(f"{where} is not a TOML file: {error}. Write a new one with: meddistill inspect SOURCE") from None
+    problems: list[str] = []
+    plan = _build(Plan, values, "", problems)
+    if problems:
+        raise InputError(f"{where} cannot be used:\n" + "\n".join(f"- {text}" for text in problems))
+    return checked(plan, where)
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in a file. Raises :class:`InputError`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"cannot read the plan {path}: {reason}. Write one with: meddistill inspect SOURCE") from None
+    return from_toml(text, str(path))
+
+
+def _sections(plan: Plan) -> list[tuple[str, Any]]:
+    return [("", plan), *((f.name, getattr(plan, f.name)) for f in fields(plan) if is_dataclass(getattr(plan, f.name)))]
+
+
+def _add_settings(table: Any, part: Any) -> None:
+    import tomlkit
+
+    for setting in fields(part):
+        value = getattr(part, setting.name)
+        if is_dataclass(value):
+            continue
+        item = tomlkit.item(value)
+        if setting.metadata["doc"]:
+            item.comment(setting.metadata["doc"])
+        table.add(setting.name, item)
+
+
+def _build(kind: type[Part], values: Mapping[str, Any], section: str, problems: list[str]) -> Part:
+    types = get_type_hints(kind)
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in types:
+            problems.append(f"{section}{name} is not a setting: expected one of {', '.join(types)}")
+        elif is_dataclass(types[name]):
+            if isinstance(value, Mapping):
+                given[name] = _build(types[name], value, f"{section}{name}.", problems)
+            else:
+                problems.append(f"{section}{name} is {value!r}: expected a section, [{name}]")
+        else:
+            given[name] = _typed(value, types[name], f"{section}{name}", problems)
+    return kind(**given)
+
+
+def _typed(value: Any, kind: type, name: str, problems: list[str]) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+        problems.append(f"{name} is {value!r}: expected {words[kind]}")
+    return value
+
+
+def _range_problems(section: str, part: Any) -> list[str]:
+    problems = []
+    for setting in fields(part):
+        value, rule = getattr(part, setting.name), setting.metadata
+        name = f"{section}.{setting.name}" if section else setting.name
+        if rule.get("of") and value not in rule["of"]:
+            problems.append(f"{name} is {value!r}: expected one of {', '.join(rule['of'])}")
+        elif rule.get("low") is not None and not rule["low"] <= value <= rule["high"]:
+            problems.append(f"{name} is {value}: expected {rule['low']:g} to {rule['high']:g}")
+    return problems

@@ -1,0 +1,223 @@
+"""The receiver's verbs: train on a package, evaluate a model on images of one's own."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from meddistill.cohort.prepare import prepare
+from meddistill.cohort.read import ReadOptions
+from meddistill.cohort.types import SPLITS, Cohort, SplitName
+from meddistill.nets.convnet import parse
+from meddistill.package.read import read as read_package
+from meddistill.package.types import Package
+from meddistill.runtime.device import choose
+from meddistill.runtime.errors import InputError
+from meddistill.runtime.files import require_writable
+from meddistill.runtime.progress import Progress, Silent
+from meddistill.teachers.images import LabelledImages, Normalisation
+from meddistill.train.metrics import Scores, Summary, measure, summarise_scores
+from meddistill.train.model import Model, load_model, save_model
+from meddistill.train.protocol import Protocol, probabilities, train_network
+from meddistill.train.received import received
+
+Scored = Literal["train", "val", "test", "all"]
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """A trained model, and its scores over seeds where test images were given."""
+
+    model: Path
+    network: str
+    seeds: int
+    seconds: float
+    test_images: int | None
+    scores: dict[str, Summary] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        document: dict[str, Any] = {
+            "model": str(self.model),
+            "network": self.network,
+            "seeds": self.seeds,
+            "seconds": round(self.seconds, 1),
+        }
+        if self.scores is not None:
+            document["test_images"] = self.test_images
+            document |= {name: score.as_dict() for name, score in self.scores.items()}
+        return document
+
+
+@dataclass(frozen=True)
+class EvaluateReport:
+    """Scores of one model on one split of a source, and each class's recall."""
+
+    scores: Scores
+    images: int
+    per_class: dict[str, dict[str, float | int | None]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return vars(self.scores) | {"images": self.images, "per_class": self.per_class}
+
+
+def train(
+    package_file: Path,
+    out: Path,
+    *,
+    net: str | None = None,
+    test: Path | None = None,
+    test_split: Scored = "test",
+    seeds: int = 5,
+    seed: int = 0,
+    device: str = "auto",
+    options: ReadOptions = ReadOptions(),  # noqa: B008 (frozen)
+    progress: Progress = Silent(),
+) -> TrainReport:
+    """Train ``seeds`` networks on the package, keep the first, and score all on ``test_split`` of ``test``.
+
+    Test images are read after everything has been chosen; nothing is chosen by them.
+    """
+    begun = time.monotonic()
+    where = choose(device)
+    package = read_package(package_file)
+    require_writable(out)
+    images = None if test is None else _read_images(test, _untrained(package, net), test_split, options, where, progress)
+    scores = []
+    with progress.stage("training", seeds) as stage:
+        for place in range(seeds):
+            model = _train_one(package, net, seed + place, where)
+            if place == 0:
+                save_model(out, model)
+            if images is not None:
+                scores.append(_score(model, images)[0])
+            stage.advance()
+    return TrainReport(
+        model=out,
+        network=model.network.name,
+        seeds=seeds,
+        seconds=time.monotonic() - begun,
+        test_images=None if images is None else len(images),
+        scores=summarise_scores(scores) if scores else None,
+    )
+
+
+def evaluate(
+    model_file: Path,
+    source: Path,
+    *,
+    split: Scored = "test",
+    device: str = "auto",
+    options: ReadOptions = ReadOptions(),  # noqa: B008 (frozen)
+    progress: Progress = Silent(),
+) -> EvaluateReport:
+    """Score a model on a split of a source, or on ``all`` its images."""
+    where = choose(device)
+    model = load_model(model_file)
+    images = _read_images(source, model, split, options, where, progress)
+    scores, predicted = _score(model, images)
+    return EvaluateReport(scores, len(images), _per_class(model, images, predicted))
+
+
+def _untrained(package: Package, net: str | None) -> Model:
+    """The model that the package asks for, without parameters."""
+    card = package.card
+    network = parse(
+        net or card.recipe.network,
+        channels=card.images.channels,
+        size=card.images.size,
+        classes=len(card.task.classes),
+    )
+    told = card.recipe.plan
+    return Model(
+        network=network,
+        params=(),
+        classes=card.task.classes,
+        normalisation=Normalisation(card.normalisation.mean, card.normalisation.std),
+        fit=str(told.get("fit", "crop")),
+        leak=str(told.get("leak", "stop")),
+        seed=card.recipe.seed,
+    )
+
+
+def _train_one(package: Package, net: str | None, seed: int, device: torch.device) -> Model:
+    model = _untrained(package, net)
+    data = received(package.images, package.labels, model.normalisation, device)
+    params = train_network(model.network, data, Protocol(), seed)
+    return Model(**(vars(model) | {"params": params}))
+
+
+def _read_images(
+    source: Path, model: Model, split: Scored, options: ReadOptions, device: torch.device, progress: Progress
+) -> LabelledImages:
+    """The images of a split as the model takes them, labelled with the model's classes."""
+    prepared = prepare(
+        source,
+        size=model.network.size,
+        fit=model.fit,  # type: ignore[arg-type] (checked when the model was read)
+        options=options,
+        leak=model.leak,  # type: ignore[arg-type]
+        seed=model.seed,
+        evaluation=True,
+        progress=progress,
+    )
+    for found in prepared.problems:
+        progress.warn(found.message)
+    cohort = prepared.cohort
+    rows = _rows(cohort, split, source)
+    labels = _relabel(cohort, model.classes, source)[rows]
+    pixels = _as_channels(cohort.images[rows], model.network.channels, source)
+    tensor = torch.from_numpy(pixels if pixels.dtype == np.uint8 else pixels.astype(np.int32))
+    return LabelledImages(
+        tensor.to(device), torch.from_numpy(labels).to(device), cohort.peak, len(model.classes), model.normalisation
+    )
+
+
+def _rows(cohort: Cohort, split: Scored, source: Path) -> npt.NDArray[np.intp]:
+    rows = np.arange(len(cohort.labels)) if split == "all" else cohort.indices(split)
+    if not len(rows):
+        found = ", ".join(f"{name} {len(cohort.indices(name))}" for name in SPLITS)
+        raise InputError(f"{source} has no images in its {split} split (it has {found}): choose another split, or all")
+    return rows
+
+
+def _relabel(cohort: Cohort, classes: Sequence[str], source: Path) -> npt.NDArray[np.int64]:
+    unknown = sorted(set(cohort.classes) - set(classes))
+    if unknown:
+        raise InputError(
+            f"{source} has the classes {', '.join(unknown)}, which the model does not know: it was trained for "
+            f"{', '.join(classes)}. Rename the classes or leave those images out"
+        )
+    places = np.array([classes.index(name) for name in cohort.classes], dtype=np.int64)
+    return places[cohort.labels]
+
+
+def _as_channels(images: npt.NDArray[Any], channels: int, source: Path) -> npt.NDArray[Any]:
+    """Grey images for a colour model are repeated; colour images for a grey model are refused."""
+    if images.shape[1] == channels:
+        return images
+    if channels == 1:
+        raise InputError(f"{source} has colour images, the model was trained on grey ones: convert them to grey first")
+    return np.repeat(images, channels, axis=1)
+
+
+def _score(model: Model, images: LabelledImages) -> tuple[Scores, npt.NDArray[np.int64]]:
+    found = probabilities(model.network, tuple(param.to(images.device) for param in model.params), images)
+    return measure(found, images.labels.cpu().numpy()), found.argmax(1)
+
+
+def _per_class(
+    model: Model, images: LabelledImages, predicted: npt.NDArray[np.int64]
+) -> dict[str, dict[str, float | int | None]]:
+    labels = images.labels.cpu().numpy()
+    table: dict[str, dict[str, float | int | None]] = {}
+    for place, name in enumerate(model.classes):
+        mine = labels == place
+        table[name] = {"recall": float((predicted[mine] == place).mean()) if mine.any() else None, "images": int(mine.sum())}
+    return table

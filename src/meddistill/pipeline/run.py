@@ -1,0 +1,277 @@
+"""One run from a source of images to a package, resumable at every point."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from meddistill import __version__
+from meddistill.cohort.prepare import Leak, Prepared, prepare
+from meddistill.cohort.read import ReadOptions, read
+from meddistill.cohort.scan import native_sizes
+from meddistill.cohort.fingerprint import propose_size
+from meddistill.cohort.types import SPLITS, Cohort, SplitName
+from meddistill.distill.labels import class_of_each, first_logits
+from meddistill.distill.loop import Matching, distill
+from meddistill.distill.methods import find
+from meddistill.distill.start import first_images
+from meddistill.distill.unroll import Learned
+from meddistill.nets.augment import Augmentation
+from meddistill.nets.convnet import ConvNet, parse
+from meddistill.package.limits import MAX_INTENSITY
+from meddistill.package.preview import grid
+from meddistill.package.text import class_problems
+from meddistill.package.types import Package
+from meddistill.package.write import round_trip, write
+from meddistill.pipeline.card import make_card
+from meddistill.pipeline.estimate import Shape, fit_to_time
+from meddistill.pipeline.evaluate import Judged, Results, evaluate_rows, evaluation_seeds, rows_of
+from meddistill.pipeline.folder import RunFolder, identify, owned
+from meddistill.pipeline.plan import Plan, checked, override, read_plan
+from meddistill.pipeline.teach import teach
+from meddistill.runtime.device import choose
+from meddistill.runtime.errors import InputError
+from meddistill.runtime.files import require_writable, write_atomic
+from meddistill.runtime.progress import Progress, Silent
+from meddistill.teachers.images import LabelledImages, Normalisation, measure_normalisation, split_images
+from meddistill.teachers.store import TrajectoryStore
+from meddistill.train.protocol import Protocol
+from meddistill.train.received import received
+
+_SCORED: tuple[SplitName, ...] = ("val", "test")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks of a run; ``None`` leaves a choice to the plan file or to the defaults."""
+
+    source: Path
+    out: Path
+    plan: Path | None = None
+    method: str | None = None
+    images_per_class: int | None = None
+    size: int | None = None
+    network: str | None = None
+    start: str | None = None
+    seed: int | None = None
+    seconds: float | None = None
+    device: str = "auto"
+    run: Path | None = None
+    leak: Leak = "stop"
+    skip_unreadable: bool = False
+    full_row: bool | None = None
+    seeds: int | None = None
+    options: ReadOptions = ReadOptions()  # noqa: RUF009 (frozen)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run left: files, sizes and scores."""
+
+    package: Path
+    preview: Path
+    run: Path
+    bytes: int
+    cohort_bytes: int
+    seconds: float
+    results: Results
+    plan: Plan
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        results = {
+            split: {row: {name: score.as_dict() for name, score in scores.items()} for row, scores in rows.items()}
+            for split, rows in self.results.items()
+        }
+        return {
+            "package": str(self.package),
+            "bytes": self.bytes,
+            "factor": self.cohort_bytes / self.bytes,
+            "preview": str(self.preview),
+            "run": str(self.run),
+            "seconds": round(self.seconds, 1),
+            "results": results,
+            "plan": self.plan.as_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The cohort on the device, split by split."""
+
+    cohort: Cohort
+    normalisation: Normalisation
+    splits: Mapping[SplitName, LabelledImages]
+
+
+def run(request: Request, progress: Progress = Silent()) -> Report:
+    """Distil ``request.source`` into ``request.out``. The same request continues a run that was interrupted."""
+    begun = time.monotonic()
+    device = choose(request.device)
+    base = _base_plan(request)
+    require_writable(request.out)
+    prepared = _prepare(request, base, progress)
+    cohort = prepared.cohort
+    for found in prepared.problems:
+        progress.warn(found.message)
+    with owned(request.run or request.out.with_suffix(".run")) as folder:
+        plan = _settle_plan(request, base, cohort, device, folder, begun, progress)
+        data = _load(cohort, device)
+        learned = _distil(plan, data, folder, progress)
+        package, results = _evaluate(request, plan, data, learned, folder, progress)
+        size = write(request.out, package)
+        preview = request.out.with_suffix(".png")
+        write_atomic(preview, grid(package.images, package.labels, cohort.classes))
+        folder.events.write("written", bytes=size)
+    seconds = time.monotonic() - begun
+    return Report(request.out, preview, folder.path, size, _train_bytes(cohort), seconds, results, plan)
+
+
+def shape_of(cohort: Cohort) -> Shape:
+    """What of a cohort determines a plan's cost."""
+    scored = sum(len(cohort.indices(split)) for split in _SCORED)
+    return Shape(cohort.channels, len(cohort.classes), len(cohort.indices("train")), scored)
+
+
+def _base_plan(request: Request) -> Plan:
+    """The plan before it is fitted to a time: the file's or the default, with the request's own choices."""
+    if request.plan is not None and request.seconds is not None:
+        raise InputError("a plan and a time were given: a plan says how much is done; give one of --plan and --time")
+    plan = read_plan(request.plan) if request.plan is not None else Plan()
+    size = request.size
+    if size is None and request.plan is None:
+        size = propose_size(native_sizes(read(request.source, request.options)))
+    plan = override(
+        plan,
+        method=request.method,
+        images_per_class=request.images_per_class,
+        size=size,
+        start=request.start,
+        seed=request.seed,
+    )
+    changes = {"seeds": request.seeds, "full_data": request.full_row}
+    evaluation = replace(plan.evaluation, **{name: value for name, value in changes.items() if value is not None})
+    return override(plan, network=request.network, evaluation=evaluation)
+
+
+def _prepare(request: Request, plan: Plan, progress: Progress) -> Prepared:
+    prepared = prepare(
+        request.source,
+        size=plan.size,
+        fit=plan.fit,
+        options=request.options,
+        leak=request.leak,
+        images_per_class=plan.images_per_class,
+        seed=plan.seed,
+        skip_unreadable=request.skip_unreadable,
+        progress=progress,
+    )
+    # A package refuses class names that look like a path, a date or an id: say so now, not after hours of work.
+    problems = class_problems(prepared.cohort.classes)
+    if problems:
+        raise InputError("the class names cannot stand in a package:\n" + "\n".join(f"- {text}" for text in problems))
+    return prepared
+
+
+def _settle_plan(
+    request: Request,
+    base: Plan,
+    cohort: Cohort,
+    device: torch.device,
+    folder: RunFolder,
+    begun: float,
+    progress: Progress,
+) -> Plan:
+    """The plan of the run that the folder holds, or a new one, fitted to the time if one was given."""
+    asked = {"plan": base.as_dict(), "seconds": request.seconds, "device": device.type, "leak": request.leak}
+    identity = identify(asked | {"version": __version__}, cohort)
+    plan = folder.resume(identity)
+    if plan is not None:
+        progress.note(f"continuing the run in {folder.path}")
+        return plan
+    plan = base
+    if request.seconds is not None:
+        with progress.stage("planning"):
+            left = request.seconds - (time.monotonic() - begun)
+            plan, _ = fit_to_time(base, left, shape_of(cohort), device)
+    plan = checked(plan)
+    folder.begin(identity, plan)
+    folder.events.write("begun", version=__version__, torch=torch.__version__, device=device.type, plan=plan.as_dict())
+    return plan
+
+
+def _load(cohort: Cohort, device: torch.device) -> _Data:
+    normalisation = measure_normalisation(cohort)
+    splits = {split: split_images(cohort, split, normalisation, device) for split in SPLITS}
+    return _Data(cohort, normalisation, splits)
+
+
+def _network(name: str, cohort: Cohort) -> ConvNet:
+    return parse(name, channels=cohort.channels, size=cohort.size, classes=len(cohort.classes))
+
+
+def _distil(plan: Plan, data: _Data, folder: RunFolder, progress: Progress) -> Learned:
+    """Teach, then distil."""
+    network, teaching = _network(plan.network, data.cohort), plan.teacher_plan()
+    train = data.splits["train"]
+    store = TrajectoryStore(folder.teachers, teaching.snapshots, network.parameters)
+    teach(network, train, data.splits["val"], teaching, plan.seed, store, events=folder.events, progress=progress)
+    return distill(
+        _first(plan, train),
+        Matching(network, store, teaching.count),
+        plan.loop_plan(),
+        plan.seed,
+        checkpoint=folder.checkpoint,
+        events=folder.events,
+        progress=progress,
+    )
+
+
+def _first(plan: Plan, train: LabelledImages) -> Learned:
+    """The synthetic set before the first iteration."""
+    labels = class_of_each(train.classes, plan.images_per_class)
+    images = first_images(plan.start, train, labels, Augmentation(), plan.seed)
+    logits = first_logits(labels, train.classes, find(plan.method).labels)
+    steps = torch.tensor([plan.matching.step_size]).log()
+    return Learned(*(tensor.to(train.device) for tensor in (images, logits, steps)))
+
+
+def _evaluate(
+    request: Request, plan: Plan, data: _Data, learned: Learned, folder: RunFolder, progress: Progress
+) -> tuple[Package, Results]:
+    """The package, and the scores of networks trained on what a receiver will read from it."""
+    train = data.splits["train"]
+    images = round_trip(_intensities(learned, data.normalisation))
+    labels = learned.label_logits.softmax(1).cpu().numpy()
+    judged = Judged(
+        network=_network(plan.network, data.cohort),
+        protocol=Protocol(),
+        scored={split: data.splits[split] for split in _SCORED},
+        seeds=evaluation_seeds(plan.seed, plan.evaluation.seeds),
+    )
+    rows = rows_of(
+        received(images, labels, data.normalisation, train.device),
+        train,
+        plan.images_per_class,
+        random_row=plan.evaluation.random_real,
+        full_row=plan.evaluation.full_data,
+    )
+    results = evaluate_rows(rows, judged, saved=folder.scores, events=folder.events, progress=progress)
+    card = make_card(plan, request.leak, data.cohort, data.normalisation, judged, results)
+    steps = learned.log_steps.exp().cpu().numpy()
+    return Package(images=images, labels=labels, step_sizes=steps, card=card), results
+
+
+def _intensities(learned: Learned, normalisation: Normalisation) -> npt.NDArray[np.float32]:
+    """What the package stores: 0 black to 1 white, within what its format holds."""
+    values = normalisation.undo(learned.images).cpu().numpy()
+    return np.clip(values, -MAX_INTENSITY, MAX_INTENSITY)
+
+
+def _train_bytes(cohort: Cohort) -> int:
+    return int(cohort.images[0].nbytes) * len(cohort.indices("train"))

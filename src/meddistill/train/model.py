@@ -1,0 +1,92 @@
+"""A trained model on disk: safetensors, with all that is needed to use it in its header."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from meddistill.nets.convnet import ConvNet, parse
+from meddistill.nets.params import Params
+from meddistill.runtime.errors import InputError, MeddistillError, VerificationError
+from meddistill.runtime.files import write_atomic
+from meddistill.teachers.images import Normalisation
+
+_FORMAT = "meddistill model 1"
+MAX_MODEL_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network, its parameters, and how its inputs are made: size, fit to a square, normalisation, class names.
+
+    ``leak`` and ``seed`` are those of the package that it was trained on: with them a source without splits, or with
+    leaking ones, is split again as it was for distilling, so that evaluation sees no image that went into the package.
+    """
+
+    network: ConvNet
+    params: Params
+    classes: tuple[str, ...]
+    normalisation: Normalisation
+    fit: str
+    leak: str
+    seed: int
+
+
+def save_model(path: Path, model: Model) -> None:
+    """Write the model atomically. Raises :class:`~meddistill.runtime.errors.OutputError`."""
+    described = {
+        "network": model.network.name,
+        "channels": model.network.channels,
+        "size": model.network.size,
+        "classes": list(model.classes),
+        "normalisation": asdict(model.normalisation),
+        "fit": model.fit,
+        "leak": model.leak,
+        "seed": model.seed,
+    }
+    tensors = {f"{place:04d}": param.detach().cpu().contiguous() for place, param in enumerate(model.params)}
+    metadata = {"format": _FORMAT, "model": json.dumps(described, sort_keys=True)}
+    write_atomic(path, safetensors.torch.save(tensors, metadata))
+
+
+def load_model(path: Path) -> Model:
+    """Read a model. Raises :class:`InputError` if there is none, :class:`VerificationError` if it is broken."""
+    if not path.is_file():
+        raise InputError(f"{path} is not a file: expected a model written by meddistill train")
+    if path.stat().st_size > MAX_MODEL_BYTES:
+        raise VerificationError(f"{path} is larger than {MAX_MODEL_BYTES} bytes: no model of this format is")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        if metadata.get("format") != _FORMAT:
+            raise VerificationError(f"{path} is not a meddistill model: its header says {metadata.get('format')!r}")
+        return _model(json.loads(metadata["model"]), tuple(tensors.values()))
+    except VerificationError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError, MeddistillError) as error:
+        raise VerificationError(f"{path} is not a sound model: {error}. Train it again, or ask for the file anew") from None
+
+
+def _model(described: dict[str, Any], params: Params) -> Model:
+    classes = tuple(str(name) for name in described["classes"])
+    network = parse(
+        str(described["network"]), channels=int(described["channels"]), size=int(described["size"]), classes=len(classes)
+    )
+    shapes = tuple(param.shape for param in params)
+    if shapes != network.shapes or any(param.dtype != torch.float32 for param in params):
+        raise ValueError(f"its tensors do not fit the network {network.name}")
+    if not all(bool(torch.isfinite(param).all()) for param in params):
+        raise ValueError("it holds numbers that are not finite")
+    norm = described["normalisation"]
+    normalisation = Normalisation(tuple(map(float, norm["mean"])), tuple(map(float, norm["std"])))
+    if len(normalisation.mean) != network.channels or not all(std > 0 for std in normalisation.std):
+        raise ValueError("its normalisation does not fit its channels")
+    fit, leak = str(described["fit"]), str(described["leak"])
+    if fit not in ("crop", "pad", "stretch") or leak not in ("stop", "allow", "drop", "resplit"):
+        raise ValueError("it says how images are read in a way that is not known")
+    return Model(network, params, classes, normalisation, fit, leak, int(described["seed"]))
