@@ -5,7 +5,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from meddistill.cohort.prepare import Leak
+from meddistill.cohort.types import Leak
+from meddistill.pipeline import evaluate
 from meddistill.pipeline.run import Report, Request, run
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.train.metrics import Summary
@@ -16,7 +17,11 @@ _LEAK: Leak = "drop"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: what a network was trained on, how well it does on the test split, what it costs."""
+    """One line of the table: what a network was trained on, how well it does on the test split, what it costs.
+
+    ``bytes``: of the images as stored at working size, or of the package. ``factor``: how many times less than all
+    training images. ``seconds``: to train one network. ``making_seconds``: to teach and distil, for the distilled row.
+    """
 
     images_per_class: int
     data: str
@@ -24,10 +29,12 @@ class Row:
     bytes: int
     factor: float
     seconds: float
+    making_seconds: float | None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        return vars(self) | {name: score.as_dict() for name, score in self.scores.items()}
+        told = {name: value for name, value in vars(self).items() if name != "scores"}
+        return told | {name: score.as_dict() for name, score in self.scores.items()}
 
 
 @dataclass(frozen=True)
@@ -55,4 +62,39 @@ def demo(
     progress: Progress = Silent(),
 ) -> Demonstration:
     """Distil PneumoniaMNIST at every size of ``images_per_class`` and compare with random and with all real images."""
-    raise NotImplementedError
+    source = resources.files("meddistill") / "data" / "pneumoniamnist.npz"
+    reports = []
+    with resources.as_file(source) as path:
+        for place, count in enumerate(images_per_class):
+            request = Request(
+                source=path,
+                out=out / f"pneumoniamnist-{count}.mdz",
+                images_per_class=count,
+                seed=seed,
+                seeds=seeds,
+                teachers=out / "teachers",
+                leak=_LEAK,
+                full_row=place == 0,
+            )
+            reports.append(run(request, progress))
+    return Demonstration(tuple(row for report in reports for row in _rows(report)), tuple(reports))
+
+
+def _rows(report: Report) -> list[Row]:
+    """The rows of one package, random first."""
+    found = report.evaluated.results["test"]
+    order: tuple[evaluate.Row, ...] = ("random", "distilled", "full")
+    return [_row(report, name, found[name]) for name in order if name in found]
+
+
+def _row(report: Report, data: evaluate.Row, scores: dict[str, Summary]) -> Row:
+    sizes = {"random": report.random_bytes, "distilled": report.bytes, "full": report.cohort_bytes}
+    return Row(
+        images_per_class=report.plan.images_per_class,
+        data=data,
+        scores=scores,
+        bytes=sizes[data],
+        factor=report.cohort_bytes / sizes[data],
+        seconds=report.evaluated.seconds[data],
+        making_seconds=report.making_seconds if data == "distilled" else None,
+    )

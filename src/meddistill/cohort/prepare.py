@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,12 @@ from meddistill.cohort.problems import CohortError, Problem, in_order, number, p
 from meddistill.cohort.read import read
 from meddistill.cohort.scan import UNSPLIT, Scan, native_sizes, scan
 from meddistill.cohort.split import complete, groups, split
-from meddistill.cohort.types import SPLITS, Cohort, Fit
+from meddistill.cohort.types import SPLITS, Cohort, Fit, Leak
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.progress import Progress, Silent
 
 __all__ = ["CohortError", "Fingerprint", "Leak", "Prepared", "Survey", "prepare", "propose_size", "survey"]
 
-Leak = Literal["stop", "allow", "drop", "resplit"]
 MIN_SIZE, MAX_SIZE = 4, 1024
 _DROPPED = -2
 _TRAIN, _VAL, _TEST = range(len(SPLITS))

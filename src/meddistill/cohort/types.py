@@ -12,6 +12,7 @@ from meddistill.cohort.problems import Problem
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 Fit = Literal["crop", "pad", "stretch"]
+Leak = Literal["stop", "allow", "drop", "resplit"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The outer loop: draw segments, unroll students, update images, labels and step sizes; resumable at any moment.
 
-Iteration i draws everything from the stream named by i, so that its checkpoint is only the learned tensors, the optimiser's
-moments and i, and a run that was killed ends with the same bytes as one that was not.
+Iteration i draws everything from the stream named by i, so that a checkpoint is only the learned tensors, the
+optimiser's moments and i, and a run that was killed ends with the same bytes as one that was not.
 """
 
 import json
@@ -44,8 +44,8 @@ class LoopPlan:
 
     ``student_steps`` N, with ``batch`` synthetic images a step; ``segments_at_once`` S, whose gradients are averaged.
     Rates are those of the optimiser: ``adam``, whose steps do not depend on the scale of the score, or ``sgd`` with
-    momentum 0.5 as in the literature; ``step_rate`` acts on the logarithm of the step size. With ``decay`` rates fall to
-    zero along half a cosine.
+    momentum 0.5 as in the literature; ``step_rate`` acts on the logarithm of the step size. With ``decay`` rates fall
+    to zero along half a cosine.
     """
 
     iterations: int
@@ -125,9 +125,7 @@ def _iteration(learned: Learned, matching: Matching, plan: LoopPlan, seed: int, 
 def _segment(learned: Learned, matching: Matching, plan: LoopPlan, generator: torch.Generator) -> Outcome:
     segment = plan.segments.draw(matching.teachers, matching.store.snapshots, generator)
     start, target = (
-        unflatten(
-            matching.store.snapshot(segment.teacher, index).to(learned.images.device), matching.network.shapes
-        )
+        unflatten(matching.store.snapshot(segment.teacher, index).to(learned.images.device), matching.network.shapes)
         for index in (segment.start, segment.end)
     )
     batches = student_batches(len(learned.images), plan, generator)
@@ -193,7 +191,9 @@ class _State:
                 self.iteration = int(json.loads(file.metadata()["iteration"]))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
-            raise InputError(f"cannot read the checkpoint {path} ({error}): delete it to start this stage anew") from None
+            raise InputError(
+                f"cannot read the checkpoint {path} ({error}): delete it to start this stage anew"
+            ) from None
         for name, tensor in tensors.items():
             kind, place, *rest = name.split(".")
             variable = self._variables[int(place)]
@@ -222,6 +222,6 @@ def _report(state: _State, outcome: Outcome, usable: bool, events: EventLog, pla
 def _diverged(plan: LoopPlan) -> MeddistillError:
     return MeddistillError(
         f"distillation diverged: {_MAX_SKIPPED_IN_A_ROW} iterations in a row had a score that is not finite or above "
-        f"{_RUNAWAY_SCORE:g}. The last good state is kept. Lower image_rate (now {plan.image_rate:g}) or step_size in the "
-        "plan and use a new run folder"
+        f"{_RUNAWAY_SCORE:g}. The last good state is kept. Lower image_rate (now {plan.image_rate:g}) or step_size "
+        "in the plan and use a new run folder"
     )

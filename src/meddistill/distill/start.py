@@ -17,13 +17,11 @@ PROTOTYPE_IMAGES = 32
 MIN_PROTOTYPE_IMAGES = 8
 
 
-def first_images(
-    kind: Start, images: LabelledImages, labels: Tensor, augmentation: Augmentation, seed: int
-) -> Tensor:
+def first_images(kind: Start, images: LabelledImages, labels: Tensor, augmentation: Augmentation, seed: int) -> Tensor:
     """Normalised images ``(n, C, H, W)`` on the CPU, one for each of the class ``labels`` ``(n,)``.
 
-    ``noise``: standard normal. ``prototypes``: each the mean of up to :data:`PROTOTYPE_IMAGES` augmented training images
-    of the class, with the contrast of a single image given back to it; a class with fewer than
+    ``noise``: standard normal. ``prototypes``: each the mean of up to :data:`PROTOTYPE_IMAGES` augmented training
+    images of the class, with the contrast of a single image given back to it; a class with fewer than
     :data:`MIN_PROTOTYPE_IMAGES` images starts from noise. ``real``: training images of the class, as they are.
     """
     made = [_first_image(kind, images, int(label), augmentation, seed, place) for place, label in enumerate(labels)]

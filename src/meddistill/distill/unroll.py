@@ -1,8 +1,8 @@
 """The student's N gradient steps on the synthetic images, and the exact gradient of a score of where they lead.
 
-A student starts at parameters θ_0 and takes the steps ``θ_{i+1} = θ_i − β_i ∇ℓ_i(θ_i)``, where ``ℓ_i`` is the soft-label
-cross-entropy of step i's batch of synthetic images. A *score* maps the parameters after the steps that it asked for to a
-scalar. Its gradient with respect to images, label logits and step sizes is computed by a strategy:
+A student starts at parameters θ_0 and takes the steps ``θ_{i+1} = θ_i − β_i ∇ℓ_i(θ_i)``, where ``ℓ_i`` is the
+soft-label cross-entropy of step i's batch of synthetic images. A *score* maps the parameters after the steps that it
+asked for to a scalar. Its gradient with respect to images, label logits and step sizes is computed by a strategy:
 
 ``full``      keeps the graph of all steps, as public trajectory-matching code does; memory is linear in N.
 ``adjoint``   keeps only θ_0 … θ_N, then carries the cotangent ``v_i = v_{i+1} − β_i H_i v_{i+1}`` backwards, one step's

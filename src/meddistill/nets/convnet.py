@@ -91,9 +91,7 @@ def parse(name: str, *, channels: int, size: int, classes: int) -> ConvNet:
     match = _NAME.fullmatch(name)
     if match is None:
         raise InputError(f"unknown network '{name}': expected convnet-dDEPTH-wWIDTH, for example convnet-d3-w32")
-    return ConvNet(
-        width=int(match[2][:6]), depth=int(match[1][:6]), channels=channels, size=size, classes=classes
-    )
+    return ConvNet(width=int(match[2][:6]), depth=int(match[1][:6]), channels=channels, size=size, classes=classes)
 
 
 def _uniform(weight: torch.Size, bias: torch.Size, generator: torch.Generator) -> list[Tensor]:

@@ -1,8 +1,7 @@
 """The card of a package: what a receiver is told, from the plan, the cohort and the scores."""
 
 from meddistill import __version__
-from meddistill.cohort.prepare import Leak
-from meddistill.cohort.types import SPLITS, Cohort
+from meddistill.cohort.types import SPLITS, Cohort, Leak
 from meddistill.distill.methods import find
 from meddistill.package.types import (
     Card,
@@ -20,6 +19,7 @@ from meddistill.package.types import Results as CardResults
 from meddistill.pipeline.evaluate import Judged, Results
 from meddistill.pipeline.plan import Plan
 from meddistill.teachers.images import Normalisation
+from meddistill.train.protocol import PROTOCOL_VERSION
 
 _INTENDED_USE = "research: training image classifiers for the task named on this card"
 _LIMITS = "not for clinical use; no privacy guarantee has been measured or proved for this file"
@@ -60,13 +60,11 @@ _RECIPE_FIELDS = ("method", "seed", "start", "network")
 
 
 def _results(judged: Judged, results: Results) -> CardResults:
-    splits = {
+    splits: dict[str, dict[str, dict[str, Score]]] = {
         split: {
             row: {name: Score(**vars(summary)) for name, summary in summaries.items()}
             for row, summaries in rows.items()
         }
         for split, rows in results.items()
     }
-    return CardResults(
-        protocol=judged.protocol.describe(), network=judged.network.name, seeds=len(judged.seeds), splits=splits
-    )
+    return CardResults(protocol=PROTOCOL_VERSION, network=judged.network.name, seeds=len(judged.seeds), splits=splits)

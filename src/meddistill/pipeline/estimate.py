@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -13,12 +13,12 @@ from meddistill.distill.distance import normalised_l2
 from meddistill.distill.labels import class_of_each, first_logits
 from meddistill.distill.loop import student_batches
 from meddistill.distill.unroll import Learned, unroll
-from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet, parse
+from meddistill.nets.params import Params
 from meddistill.pipeline.plan import Plan
 from meddistill.runtime.streams import stream
 from meddistill.teachers.images import LabelledImages, Normalisation
-from meddistill.teachers.train import sampler, train_teacher
+from meddistill.teachers.train import train_teacher
 from meddistill.train.protocol import Protocol, probabilities, real_set, synthetic_set, train_network
 
 _REPEATS = 3
@@ -75,7 +75,8 @@ def measure_costs(plan: Plan, shape: Shape, device: torch.device) -> Costs:
     teaching = replace(plan.teacher_plan(), count=1, steps=2, snapshot_every=2)
     short = Protocol(steps=2, epochs=0)
     learned = _random_learned(plan, images)
-    per_step = _seconds(lambda: train_network(network, synthetic_set(learned.images, learned.label_logits.softmax(1)), short, 0)) / 2
+    synthetic = synthetic_set(learned.images, learned.label_logits.softmax(1))
+    per_step = _seconds(lambda: train_network(network, synthetic, short, 0)) / 2
     full_step = _seconds(lambda: train_network(network, real_set(images), short, 0)) / 2
     score = _seconds(lambda: probabilities(network, _params(network, device), images)) / len(images)
     protocol = Protocol()
@@ -139,7 +140,9 @@ def _scaled(plan: Plan, scale: float, costs: Costs) -> Plan:
 def _random_images(plan: Plan, shape: Shape, device: torch.device) -> LabelledImages:
     generator = stream(0, "estimate")
     count = max(plan.teachers.batch, 64, shape.classes)
-    pixels = torch.randint(0, 256, (count, shape.channels, plan.size, plan.size), generator=generator, dtype=torch.uint8)
+    pixels = torch.randint(
+        0, 256, (count, shape.channels, plan.size, plan.size), generator=generator, dtype=torch.uint8
+    )
     labels = torch.arange(count) % shape.classes
     normalisation = Normalisation((0.5,) * shape.channels, (0.25,) * shape.channels)
     return LabelledImages(pixels.to(device), labels.to(device), 255, shape.classes, normalisation)
@@ -160,14 +163,17 @@ def _iteration_seconds(plan: Plan, network: ConvNet, learned: Learned) -> float:
     loop = replace(plan.loop_plan(), student_steps=steps)
     start, target = _params(network, learned.images.device), _params(network, learned.images.device, "target")
 
+    def score(states: Mapping[int, Params]) -> torch.Tensor:
+        return normalised_l2(states[steps], target, start)
+
     def one() -> None:
         batches = student_batches(len(learned.images), loop, stream(0, "estimate", "batches"))
-        unroll(network, start, learned, batches, lambda s: normalised_l2(s[steps], target, start), strategy=loop.strategy)
+        unroll(network, start, learned, batches, score, strategy=loop.strategy)
 
     return _seconds(one) * plan.matching.student_steps / steps * plan.matching.segments_at_once
 
 
-def _params(network: ConvNet, device: torch.device, name: str = "start") -> tuple[torch.Tensor, ...]:
+def _params(network: ConvNet, device: torch.device, name: str = "start") -> Params:
     return tuple(param.to(device) for param in network.init(stream(0, "estimate", name)))
 
 

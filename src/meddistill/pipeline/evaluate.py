@@ -1,10 +1,12 @@
 """The final evaluation: the rows of a card, each trained under one protocol; the only place that scores test images."""
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from statistics import fmean
+from typing import Any, Literal
 
 from meddistill.cohort.types import SplitName
 from meddistill.nets.convnet import ConvNet
@@ -31,6 +33,14 @@ class Judged:
     seeds: Sequence[int]
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """Scores by split, row and metric; and the mean seconds that training one network of each row took."""
+
+    results: Results
+    seconds: dict[Row, float]
+
+
 def evaluation_seeds(seed: int, count: int) -> list[int]:
     """The seeds of the evaluated networks: the same in every row."""
     return [derive(seed, "evaluation", place) for place in range(count)]
@@ -55,7 +65,7 @@ def evaluate_rows(
     saved: Path | None = None,
     events: EventLog | None = None,
     progress: Progress = Silent(),
-) -> Results:
+) -> Evaluated:
     """Train and score every row with every seed. What is in ``saved`` already is not done again."""
     done = _load(saved)
     with progress.stage("evaluating", len(rows) * len(judged.seeds)) as stage:
@@ -64,26 +74,31 @@ def evaluate_rows(
                 key = f"{row} {seed}"
                 if key not in done:
                     done[key] = _score(training_set(seed), judged, seed)
-                    (events or EventLog()).write("evaluated", row=row, seed=seed, scores=done[key])
+                    (events or EventLog()).write("evaluated", row=row, seed=seed, **done[key])
                     if saved is not None:
                         write_atomic(saved, json.dumps(done).encode())
                 stage.advance()
-    return {
-        split: {row: summarise_scores([Scores(**done[f"{row} {s}"][split]) for s in judged.seeds]) for row in rows}
+    found = {row: [done[f"{row} {seed}"] for seed in judged.seeds] for row in rows}
+    results: Results = {
+        split: {row: summarise_scores([Scores(**one["scores"][split]) for one in found[row]]) for row in rows}
         for split in judged.scored
     }
+    return Evaluated(results, {row: fmean(one["seconds"] for one in found[row]) for row in rows})
 
 
-def _score(data: TrainingSet, judged: Judged, seed: int) -> dict[str, dict[str, float]]:
+def _score(data: TrainingSet, judged: Judged, seed: int) -> dict[str, Any]:
+    begun = time.monotonic()
     params = train_network(judged.network, data, judged.protocol, seed)
-    return {
+    seconds = time.monotonic() - begun
+    scores = {
         split: asdict(measure(probabilities(judged.network, params, images), images.labels.cpu().numpy()))
         for split, images in judged.scored.items()
     }
+    return {"scores": scores, "seconds": round(seconds, 3)}
 
 
-def _load(saved: Path | None) -> dict[str, dict[str, dict[str, float]]]:
+def _load(saved: Path | None) -> dict[str, dict[str, Any]]:
     if saved is None or not saved.exists():
         return {}
-    done: dict[str, dict[str, dict[str, float]]] = json.loads(saved.read_text())
+    done: dict[str, dict[str, Any]] = json.loads(saved.read_text())
     return done

@@ -56,7 +56,9 @@ class RunFolder:
             stored = json.loads(self.identity_file.read_text())
             text = self.plan_file.read_text()
         except (OSError, ValueError) as error:
-            raise InputError(f"cannot read the run folder {self.path} ({error}): delete it or choose another with --run") from None
+            raise InputError(
+                f"cannot read the run folder {self.path} ({error}): delete it or choose another with --run"
+            ) from None
         if stored != {"identity": identity, "plan": _digest(text)}:
             raise InputError(
                 f"the run folder {self.path} belongs to another run: other images, other options or an edited plan. "
@@ -86,6 +88,21 @@ def owned(path: Path) -> Iterator[RunFolder]:
         yield RunFolder(path)
     finally:
         os.close(handle)
+
+
+def claim(teachers: Path, identity: str) -> None:
+    """Mark a folder of trajectories as those of ``identity``, or raise if it holds the trajectories of another one.
+
+    One folder of teachers may serve several runs, one after another.
+    """
+    mark = teachers / "teachers.json"
+    if not mark.exists():
+        write_atomic(mark, json.dumps({"identity": identity}).encode())
+    elif json.loads(mark.read_text()) != {"identity": identity}:
+        raise InputError(
+            f"the trajectories in {teachers} were trained on other images or by another plan: choose another folder "
+            "with --teachers, or leave it out to train new ones"
+        )
 
 
 def identify(request: Mapping[str, Any], cohort: Cohort) -> str:

@@ -39,7 +39,7 @@ class Inspection:
 def inspect(
     source: Path,
     *,
-    options: ReadOptions = ReadOptions(),  # noqa: B008 (frozen)
+    options: ReadOptions = ReadOptions(),
     images_per_class: int | None = None,
     method: str | None = None,
     size: int | None = None,

@@ -4,12 +4,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_origin, get_type_hints
 
+from meddistill.cohort.types import Fit
 from meddistill.distill.loop import LoopPlan
 from meddistill.distill.methods import DEFAULT_METHOD, METHODS, find
 from meddistill.distill.segments import RandomSegments
-from meddistill.distill.start import STARTS
+from meddistill.distill.start import STARTS, Start
 from meddistill.distill.unroll import STRATEGIES
 from meddistill.nets.augment import Augmentation
 from meddistill.runtime.errors import InputError
@@ -70,9 +71,9 @@ class Plan:
     method: str = _setting(DEFAULT_METHOD, "see: meddistill methods", of=tuple(METHODS))
     images_per_class: int = _setting(10, "", low=1, high=10_000)
     size: int = _setting(28, "side of the images in pixels", low=4, high=1024)
-    fit: str = _setting("crop", "how images that are not square become so", of=("crop", "pad", "stretch"))
+    fit: Fit = _setting("crop", "how images that are not square become so", of=("crop", "pad", "stretch"))
     network: str = _setting("convnet-d3-w32", "the matching and evaluation network: depth and width")
-    start: str = _setting("prototypes", "first images; real ones mark the package", of=STARTS)
+    start: Start = _setting("prototypes", "first images; real ones mark the package", of=STARTS)
     seed: int = _setting(0, "of every random draw", low=0, high=2**53)
     teachers: Teachers = field(default_factory=Teachers, metadata={"doc": "The networks trained on the cohort"})
     matching: Matching = field(default_factory=Matching, metadata={"doc": "How the synthetic images are optimised"})
@@ -156,7 +157,9 @@ def from_toml(text: str, where: str) -> Plan:
     try:
         values = tomlkit.parse(text).unwrap()
     except TOMLKitError as error:
-        raise InputError(f"{where} is not a TOML file: {error}. Write a new one with: meddistill inspect SOURCE") from None
+        raise InputError(
+            f"{where} is not a TOML file: {error}. Write a new one with: meddistill inspect SOURCE"
+        ) from None
     problems: list[str] = []
     plan = _build(Plan, values, "", problems)
     if problems:
@@ -207,7 +210,9 @@ def _build(kind: type[Part], values: Mapping[str, Any], section: str, problems: 
     return kind(**given)
 
 
-def _typed(value: Any, kind: type, name: str, problems: list[str]) -> Any:
+def _typed(value: Any, kind: Any, name: str, problems: list[str]) -> Any:
+    if get_origin(kind) is Literal:
+        kind = str
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import torch
 
 from meddistill.cohort.prepare import prepare
 from meddistill.cohort.read import ReadOptions
-from meddistill.cohort.types import SPLITS, Cohort, SplitName
+from meddistill.cohort.types import SPLITS, Cohort
 from meddistill.nets.convnet import parse
 from meddistill.package.read import read as read_package
 from meddistill.package.types import Package
@@ -22,7 +22,7 @@ from meddistill.runtime.files import require_writable
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.teachers.images import LabelledImages, Normalisation
 from meddistill.train.metrics import Scores, Summary, measure, summarise_scores
-from meddistill.train.model import Model, load_model, save_model
+from meddistill.train.model import Model, fit_named, leak_named, load_model, save_model
 from meddistill.train.protocol import Protocol, probabilities, train_network
 from meddistill.train.received import received
 
@@ -77,7 +77,7 @@ def train(
     seeds: int = 5,
     seed: int = 0,
     device: str = "auto",
-    options: ReadOptions = ReadOptions(),  # noqa: B008 (frozen)
+    options: ReadOptions = ReadOptions(),
     progress: Progress = Silent(),
 ) -> TrainReport:
     """Train ``seeds`` networks on the package, keep the first, and score all on ``test_split`` of ``test``.
@@ -88,11 +88,12 @@ def train(
     where = choose(device)
     package = read_package(package_file)
     require_writable(out)
-    images = None if test is None else _read_images(test, _untrained(package, net), test_split, options, where, progress)
+    untrained = _untrained(package, net)
+    images = None if test is None else _read_images(test, untrained, test_split, options, where, progress)
     scores = []
     with progress.stage("training", seeds) as stage:
         for place in range(seeds):
-            model = _train_one(package, net, seed + place, where)
+            model = _trained(untrained, package, seed + place, where)
             if place == 0:
                 save_model(out, model)
             if images is not None:
@@ -114,7 +115,7 @@ def evaluate(
     *,
     split: Scored = "test",
     device: str = "auto",
-    options: ReadOptions = ReadOptions(),  # noqa: B008 (frozen)
+    options: ReadOptions = ReadOptions(),
     progress: Progress = Silent(),
 ) -> EvaluateReport:
     """Score a model on a split of a source, or on ``all`` its images."""
@@ -140,17 +141,15 @@ def _untrained(package: Package, net: str | None) -> Model:
         params=(),
         classes=card.task.classes,
         normalisation=Normalisation(card.normalisation.mean, card.normalisation.std),
-        fit=str(told.get("fit", "crop")),
-        leak=str(told.get("leak", "stop")),
+        fit=fit_named(told.get("fit", "crop")),
+        leak=leak_named(told.get("leak", "stop")),
         seed=card.recipe.seed,
     )
 
 
-def _train_one(package: Package, net: str | None, seed: int, device: torch.device) -> Model:
-    model = _untrained(package, net)
-    data = received(package.images, package.labels, model.normalisation, device)
-    params = train_network(model.network, data, Protocol(), seed)
-    return Model(**(vars(model) | {"params": params}))
+def _trained(untrained: Model, package: Package, seed: int, device: torch.device) -> Model:
+    data = received(package.images, package.labels, untrained.normalisation, device)
+    return replace(untrained, params=train_network(untrained.network, data, Protocol(), seed))
 
 
 def _read_images(
@@ -160,9 +159,9 @@ def _read_images(
     prepared = prepare(
         source,
         size=model.network.size,
-        fit=model.fit,  # type: ignore[arg-type] (checked when the model was read)
+        fit=model.fit,
         options=options,
-        leak=model.leak,  # type: ignore[arg-type]
+        leak=model.leak,
         seed=model.seed,
         evaluation=True,
         progress=progress,
@@ -219,5 +218,6 @@ def _per_class(
     table: dict[str, dict[str, float | int | None]] = {}
     for place, name in enumerate(model.classes):
         mine = labels == place
-        table[name] = {"recall": float((predicted[mine] == place).mean()) if mine.any() else None, "images": int(mine.sum())}
+        recall = float((predicted[mine] == place).mean()) if mine.any() else None
+        table[name] = {"recall": recall, "images": int(mine.sum())}
     return table

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 
 from meddistill import __version__
-from meddistill.cohort.prepare import Leak, Prepared, prepare
+from meddistill.cohort.fingerprint import propose_size
+from meddistill.cohort.prepare import Prepared, prepare
 from meddistill.cohort.read import ReadOptions, read
 from meddistill.cohort.scan import native_sizes
-from meddistill.cohort.fingerprint import propose_size
-from meddistill.cohort.types import SPLITS, Cohort, SplitName
+from meddistill.cohort.types import SPLITS, Cohort, Leak, SplitName
 from meddistill.distill.labels import class_of_each, first_logits
 from meddistill.distill.loop import Matching, distill
 from meddistill.distill.methods import find
@@ -30,8 +30,8 @@ from meddistill.package.types import Package
 from meddistill.package.write import round_trip, write
 from meddistill.pipeline.card import make_card
 from meddistill.pipeline.estimate import Shape, fit_to_time
-from meddistill.pipeline.evaluate import Judged, Results, evaluate_rows, evaluation_seeds, rows_of
-from meddistill.pipeline.folder import RunFolder, identify, owned
+from meddistill.pipeline.evaluate import Evaluated, Judged, evaluate_rows, evaluation_seeds, rows_of
+from meddistill.pipeline.folder import RunFolder, claim, identify, owned
 from meddistill.pipeline.plan import Plan, checked, override, read_plan
 from meddistill.pipeline.teach import teach
 from meddistill.runtime.device import choose
@@ -62,11 +62,12 @@ class Request:
     seconds: float | None = None
     device: str = "auto"
     run: Path | None = None
+    teachers: Path | None = None
     leak: Leak = "stop"
     skip_unreadable: bool = False
     full_row: bool | None = None
     seeds: int | None = None
-    options: ReadOptions = ReadOptions()  # noqa: RUF009 (frozen)
+    options: ReadOptions = ReadOptions()
 
 
 @dataclass(frozen=True)
@@ -78,15 +79,17 @@ class Report:
     run: Path
     bytes: int
     cohort_bytes: int
+    random_bytes: int
     seconds: float
-    results: Results
+    making_seconds: float
+    evaluated: Evaluated
     plan: Plan
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
         results = {
             split: {row: {name: score.as_dict() for name, score in scores.items()} for row, scores in rows.items()}
-            for split, rows in self.results.items()
+            for split, rows in self.evaluated.results.items()
         }
         return {
             "package": str(self.package),
@@ -95,6 +98,7 @@ class Report:
             "preview": str(self.preview),
             "run": str(self.run),
             "seconds": round(self.seconds, 1),
+            "making_seconds": round(self.making_seconds, 1),
             "results": results,
             "plan": self.plan.as_dict(),
         }
@@ -122,14 +126,25 @@ def run(request: Request, progress: Progress = Silent()) -> Report:
     with owned(request.run or request.out.with_suffix(".run")) as folder:
         plan = _settle_plan(request, base, cohort, device, folder, begun, progress)
         data = _load(cohort, device)
-        learned = _distil(plan, data, folder, progress)
-        package, results = _evaluate(request, plan, data, learned, folder, progress)
+        learned = _distil(request, plan, data, folder, progress)
+        making_seconds = time.monotonic() - begun
+        package, evaluated = _evaluate(request, plan, data, learned, folder, progress)
         size = write(request.out, package)
         preview = request.out.with_suffix(".png")
         write_atomic(preview, grid(package.images, package.labels, cohort.classes))
         folder.events.write("written", bytes=size)
-    seconds = time.monotonic() - begun
-    return Report(request.out, preview, folder.path, size, _train_bytes(cohort), seconds, results, plan)
+    return Report(
+        package=request.out,
+        preview=preview,
+        run=folder.path,
+        bytes=size,
+        cohort_bytes=package.card.bytes.cohort_train,
+        random_bytes=int(cohort.images[0].nbytes) * package.card.images.count,
+        seconds=time.monotonic() - begun,
+        making_seconds=making_seconds,
+        evaluated=evaluated,
+        plan=plan,
+    )
 
 
 def shape_of(cohort: Cohort) -> Shape:
@@ -154,8 +169,11 @@ def _base_plan(request: Request) -> Plan:
         start=request.start,
         seed=request.seed,
     )
-    changes = {"seeds": request.seeds, "full_data": request.full_row}
-    evaluation = replace(plan.evaluation, **{name: value for name, value in changes.items() if value is not None})
+    evaluation = plan.evaluation
+    if request.seeds is not None:
+        evaluation = replace(evaluation, seeds=request.seeds)
+    if request.full_row is not None:
+        evaluation = replace(evaluation, full_data=request.full_row)
     return override(plan, network=request.network, evaluation=evaluation)
 
 
@@ -215,11 +233,13 @@ def _network(name: str, cohort: Cohort) -> ConvNet:
     return parse(name, channels=cohort.channels, size=cohort.size, classes=len(cohort.classes))
 
 
-def _distil(plan: Plan, data: _Data, folder: RunFolder, progress: Progress) -> Learned:
+def _distil(request: Request, plan: Plan, data: _Data, folder: RunFolder, progress: Progress) -> Learned:
     """Teach, then distil."""
     network, teaching = _network(plan.network, data.cohort), plan.teacher_plan()
     train = data.splits["train"]
-    store = TrajectoryStore(folder.teachers, teaching.snapshots, network.parameters)
+    store = TrajectoryStore(request.teachers or folder.teachers, teaching.snapshots, network.parameters)
+    identity = {"plan": asdict(plan.teachers), "network": plan.network, "seed": plan.seed, "fit": plan.fit}
+    claim(store.folder, identify(identity, data.cohort))
     teach(network, train, data.splits["val"], teaching, plan.seed, store, events=folder.events, progress=progress)
     return distill(
         _first(plan, train),
@@ -243,7 +263,7 @@ def _first(plan: Plan, train: LabelledImages) -> Learned:
 
 def _evaluate(
     request: Request, plan: Plan, data: _Data, learned: Learned, folder: RunFolder, progress: Progress
-) -> tuple[Package, Results]:
+) -> tuple[Package, Evaluated]:
     """The package, and the scores of networks trained on what a receiver will read from it."""
     train = data.splits["train"]
     images = round_trip(_intensities(learned, data.normalisation))
@@ -261,17 +281,13 @@ def _evaluate(
         random_row=plan.evaluation.random_real,
         full_row=plan.evaluation.full_data,
     )
-    results = evaluate_rows(rows, judged, saved=folder.scores, events=folder.events, progress=progress)
-    card = make_card(plan, request.leak, data.cohort, data.normalisation, judged, results)
+    evaluated = evaluate_rows(rows, judged, saved=folder.scores, events=folder.events, progress=progress)
+    card = make_card(plan, request.leak, data.cohort, data.normalisation, judged, evaluated.results)
     steps = learned.log_steps.exp().cpu().numpy()
-    return Package(images=images, labels=labels, step_sizes=steps, card=card), results
+    return Package(images=images, labels=labels, step_sizes=steps, card=card), evaluated
 
 
 def _intensities(learned: Learned, normalisation: Normalisation) -> npt.NDArray[np.float32]:
     """What the package stores: 0 black to 1 white, within what its format holds."""
     values = normalisation.undo(learned.images).cpu().numpy()
-    return np.clip(values, -MAX_INTENSITY, MAX_INTENSITY)
-
-
-def _train_bytes(cohort: Cohort) -> int:
-    return int(cohort.images[0].nbytes) * len(cohort.indices("train"))
+    return np.asarray(np.clip(values, -MAX_INTENSITY, MAX_INTENSITY), dtype=np.float32)

@@ -59,9 +59,7 @@ class _Keeper:
             self._saved = time.monotonic()
 
 
-def _log_curve(
-    network: ConvNet, trajectory: Tensor, val: LabelledImages, teacher: int, events: EventLog
-) -> None:
+def _log_curve(network: ConvNet, trajectory: Tensor, val: LabelledImages, teacher: int, events: EventLog) -> None:
     last = len(trajectory) - 1
     for point in sorted({round(last * part / _CURVE_POINTS) for part in range(1, _CURVE_POINTS + 1)}):
         scores = _scores(network, trajectory[point], val)

@@ -1,6 +1,7 @@
 """Trajectories on disk: one safetensors file a teacher, written atomically, read by the slice.
 
-A teacher that is still training has its snapshots so far in a ``.part`` file; once complete it becomes a file of its own.
+A teacher that is still training has its snapshots so far in a ``.part`` file; once complete it becomes a file of its
+own.
 """
 
 import contextlib
@@ -62,13 +63,15 @@ class TrajectoryStore:
                 part: Tensor = file.get_slice("trajectory")[rows]
                 return part
         except (OSError, safetensors.SafetensorError) as error:
-            raise InputError(f"cannot read the trajectory {path} ({error}): delete it to have it trained again") from None
+            raise InputError(
+                f"cannot read the trajectory {path} ({error}): delete it to have it trained again"
+            ) from None
 
     def _checked(self, path: Path, trajectory: Tensor) -> Tensor:
         if trajectory.dim() != 2 or trajectory.shape[1] != self.parameters or len(trajectory) > self.snapshots:
             raise InputError(
-                f"{path} holds a trajectory of shape {tuple(trajectory.shape)}, expected up to {self.snapshots} snapshots of "
-                f"{self.parameters} parameters: it belongs to another plan; delete it or choose another run folder"
+                f"{path} holds a trajectory of shape {tuple(trajectory.shape)}, expected up to {self.snapshots} "
+                f"snapshots of {self.parameters} parameters: it belongs to another plan; delete it"
             )
         return trajectory
 

@@ -89,8 +89,10 @@ def sampler(images: LabelledImages, sampling: Sampling) -> Callable[[int, torch.
 
     def balanced(count: int, generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(by_class), (count,), generator=generator)
-        place = torch.rand(count, generator=generator)
-        return torch.stack([by_class[c][int(p * len(by_class[c]))] for c, p in zip(chosen.tolist(), place.tolist())])
+        # Far more places than any class has images: the remainder is as good as uniform.
+        places = torch.randint(2**40, (count,), generator=generator).tolist()
+        drawn = zip((by_class[label] for label in chosen.tolist()), places, strict=True)
+        return torch.stack([rows[place % len(rows)] for rows, place in drawn])
 
     return balanced
 

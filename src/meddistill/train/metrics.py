@@ -45,9 +45,7 @@ def measure(probabilities: npt.NDArray[np.floating[Any]], labels: npt.NDArray[np
     predicted = probabilities.argmax(1)
     present = np.unique(labels)
     recalls = recall_score(labels, predicted, labels=present, average=None, zero_division=0)
-    aurocs = [
-        roc_auc_score(labels == label, probabilities[:, label]) for label in present if len(present) > 1
-    ]
+    aurocs = [roc_auc_score(labels == label, probabilities[:, label]) for label in present if len(present) > 1]
     return Scores(
         balanced_accuracy=float(np.mean(recalls)),
         auroc=float(np.mean(aurocs)) if aurocs else 0.5,

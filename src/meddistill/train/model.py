@@ -3,12 +3,13 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import safetensors
 import safetensors.torch
 import torch
 
+from meddistill.cohort.types import Fit, Leak
 from meddistill.nets.convnet import ConvNet, parse
 from meddistill.nets.params import Params
 from meddistill.runtime.errors import InputError, MeddistillError, VerificationError
@@ -31,8 +32,8 @@ class Model:
     params: Params
     classes: tuple[str, ...]
     normalisation: Normalisation
-    fit: str
-    leak: str
+    fit: Fit
+    leak: Leak
     seed: int
 
 
@@ -69,13 +70,18 @@ def load_model(path: Path) -> Model:
     except VerificationError:
         raise
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError, MeddistillError) as error:
-        raise VerificationError(f"{path} is not a sound model: {error}. Train it again, or ask for the file anew") from None
+        raise VerificationError(
+            f"{path} is not a sound model: {error}. Train it again, or ask for the file anew"
+        ) from None
 
 
 def _model(described: dict[str, Any], params: Params) -> Model:
     classes = tuple(str(name) for name in described["classes"])
     network = parse(
-        str(described["network"]), channels=int(described["channels"]), size=int(described["size"]), classes=len(classes)
+        str(described["network"]),
+        channels=int(described["channels"]),
+        size=int(described["size"]),
+        classes=len(classes),
     )
     shapes = tuple(param.shape for param in params)
     if shapes != network.shapes or any(param.dtype != torch.float32 for param in params):
@@ -86,7 +92,23 @@ def _model(described: dict[str, Any], params: Params) -> Model:
     normalisation = Normalisation(tuple(map(float, norm["mean"])), tuple(map(float, norm["std"])))
     if len(normalisation.mean) != network.channels or not all(std > 0 for std in normalisation.std):
         raise ValueError("its normalisation does not fit its channels")
-    fit, leak = str(described["fit"]), str(described["leak"])
-    if fit not in ("crop", "pad", "stretch") or leak not in ("stop", "allow", "drop", "resplit"):
-        raise ValueError("it says how images are read in a way that is not known")
+    fit, leak = fit_named(described["fit"]), leak_named(described["leak"])
     return Model(network, params, classes, normalisation, fit, leak, int(described["seed"]))
+
+
+def fit_named(name: object) -> Fit:
+    """The way of making images square that has this name. Raises :class:`VerificationError`."""
+    fits: tuple[Fit, ...] = get_args(Fit)
+    for known in fits:
+        if name == known:
+            return known
+    raise VerificationError(f"images are made square in a way that is not known: {name!r}")
+
+
+def leak_named(name: object) -> Leak:
+    """The way of treating leaking splits that has this name. Raises :class:`VerificationError`."""
+    leaks: tuple[Leak, ...] = get_args(Leak)
+    for known in leaks:
+        if name == known:
+            return known
+    raise VerificationError(f"leaking splits are treated in a way that is not known: {name!r}")

@@ -19,6 +19,7 @@ from meddistill.nets.params import Params, leaves
 from meddistill.runtime.streams import stream
 from meddistill.teachers.images import LabelledImages
 
+# Named on every card; docs/protocol.md says what it is. It changes with anything that changes a trained network.
 PROTOCOL_VERSION = "1"
 _SCORE_BATCH = 256
 
@@ -42,14 +43,6 @@ class Protocol:
     def steps_for(self, count: int) -> int:
         """Steps taken on ``count`` images."""
         return max(self.steps, math.ceil(self.epochs * count / self.batch))
-
-    def describe(self) -> str:
-        """One line for a card."""
-        return (
-            f"protocol {PROTOCOL_VERSION}: SGD, rate {self.learning_rate:g} with cosine decay to 0, momentum {self.momentum:g}, "
-            f"weight decay {self.weight_decay:g}, batch {self.batch}, {self.steps} steps or {self.epochs} epochs, "
-            "whichever is more, with augmentation"
-        )
 
 
 @dataclass(frozen=True)
