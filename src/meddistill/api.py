@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from meddistill.bench.demo import Demonstration
     from meddistill.cohort.read import ReadOptions
-    from meddistill.cohort.types import Leak
+    from meddistill.cohort.types import Fit, Leak
     from meddistill.package.read import Verification
     from meddistill.pipeline.look import Inspection
     from meddistill.pipeline.receive import EvaluateReport, Scored, TrainReport
@@ -40,6 +40,7 @@ def inspect(
     images_per_class: int | None = None,
     method: str | None = None,
     size: int | None = None,
+    fit: Fit | None = None,
     time_s: float | None = None,
     seed: int | None = None,
     device: str = "auto",
@@ -47,7 +48,11 @@ def inspect(
     options: ReadOptions | None = None,
     progress: Progress | None = None,
 ) -> Inspection:
-    """Survey a source, list its problems, propose a plan and estimate it; write the plan to ``plan_out`` if given."""
+    """Survey a source, list its problems, propose a plan and estimate it; write the plan to ``plan_out`` if given.
+
+    ``fit``: how images that are not square become so: ``crop``, ``pad`` or ``stretch``. Choices that are None are the
+    defaults.
+    """
     from meddistill.pipeline.look import inspect as look
 
     return look(
@@ -55,6 +60,7 @@ def inspect(
         images_per_class=images_per_class,
         method=method,
         size=size,
+        fit=fit,
         time_s=time_s,
         seed=seed,
         device=device,
@@ -71,6 +77,7 @@ def distill(
     images_per_class: int | None = None,
     method: str | None = None,
     size: int | None = None,
+    fit: Fit | None = None,
     time_s: float | None = None,
     plan: Path | None = None,
     seed: int | None = None,
@@ -87,8 +94,9 @@ def distill(
     """Distil a source into the package ``out``; the same call continues an interrupted run.
 
     ``time_s``: seconds that the whole run should take. ``run``: the run folder, by default beside ``out``.
-    ``teachers``: a folder of trajectories to use or to fill, shared by several runs on one cohort. Choices that are
-    None come from the plan file, or are the defaults.
+    ``teachers``: a folder of trajectories to use or to fill, shared by several runs on one cohort. ``fit``:
+    how images that are not square become so. ``full_data``: measure networks trained on all training images, too.
+    Choices that are None come from the plan file, or are the defaults.
     """
     from meddistill.pipeline.run import Request
     from meddistill.pipeline.run import run as run_request
@@ -100,6 +108,7 @@ def distill(
         method=method,
         images_per_class=images_per_class,
         size=size,
+        fit=fit,
         start=start,
         seed=seed,
         seconds=time_s,

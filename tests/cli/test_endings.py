@@ -135,6 +135,52 @@ def test_options_reach_the_api_as_they_were_meant(fake_api, result, tmp_path):
     assert options.patient_pattern == r"(person\d+)_"
 
 
+def test_choices_that_are_left_out_are_left_to_the_api(fake_api, result, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seen = {}
+
+    def take(verb, answer):
+        def function(*_args, **options):
+            seen[verb] = options
+            return result(answer)
+
+        return function
+
+    fake_api.distill = take("distill", {"package": "y", "bytes": 1, "results": {}})
+    fake_api.inspect = take("inspect", {"fingerprint": {"name": "x", "classes": [], "counts": {}}})
+    main(["distill", "x", "--out", "y"])
+    main(["inspect", "x"])
+    for options in seen.values():
+        assert {options[name] for name in ("images_per_class", "method", "size", "fit", "seed")} == {None}
+    assert {seen["distill"][name] for name in ("start", "teachers", "full_data")} == {None}
+    main(["distill", "x", "--out", "y", "--teachers", "t", "--fit", "pad", "--full-data"])
+    main(["inspect", "x", "--fit", "stretch"])
+    assert {name: seen["distill"][name] for name in ("teachers", "fit", "full_data")} == {
+        "teachers": Path("t"),
+        "fit": "pad",
+        "full_data": True,
+    }
+    assert seen["inspect"]["fit"] == "stretch"
+
+
+def test_splits_reach_the_api(fake_api, result):
+    seen = []
+
+    def train(*_args, **options):
+        seen.append(options["test_split"])
+        return result({"model": "m", "network": "n", "seeds": 1, "seconds": 1.0})
+
+    def evaluate(*_args, **options):
+        seen.append(options["split"])
+        return result({"balanced_accuracy": 0.5, "auroc": 0.5, "accuracy": 0.5, "images": 1, "per_class": {}})
+
+    fake_api.train, fake_api.evaluate = train, evaluate
+    for split in ("test", "val", "train", "all"):
+        assert main(["train", "x.mdz", "--out", "m", "--test", "y", "--test-split", split]) == 0
+        assert main(["evaluate", "m", "y", "--split", split]) == 0
+    assert seen == ["test", "test", "val", "val", "train", "train", "all", "all"]
+
+
 def test_an_edited_plan_is_not_replaced_unless_asked(fake_api, result, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     seen = []

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +51,20 @@ def test_every_verb_explains_itself_and_has_json_and_quiet(run, verb):
     assert "--json" in done.stdout
     assert "--quiet" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("verb", ["inspect", "distill"])
+def test_the_defaults_that_are_told_are_those_of_the_plan(run, verb):
+    from meddistill.pipeline.plan import Plan
+
+    plan, told = Plan(), " ".join(run(verb, "--help").stdout.replace("│", " ").split())
+    for name in ("images_per_class", "method", "fit", "seed"):
+        words = told.split(f"--{name.replace('_', '-')} ")[1].split(" --")[0]
+        assert f"[default: {getattr(plan, name)}]" in words
+    documented = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert f"| `--method` | `{plan.method}` |" in documented
+    assert f"| `--fit` | `{plan.fit}` |" in documented
+    assert f"| `--start` | `{plan.start}` |" in documented
 
 
 def test_version_is_the_package_version(run):

@@ -120,3 +120,55 @@ def test_ctrl_c_ends_a_real_run_and_leaves_no_package(folder, tmp_path, number):
     assert b"Traceback" not in err
     assert not out
     assert not (tmp_path / "x.mdz").exists()
+
+
+PLAN = """
+images_per_class = 1
+size = 16
+fit = "stretch"
+network = "convnet-d2-w8"
+[teachers]
+count = 1
+steps = 20
+snapshot_every = 5
+batch = 8
+[matching]
+iterations = 2
+student_steps = 2
+segment = 1
+latest_start = 2
+batch = 2
+[evaluation]
+seeds = 2
+"""
+
+
+def test_from_images_to_a_package_to_a_model(run, document, folder, tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN)
+    words = ("distill", folder, "--out", "x.mdz", "--plan", "plan.toml", "--teachers", "taught", "--json")
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    made = document(done.stdout)
+    assert made["plan"]["fit"] == "stretch"
+    assert set(made["results"]["test"]) == {"distilled", "random"}
+    assert (tmp_path / "taught").is_dir()
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "taught").glob("*.safetensors")}
+    again = run(*words[:2], "--out", "y.mdz", *words[4:], "--full-data")
+    assert again.returncode == 0, again.stderr
+    assert before
+    assert before == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "taught").glob("*.safetensors")}
+    assert "full" in document(again.stdout)["results"]["test"]
+
+    for split, images in (("all", 60), ("test", None)):
+        done = run(*("train", "x.mdz", "--out", "m", "--test", folder, "--test-split", split, "--seeds", "1", "--json"))
+        assert done.returncode == 0, done.stderr
+        assert images is None or document(done.stdout)["test_images"] == images
+    scored = run("evaluate", "m", folder, "--split", "all", "--json")
+    assert scored.returncode == 0, scored.stderr
+    assert document(scored.stdout)["images"] == 60
+
+
+def test_inspect_takes_a_fit(run, document, folder):
+    done = run("inspect", folder, "--images-per-class", "1", "--fit", "pad", "--json")
+    assert done.returncode == 0, done.stderr
+    assert document(done.stdout)["plan"]["fit"] == "pad"

@@ -8,8 +8,8 @@ from rich.console import Console
 from meddistill.cli import text
 
 
-def rendered(render, document):
-    console = Console(file=io.StringIO(), width=80, highlight=False, emoji=False, markup=False)
+def rendered(render, document, width=80):
+    console = Console(file=io.StringIO(), width=width, highlight=False, emoji=False, markup=False)
     render(document, console)
     return console.file.getvalue()
 
@@ -18,12 +18,25 @@ def summary(mean, half=0.0123):
     return {"mean": mean, "low": mean - half, "high": mean + half, "per_seed": [mean] * 5}
 
 
-def measured(mean, **more):
-    return {"balanced_accuracy": summary(mean), "auroc": summary(mean + 0.05), "accuracy": summary(mean), **more}
+def measured(mean, half=0.0123):
+    """``half``: of the interval; of balanced accuracy and of AUROC if there are two."""
+    first, second = half if isinstance(half, tuple) else (half, half)
+    figures = {"balanced_accuracy": (mean, first), "auroc": (mean + 0.05, second), "accuracy": (mean, first)}
+    return {name: summary(*figure) for name, figure in figures.items()}
 
 
 @pytest.mark.parametrize(
-    ("count", "shown"), [(0, "0 B"), (812, "812 B"), (12345, "12.3 kB"), (4.2e6, "4.2 MB"), (7.1e12, "7100.0 GB")]
+    ("count", "shown"),
+    [
+        (0, "0 B"),
+        (812, "812 B"),
+        (12345, "12.3 kB"),
+        (4.2e6, "4.2 MB"),
+        (123456, "123 kB"),
+        (99.96e3, "100 kB"),
+        (999.7e3, "1.0 MB"),
+        (7.1e12, "7100.0 GB"),
+    ],
 )
 def test_size(count, shown):
     assert text.size(count) == shown
@@ -43,39 +56,62 @@ def test_percent_without_interval_or_value():
     assert text.percent(None) == "–"
 
 
-def test_the_demo_table_fits_80_columns():
-    rows = [
-        {"images_per_class": count, "data": data, **measured(mean), "bytes": 123456, "factor": 1870.2, "seconds": 75.2}
+def demo_rows(random=0.64, distilled=0.83, half=0.1234):
+    """Rows with the widest cells there can be, but for those that distilling costs."""
+    return [
+        {"images_per_class": count, "data": data, **measured(mean, half), "bytes": size, "factor": 2353.7, **times}
         for count in (1, 10)
-        for data, mean in (("random", 0.62), ("distilled", 0.83), ("full", 0.9))
+        for data, mean, size, times in (
+            ("random", random, 784, {"seconds": 0.8, "making_seconds": None}),
+            ("distilled", distilled, 22_687, {"seconds": 0.8, "making_seconds": 106.4}),
+            ("full", 0.9, 3_691_072, {"seconds": 20.4, "making_seconds": None}),
+        )
+        if data != "full" or count == 1
     ]
-    shown = rendered(text.demonstration, {"rows": rows, "packages": ["d/ipc1.mdz"], "previews": ["d/ipc1.png"]})
-    lines = shown.splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 50])
+def test_the_demo_table_fits_80_columns_and_is_never_broken(width):
+    document = {"rows": demo_rows(), "packages": ["d/ipc1.mdz"], "previews": ["d/ipc1.png"]}
+    lines = rendered(text.demonstration, document, width).splitlines()
     assert max(map(len, lines)) <= 80
-    assert [line.split()[:2] for line in lines[3:8]] == [
+    assert [line.split("±")[0].split()[:-1] for line in lines[4:11]] == [
         ["1", "random"],
         ["1", "distilled"],
+        [],
         ["10", "random"],
         ["10", "distilled"],
-        ["all", "all"],
+        [],
+        ["all", "all", "real"],
     ]
-    assert lines[6].split()[2:] == [
-        "83.0",
-        "±",
-        "1.2",
-        "88.0",
-        "±",
-        "1.2",
-        "83.0",
-        "±",
-        "1.2",
-        "123.5",
-        "kB",
-        "1,870",
-        "75",
-        "s",
-    ]
+    assert " ".join(lines[8].split()) == ("10 distilled 83.0 ± 12.3 88.0 ± 12.3 83.0 ± 12.3 22.7 kB 2,354 106 s 0.8 s")
+    assert " ".join(lines[7].split()).endswith("784 B 2,354 – 0.8 s")
+    assert " ".join(lines[10].split()).endswith("3.7 MB – – 20 s")
     assert lines[-2:] == ["package  d/ipc1.mdz", "preview  d/ipc1.png"]
+
+
+@pytest.mark.parametrize(
+    ("random", "distilled", "half", "said"),
+    [
+        (0.6, 0.8, 0.05, "lies wholly above the random one in balanced accuracy and AUROC."),
+        (0.6, 0.8, 0.15, "does not lie wholly above the random one in balanced accuracy or AUROC."),
+        (0.8, 0.6, 0.01, "does not lie wholly above the random one in balanced accuracy or AUROC."),
+        (0.6, 0.8, (0.15, 0.05), "lies wholly above the random one in AUROC, but not in balanced accuracy."),
+        (0.6, 0.8, (0.05, 0.15), "lies wholly above the random one in balanced accuracy, but not in AUROC."),
+    ],
+)
+def test_the_verdict_is_computed_from_the_intervals(random, distilled, half, said):
+    shown = " ".join(rendered(text.demonstration, {"rows": demo_rows(random, distilled, half)}).split())
+    assert f"1 image a class: the distilled interval {said}" in shown
+    assert f"10 images a class: the distilled interval {said}" in shown
+
+
+def test_one_seed_has_no_interval_and_no_verdict():
+    rows = demo_rows()
+    for row in rows:
+        row["auroc"]["per_seed"] = [0.5]
+    assert "interval lies" not in rendered(text.demonstration, {"rows": rows})
+    assert "does not lie" not in rendered(text.demonstration, {"rows": rows})
 
 
 def test_names_from_files_are_literal_and_long_paths_stay_whole():
@@ -105,7 +141,7 @@ def test_training_with_and_without_a_test_source():
     bare = {"model": "m.safetensors", "network": "convnet-d3-w64", "seeds": 5, "seconds": 3.0}
     assert "AUROC" not in rendered(text.training, bare)
     shown = rendered(text.training, {**bare, **measured(0.8), "test_images": 624})
-    assert "624 test images" in shown
+    assert "624 real images" in shown
     assert "85.0 ± 1.2" in shown
 
 
@@ -132,5 +168,5 @@ def test_inspection_shows_errors_before_warnings():
     }
     shown = rendered(text.inspection, document)
     assert shown.index("error: 3 files") < shown.index("warning: few")
-    assert "about 900.0 MB" in shown
+    assert "about 900 MB" in shown
     assert "network.width" in shown

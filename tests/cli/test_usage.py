@@ -15,6 +15,8 @@ WRONG = {
     "zero": (["distill", "folder", "--out", "x.mdz", "--images-per-class", "0"], "--images-per-class"),
     "not a duration": (["distill", "folder", "--out", "x.mdz", "--time", "5 minutes"], "write 90s, 5m"),
     "no such split": (["evaluate", "model", "folder", "--split", "tests"], "--split"),
+    "no such test split": (["train", "x.mdz", "--out", "m", "--test", "y", "--test-split", "tests"], "--test-split"),
+    "no such fit": (["distill", "folder", "--out", "x.mdz", "--fit", "squash"], "--fit"),
     "two ways with a leak": (["distill", "folder", "--out", "x.mdz", "--resplit", "--allow-leak"], "--resplit"),
     "three ways with a leak": (["distill", "f", "--out", "x", "--resplit", "--allow-leak", "--drop-leak"], "exclusive"),
     "one word too many": (["show", "x.mdz", "y.mdz"], "y.mdz"),

@@ -26,6 +26,12 @@ def test_pneumoniamnist(data):
         prepare(data / "pneumoniamnist.npz", size=28)
     dropped = prepare(data / "pneumoniamnist.npz", size=28, leak="drop")
     assert totals(dropped.fingerprint) == [4708, 516, 624]
+    told = {problem.code: problem for problem in dropped.problems}
+    assert told["duplicate-across-splits"].level == "warning"
+    assert told["duplicate-across-splits"].message == (
+        "8 images in both train and val, pixel for pixel (18 copies): resolved as asked"
+    )
+    assert len(told["duplicate-across-splits"].places) == 5
 
 
 def test_kermany(data):

@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from meddistill.package import container
+from meddistill.package.container import Entry
+from meddistill.package.deflate import deflate
+from meddistill.package.members import DEFLATED
 from meddistill.package.read import _examine, read, verify
 from meddistill.runtime.errors import VerificationError
 
@@ -100,9 +103,9 @@ def _containers(m: Members, sound: bytes) -> dict[str, tuple[bytes, str]]:
         "png": (m[P], "does not begin as a zip"),
         "empty-zip": (_zip({}), "missing members"),
         "other-zip-program": (_zip(m), "another program"),
-        "compressed": (_zip(m, zipfile.ZIP_DEFLATED), "compressed"),
-        "bomb": (_bomb(m), "compressed"),
-        "lzma": (_zip(m, zipfile.ZIP_LZMA), "compressed"),
+        "compressed": (_zip(m, zipfile.ZIP_DEFLATED), "another program"),
+        "bomb": (_bomb(m), "another program"),
+        "lzma": (_zip(m, zipfile.ZIP_LZMA), "another program"),
         "traversal": (_zip_named(m, "../../../etc/passwd"), "a member is named"),
         "absolute": (_zip_named(m, "/etc/passwd"), "a member is named"),
         "drive": (_zip_named(m, "C:\\evil.exe"), "a member is named"),
@@ -117,7 +120,7 @@ def _containers(m: Members, sound: bytes) -> dict[str, tuple[bytes, str]]:
         "missing-readme": (container.pack({n: m[n] for n in names if n != R}), "missing members: README.md"),
         "missing-preview": (container.pack({n: m[n] for n in names[:-1]}), "missing members: preview.png"),
         "order": (container.pack({n: m[n] for n in reversed(names)}), "another order"),
-        "duplicate": (_zip_named(m, "README.md"), "README.md' is there twice"),
+        "duplicate": (_zip_named(m, "preview.png"), "preview.png' is there twice"),
         "swapped": (container.pack(swapped), "swapped"),
         "comment": (sound[:-2] + b"\x04\x00evil", "table of contents"),
         "behind": (sound + b"#!/bin/sh\n", "table of contents"),
@@ -128,10 +131,58 @@ def _containers(m: Members, sound: bytes) -> dict[str, tuple[bytes, str]]:
         "in-a-header": (sound[:20], "truncated"),
         "entry-count": (_lying_entry_count(sound), "table of contents"),
         "size-4-GB": (sound[:18] + b"\xff" * 8 + sound[26:], "truncated"),
-        "packed-size-differs": (sound[:18] + b"\x00" * 4 + sound[22:], "compressed"),
+        "packed-size-differs": (sound[:18] + b"\x00" * 4 + sound[22:], "not compressed as a package's is"),
         "encrypted": (sound[:6] + b"\x01\x00" + sound[8:], "zip header"),
         "checksum": (sound[:14] + b"\x00" * 4 + sound[18:], "checksum"),
     }
+
+
+def _archive(m: Members, name: str, packed: bytes, method: int = 8, size: int | None = None) -> bytes:
+    """A canonical archive but for how one member is packed."""
+    parts, entries = [], {}
+    for member, data in m.items():
+        own = deflate(data) if member in DEFLATED else data
+        entry = Entry(8 if member in DEFLATED else 0, zlib.crc32(data), len(own), len(data))
+        if member == name:
+            own, entry = packed, Entry(method, entry.checksum, len(packed), len(data) if size is None else size)
+        entries[member] = entry
+        parts += [container._local(member, entry), own]
+    return b"".join([*parts, container._table(entries)])
+
+
+def _raw(data: bytes, level: int = 9) -> bytes:
+    stream = zlib.compressobj(level, zlib.DEFLATED, -15)
+    return stream.compress(data) + stream.flush()
+
+
+def _two_blocks(data: bytes) -> bytes:
+    stream = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return stream.compress(data[:99]) + stream.flush(zlib.Z_FULL_FLUSH) + stream.compress(data[99:]) + stream.flush()
+
+
+def _packings(m: Members) -> dict[str, tuple[bytes, str]]:
+    """The right contents, packed in other ways than a package's."""
+    own, other = deflate(m[C]), "not compressed as a package's is"
+    files = {
+        "stored": (_archive(m, C, m[C], 0), "is stored (0)"),
+        "stored-as-deflated": (_archive(m, C, m[C]), other),
+        "tensors-deflated": (_archive(m, T, _raw(m[T])), "is deflated (8)"),
+        "picture-deflated": (_archive(m, P, deflate(m[P])), "is deflated (8)"),
+        "method-12": (_archive(m, C, m[C], 12), "compressed by zip method 12"),
+        "library": (_archive(m, C, _raw(m[C])), other),
+        "library-stored": (_archive(m, R, _raw(m[R], 0)), other),
+        "bomb": (_archive(m, C, _raw(bytes(50_000_000))), other),
+        "bomb-that-says-so": (_archive(m, C, _raw(bytes(50_000_000)), size=50_000_000), "is deflated (8)"),
+        "longer-than-it-says": (_archive(m, C, own, size=len(m[C]) - 1), other),
+        "shorter-than-it-says": (_archive(m, C, own, size=len(m[C]) + 1), other),
+        "cut": (_archive(m, C, own[:-1]), other),
+        "behind": (_archive(m, C, own + b"evil"), other),
+        "two-blocks": (_archive(m, C, _two_blocks(m[C])), other),
+        "twice": (_archive(m, C, own + own), other),
+        "nothing": (_archive(m, C, b""), other),
+        "noise": (_archive(m, C, b"\xff" * 100), other),
+    }
+    return {f"packing-{name}": file for name, file in files.items()}
 
 
 def _tensor_files(m: Members, pack: Pack) -> dict[str, tuple[bytes, str]]:
@@ -199,8 +250,8 @@ def _card_texts(m: Members) -> dict[str, tuple[bytes, str]]:
         "infinity": (text.replace("0.85", "-Infinity").encode(), "-Infinity is not a number"),
         "overflow": (text.replace("0.85", "1e999").encode(), "too large"),
         "long-number": (text.replace("0.85", "0." + "8" * 40_000).encode(), "too long"),
-        "long-integer": (text.replace('"seed": 3', f'"seed": {"9" * 500_000}').encode(), "beyond"),
-        "duplicate-key": (text.replace('"seed"', '"seed": 1, "seed"').encode(), "is there twice"),
+        "long-integer": (text.replace('"seed":3', f'"seed":{"9" * 500_000}').encode(), "beyond"),
+        "duplicate-key": (text.replace('"seed"', '"seed":1,"seed"').encode(), "is there twice"),
         "too-large": (m[C] + b" " * 2**20, "at most 1048576"),
         "nothing": (b"", "not JSON"),
         "surrogate": (text.replace("normal", "\\ud800").encode(), "U+D800"),
@@ -300,7 +351,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, members: Members, sound: b
     """The folder: file and the reason that must be among its problems."""
     folder = tmp_path_factory.mktemp("hostile")
     files = _containers(members, sound) | _tensor_files(members, repack) | _card_texts(members)
-    files |= _card_files(repack) | _people_files(members, repack)
+    files |= _packings(members) | _card_files(repack) | _people_files(members, repack)
     for name, (data, _) in files.items():
         (folder / f"{name}.mdz").write_bytes(data)
     return {folder / f"{name}.mdz": reason for name, (_, reason) in files.items()}
@@ -386,4 +437,5 @@ def test_edits_of_the_card_never_crash(members: Members, data: st.DataObject) ->
 @settings(max_examples=200, deadline=None)
 def test_noise_in_any_member_never_crashes(members: Members, noise: bytes, where: str, keep: int) -> None:
     changed = {**members, where: members[where][:keep] + noise}
+    assume(changed != members)
     assert not _examine(container.pack(changed))[0].ok

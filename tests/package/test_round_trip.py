@@ -17,9 +17,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from meddistill.package import limits
+from meddistill.package.deflate import deflate
+from meddistill.package.members import DEFLATED
 from meddistill.package.read import _examine, read, verify
 from meddistill.package.show import summary
-from meddistill.package.types import Package
+from meddistill.package.types import CohortCounts, Package, Results, Score
 from meddistill.package.write import encode, round_trip, write
 from meddistill.runtime.errors import InputError, OutputError, VerificationError
 
@@ -101,13 +103,24 @@ def test_a_changed_byte_never_passes(sound: bytes, place: float, change: int) ->
 def test_every_changed_header_byte_is_found(sound: bytes, members: dict[str, bytes]) -> None:
     """All bytes that are not data: local headers, names, the central directory, the end record."""
     inside: set[int] = set()
-    for data in members.values():
-        start = sound.index(data)
-        inside |= set(range(start, start + len(data)))
+    for name, data in members.items():
+        packed = deflate(data) if name in DEFLATED else data
+        start = sound.index(packed)
+        inside |= set(range(start, start + len(packed)))
     for place in set(range(len(sound))) - inside:
         broken = bytearray(sound)
         broken[place] ^= 0x01
         assert not _examine(bytes(broken))[0].ok, place
+
+
+def test_every_changed_bit_of_a_deflated_text_is_found(sound: bytes, members: dict[str, bytes]) -> None:
+    """Also those that change nothing of the text: behind the end of the stream, or in how it is coded."""
+    packed = deflate(members["README.md"])
+    start = sound.index(packed)
+    for bit in [*range(8 * 100), *range(8 * (len(packed) - 20), 8 * len(packed))]:
+        broken = bytearray(sound)
+        broken[start + bit // 8] ^= 1 << bit % 8
+        assert not _examine(bytes(broken))[0].ok, bit
 
 
 def test_truncated_anywhere(sound: bytes) -> None:
@@ -174,6 +187,52 @@ def test_failed_write_leaves_the_old_file(make: Make, tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         write(tmp_path, package)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_scores_are_written_with_five_digits(make: Make, tmp_path: Path) -> None:
+    package = make()
+    score = Score(mean=2 / 3, low=1 / 3, high=0.9, per_seed=(2 / 3, 2 / 3))
+    results = Results(protocol="1", network="n", seeds=3, splits={"test": {"distilled": {"auroc": score}}})
+    path = tmp_path / "p.mdz"
+    write(path, replace(package, card=replace(package.card, results=results)))
+    back = read(path)
+    assert back.card.results is not None
+    assert back.card.results.splits["test"]["distilled"]["auroc"] == Score(
+        mean=0.66667, low=0.33333, high=0.9, per_seed=(0.66667, 0.66667)
+    )
+    assert encode(back) == path.read_bytes()
+
+
+def test_a_long_text_is_stored_not_deflated(make: Make, tmp_path: Path) -> None:
+    package = make()
+    plan = {f"{'k' * 90}{i}": "v" * 99 for i in range(128)} | {"x": 1}
+    counts = {split: {f"class {i} {'n' * 80}": 1 for i in range(200)} for split in ("train", "val", "test")}
+    classes = tuple(counts["train"])
+    card = replace(
+        package.card,
+        task=replace(package.card.task, classes=classes),
+        images=replace(package.card.images, count=200),
+        recipe=replace(package.card.recipe, plan=dict(list(plan.items())[:128])),
+        cohort=CohortCounts(counts=counts),
+        results=None,
+    )
+    labels = np.eye(200, dtype=np.float32)
+    long = replace(package, images=np.zeros((200, 1, 8, 8), np.float32), labels=labels, card=card)
+    long = replace(long, card=replace(card, task=replace(card.task, labels="hard")))
+    path = tmp_path / "p.mdz"
+    write(path, long)
+    with zipfile.ZipFile(path) as file:
+        kinds = {entry.filename: entry.compress_type for entry in file.infolist()}
+        assert file.getinfo("card.json").file_size > limits.MAX_DEFLATED_BYTES
+    assert kinds["card.json"] == zipfile.ZIP_STORED
+    assert encode(read(path)) == path.read_bytes()
+
+
+def test_the_file_is_hardly_more_than_its_images(make: Make) -> None:
+    """Images of noise, the worst case; a card with fewer results than a run's."""
+    few, many = len(encode(make(2, 1, 28))), len(encode(make(2, 10, 28)))
+    assert few < 6_000
+    assert many < 24_000
 
 
 def test_all_problems_of_a_package_are_listed(make: Make) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, Token, validators
 
@@ -108,5 +108,7 @@ def _positive(_: Any, value: int | None) -> None:
         raise ValueError("It must be 1 or more.")
 
 
+Fit = Literal["crop", "pad", "stretch"]
+Split = Literal["test", "val", "train", "all"]
 Budget = Annotated[Duration | None, Parameter(converter=_duration)]
 Count = Annotated[int, Parameter(validator=_positive)]

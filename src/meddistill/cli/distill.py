@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from meddistill.cli import text
-from meddistill.cli.common import LEAKS, Answer, Budget, Count, Flag, Output, Reading
+from meddistill.cli.common import LEAKS, Answer, Budget, Count, Fit, Flag, Output, Reading
 
 LeakFlag = Annotated[Flag, Parameter(group=LEAKS)]
 
@@ -19,12 +19,15 @@ def distill(
     images_per_class: Count | None = None,
     method: str | None = None,
     size: Count | None = None,
+    fit: Fit | None = None,
     time: Budget = None,
     plan: Path | None = None,
     seed: int | None = None,
     device: str = "auto",
     run: Path | None = None,
+    teachers: Path | None = None,
     start: str | None = None,
+    full_data: Flag = False,
     skip_unreadable: Flag = False,
     resplit: LeakFlag = False,
     drop_leak: LeakFlag = False,
@@ -40,14 +43,17 @@ def distill(
         source: Folder of class folders, folder of split and class folders, CSV file, or MedMNIST .npz.
         out: Package to write (FILE.mdz); an existing one is replaced once the new one is whole.
         images_per_class: Synthetic images a class [default: 10].
-        method: Method (see: meddistill methods) [default: mtt].
+        method: Method (see: meddistill methods) [default: mtt-soft].
         size: Side of the synthetic images in pixels [default: proposed from the images].
+        fit: How images that are not square become so [default: crop].
         time: Budget that the plan must fit, such as 90s, 5m or 1h30m.
         plan: Plan to follow, as `meddistill inspect` writes it.
         seed: Seed of all random draws [default: 0].
         device: auto, cpu, cuda, cuda:1, mps.
         run: Folder of the plan, event log and checkpoints [default: beside the package].
+        teachers: Folder of trajectories to use or to fill, shared by runs on one cohort [default: in the run].
         start: Start images: noise, prototypes, or real (patients' images: marks the package).
+        full_data: Measure networks trained on all training images, too (may take longer than the rest).
         skip_unreadable: Leave out images that cannot be read instead of stopping.
         resplit: Split the images anew, by patient and by identical images.
         drop_leak: Leave the leaking images out; those in the test split stay.
@@ -61,14 +67,17 @@ def distill(
         images_per_class=images_per_class,
         method=method,
         size=size,
+        fit=fit,
         time_s=time,
         plan=plan,
         seed=seed,
         device=device,
         run=run,
+        teachers=teachers,
         start=start,
         leak=_leak(resplit, drop_leak, allow_leak),
         skip_unreadable=skip_unreadable,
+        full_data=full_data or None,  # left out, the plan file decides
         options=reading.options(),
         progress=output.progress(),
     )

@@ -1,10 +1,9 @@
 """``meddistill evaluate``: measure a model on real images."""
 
 from pathlib import Path
-from typing import Literal
 
 from meddistill.cli import text
-from meddistill.cli.common import Answer, Output, Reading
+from meddistill.cli.common import Answer, Output, Reading, Split
 
 
 def evaluate(
@@ -12,7 +11,7 @@ def evaluate(
     source: Path,
     /,
     *,
-    split: Literal["train", "val", "test"] = "test",
+    split: Split = "test",
     device: str = "auto",
     reading: Reading = Reading(),
     output: Output = Output(),
@@ -22,7 +21,7 @@ def evaluate(
     Args:
         model: Model that `meddistill train` wrote.
         source: Folder of class folders, folder of split and class folders, CSV file, or MedMNIST .npz.
-        split: Split to measure on.
+        split: Split to measure on; all: every image of the source.
         device: auto, cpu, cuda, cuda:1, mps.
     """
     from meddistill import api

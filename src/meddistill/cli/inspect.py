@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from meddistill.cli import text
-from meddistill.cli.common import Answer, Budget, Count, Output, Reading
+from meddistill.cli.common import Answer, Budget, Count, Fit, Output, Reading
 
 DEFAULT_PLAN = Path("plan.toml")
 
@@ -15,11 +15,12 @@ def inspect(
     source: Path,
     /,
     *,
-    images_per_class: Count = 10,
-    method: str = "mtt",
+    images_per_class: Count | None = None,
+    method: str | None = None,
     size: Count | None = None,
+    fit: Fit | None = None,
     time: Budget = None,
-    seed: int = 0,
+    seed: int | None = None,
     device: str = "auto",
     plan_out: Annotated[Path | None, Parameter(show_default=False)] = None,
     reading: Reading = Reading(),
@@ -29,11 +30,12 @@ def inspect(
 
     Args:
         source: Folder of class folders, folder of split and class folders, CSV file, or MedMNIST .npz.
-        images_per_class: Synthetic images a class to plan for.
-        method: Method to plan for (see: meddistill methods).
+        images_per_class: Synthetic images a class to plan for [default: 10].
+        method: Method to plan for (see: meddistill methods) [default: mtt-soft].
         size: Side of the synthetic images in pixels [default: proposed from the images].
+        fit: How images that are not square become so [default: crop].
         time: Budget that the plan must fit, such as 90s, 5m or 1h30m.
-        seed: Seed of all random draws.
+        seed: Seed of all random draws [default: 0].
         device: auto, cpu, cuda, cuda:1, mps.
         plan_out: Where to write the plan [default: plan.toml, unless there is one already].
     """
@@ -50,6 +52,7 @@ def inspect(
         images_per_class=images_per_class,
         method=method,
         size=size,
+        fit=fit,
         time_s=time,
         seed=seed,
         device=device,

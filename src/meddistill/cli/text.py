@@ -13,8 +13,14 @@ Document = Mapping[str, Any]
 
 METRICS = {"balanced_accuracy": "balanced\naccuracy %", "auroc": "\nAUROC %", "accuracy": "\naccuracy %"}
 ROWS = {"random": "random", "distilled": "distilled", "full": "all real"}
-LEGEND = """random: as many real images, drawn at random; all real: the whole training split.
-Mean ± half of the 95 % interval over the seeds, on the test split."""
+_DEMO_HEADERS = (
+    *("images\na\nclass", "trained\non", *METRICS.values()),
+    *("size", "times\nsmaller", "time\nto\nmake", "time\nto\ntrain"),
+)
+LEGEND = """random: as many real images, drawn at random; all real: the training split.
+Mean ± half of the 95 % interval over the seeds, on the test split.
+Time to train: one network."""
+_UNBOUNDED = 1000  # columns, more than any table has
 
 
 def printable(value: Any) -> Any:
@@ -30,10 +36,10 @@ def printable(value: Any) -> Any:
 
 
 def size(count: float) -> str:
-    """Bytes for people: ``812 B``, ``12.3 kB``, ``4.2 MB``."""
+    """Bytes for people: ``812 B``, ``12.3 kB``, ``124 kB``, ``4.2 MB``."""
     for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        if round(count) < 1000:
+            return f"{count:.1f} {unit}" if unit != "B" and round(count, 1) < 100 else f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
 
@@ -57,14 +63,23 @@ def percent(summary: Document | None) -> str:
     return f"{100 * summary['mean']:.1f}{spread}"
 
 
-def table(console: Console, headers: Sequence[str], rows: Iterable[Sequence[Any]], left: int = 1) -> None:
-    """Print a plain table: the first ``left`` columns to the left, figures to the right; cells are literal text."""
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, header_style="bold")
+def table(
+    console: Console, headers: Sequence[str], rows: Iterable[Sequence[Any]], left: int = 1, *, whole: bool = False
+) -> None:
+    """Print a plain table: the first ``left`` columns to the left, figures to the right; cells are literal text.
+
+    A row without cells is a blank line. ``whole``: columns stand close, and in a window that is too narrow lines run
+    on instead of cells being broken.
+    """
+    padding = (0, 0 if whole else 1, 0, 0)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=padding, show_edge=False, header_style="bold")
     for index, header in enumerate(headers):
         grid.add_column(Text(header), justify="left" if index < left else "right", vertical="bottom")
     for row in rows:
         grid.add_row(*(Text("–" if cell is None else str(cell)) for cell in row))
-    console.print(grid)
+    if whole:
+        grid.width = console.measure(grid, options=console.options.update(width=_UNBOUNDED)).maximum
+    console.print(grid, crop=not whole)
 
 
 def fields(console: Console, pairs: Iterable[tuple[str, Any]]) -> None:
@@ -121,7 +136,7 @@ def training(document: Document, console: Console) -> None:
     measured = [(_metric(key), percent(document[key])) for key in METRICS if key in document]
     seeds = document.get("seeds")
     if measured:
-        _title(console, f"On {document.get('test_images')} test images, mean and 95 % interval of {seeds} seeds")
+        _title(console, f"On {document.get('test_images')} real images, mean and 95 % interval of {seeds} seeds")
         fields(console, measured)
         console.print()
     fields(console, [("network", document.get("network")), ("model", document.get("model")), ("time", _time(document))])
@@ -181,11 +196,18 @@ def catalogue(document: Document, console: Console) -> None:
 
 
 def demonstration(document: Document, console: Console) -> None:
-    """The one table: trained on random, distilled and all real images, and what each costs."""
-    headers = ["images\na class", "\ntrained on", *METRICS.values(), "\nsize", "times\nsmaller", "\ntime"]
-    rows = sorted(document["rows"], key=lambda row: row["data"] == "full")  # stable: the rows to reach stand last
-    table(console, headers, dict.fromkeys(_demo_row(row) for row in rows), left=2)
+    """The one table: trained on random, distilled and all real images, and what each costs; and what follows."""
+    groups: dict[str, dict[str, Document]] = {}
+    for row in sorted(document["rows"], key=lambda row: row["data"] == "full"):  # stable: the row to reach stands last
+        count = "all" if row["data"] == "full" else str(row["images_per_class"])
+        groups.setdefault(count, {})[row["data"]] = row
+    lines = [[(), *(_demo_row(count, row) for row in rows.values())] for count, rows in groups.items()]
+    table(console, _DEMO_HEADERS, [line for group in lines for line in group][1:], left=2, whole=True)
     console.print(f"\n{LEGEND}\n")
+    for count, rows in groups.items():
+        if {"random", "distilled"} <= rows.keys() and len(rows["distilled"]["auroc"]["per_seed"]) > 1:
+            paragraph(console, _verdict(count, rows["random"], rows["distilled"]))
+    console.print()
     _listed(console, "package", document.get("packages", ()))
     _listed(console, "preview", document.get("previews", ()))
 
@@ -194,11 +216,27 @@ def _escape(sign: str) -> str:
     return sign.encode("unicode_escape").decode("ascii")
 
 
-def _demo_row(row: Document) -> tuple[str, ...]:
+def _demo_row(count: str, row: Document) -> tuple[str, ...]:
     full = row["data"] == "full"
-    count = "all" if full else str(row["images_per_class"])
     factor = "–" if full or row.get("factor") is None else f"{row['factor']:,.0f}"
-    return (count, _row(row["data"]), *_metrics(row), size(row["bytes"]), factor, _time(row) or "–")
+    times = (_time(row, "making_seconds") or "–", _time(row) or "–")
+    return (count, _row(row["data"]), *_metrics(row), size(row["bytes"]), factor, *times)
+
+
+def _verdict(count: str, random: Document, distilled: Document) -> str:
+    """Whether distilled's intervals lie wholly above random's."""
+    figures = [key for key in ("balanced_accuracy", "auroc") if key in random and key in distilled]
+    above = [_figure(key) for key in figures if distilled[key]["low"] > random[key]["high"]]
+    others = [_figure(key) for key in figures if distilled[key]["low"] <= random[key]["high"]]
+    begin = f"{count} {'image' if count == '1' else 'images'} a class: the distilled interval"
+    if not above:
+        return f"{begin} does not lie wholly above the random one in {' or '.join(others)}."
+    but = f", but not in {others[0]}" if others else ""
+    return f"{begin} lies wholly above the random one in {' and '.join(above)}{but}."
+
+
+def _figure(key: str) -> str:
+    return _metric(key).removesuffix(" %")
 
 
 def _fingerprint(facts: Document, console: Console) -> None:
@@ -279,8 +317,8 @@ def _share(value: float | None) -> str | None:
     return None if value is None else f"{100 * value:.1f}"
 
 
-def _time(document: Document) -> str | None:
-    seconds = document.get("seconds")
+def _time(document: Document, key: str = "seconds") -> str | None:
+    seconds = document.get(key)
     return None if seconds is None else duration(seconds)
 
 

@@ -139,10 +139,11 @@ def _without_leaks(scanned: Scan) -> npt.NDArray[np.int8]:
 
 
 def _resolved(found: Problem) -> Problem:
+    """A leak that does no harm any more: its message is one short line, its places stay at hand."""
     if found.level != "leak":
         return found
-    told = found.message.removesuffix(found.remedy).strip()
-    return replace(found, level="warning", message=f"{told} Resolved as asked.", remedy="")
+    told = found.message.partition(f": {', '.join(found.places)}")[0]
+    return replace(found, level="warning", message=f"{told}: resolved as asked", remedy="")
 
 
 def _remedied(leak: Leak, given: npt.NDArray[np.int8], kept: npt.NDArray[np.int8]) -> list[Problem]:

@@ -4,7 +4,6 @@ Iteration i draws everything from the stream named by i, so that a checkpoint is
 optimiser's moments and i, and a run that was killed ends with the same bytes as one that was not.
 """
 
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from meddistill.distill.distance import normalised_l2
+from meddistill.distill.matching.distribution import match_features
 from meddistill.distill.segments import RandomSegments
 from meddistill.distill.unroll import Batch, Learned, Outcome, Strategy, unroll
 from meddistill.nets.augment import Augmentation
@@ -28,11 +28,14 @@ from meddistill.runtime.events import EventLog
 from meddistill.runtime.files import write_atomic
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.runtime.streams import stream
+from meddistill.teachers.images import LabelledImages
 from meddistill.teachers.store import TrajectoryStore
 
 Optimiser = Literal["adam", "sgd"]
 _SGD_MOMENTUM = 0.5
-_SECONDS_BETWEEN_CHECKPOINTS = 10.0
+# A checkpoint is written when this long has passed since the last one; the result does not depend on it.
+SECONDS_BETWEEN_CHECKPOINTS = 10.0
+_WARM_UP_RATE = 0.05
 # A segment's score starts at 1; beyond this the student ran away and its gradient is worth nothing.
 _RUNAWAY_SCORE = 10.0
 _MAX_SKIPPED_IN_A_ROW = 25
@@ -45,7 +48,7 @@ class LoopPlan:
     ``student_steps`` N, with ``batch`` synthetic images a step; ``segments_at_once`` S, whose gradients are averaged.
     Rates are those of the optimiser: ``adam``, whose steps do not depend on the scale of the score, or ``sgd`` with
     momentum 0.5 as in the literature; ``step_rate`` acts on the logarithm of the step size. With ``decay`` rates fall
-    to zero along half a cosine.
+    to zero along half a cosine. ``warm_up`` iterations of distribution matching come first; they move only the images.
     """
 
     iterations: int
@@ -61,15 +64,20 @@ class LoopPlan:
     learn_labels: bool
     strategy: Strategy
     augmentation: Augmentation
+    warm_up: int = 0
 
 
 @dataclass(frozen=True)
 class Matching:
-    """What the loop matches against: the matching network, its teachers' trajectories, and how many there are."""
+    """What the loop matches against: the matching network, its teachers' trajectories, and how many there are.
+
+    ``images``: the training images, which only a warm-up needs.
+    """
 
     network: ConvNet
     store: TrajectoryStore
     teachers: int
+    images: LabelledImages | None = None
 
 
 def distill(
@@ -92,19 +100,19 @@ def distill(
     state = _State(first, plan)
     if checkpoint is not None:
         state.load(checkpoint)
-    saved, skipped = time.monotonic(), 0
-    with progress.stage("distilling", plan.iterations) as stage:
+    saved = time.monotonic()
+    last = plan.warm_up + plan.iterations
+    with progress.stage("distilling", last) as stage:
         stage.advance(state.iteration)
-        while state.iteration < plan.iterations:
+        while state.iteration < last:
             outcome = _iteration(state.learned, matching, plan, seed, state.iteration)
             usable = _is_usable(outcome)
-            skipped = 0 if usable else skipped + 1
             state.update(outcome.gradient if usable else None)
             _report(state, outcome, usable, events, plan)
-            if skipped == _MAX_SKIPPED_IN_A_ROW:
+            if state.skipped == _MAX_SKIPPED_IN_A_ROW:
                 raise _diverged(plan)
             stage.advance(1, loss=outcome.score)
-            if checkpoint is not None and time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
+            if checkpoint is not None and time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
                 state.save(checkpoint)
                 saved = time.monotonic()
     if checkpoint is not None:
@@ -113,13 +121,25 @@ def distill(
 
 
 def _iteration(learned: Learned, matching: Matching, plan: LoopPlan, seed: int, iteration: int) -> Outcome:
-    """The mean score and gradient of S segments."""
+    """The mean score and gradient of S segments, or of S batches of real images while warming up."""
+    part = _features if iteration < plan.warm_up else _segment
     outcomes = [
-        _segment(learned, matching, plan, stream(seed, "distill", iteration, place))
+        part(learned, matching, plan, stream(seed, "distill", iteration, place))
         for place in range(plan.segments_at_once)
     ]
     gradients = (torch.stack(parts).mean(0) for parts in zip(*(o.gradient.tensors() for o in outcomes), strict=True))
     return Outcome(sum(o.score for o in outcomes) / len(outcomes), Learned(*gradients))
+
+
+def _features(learned: Learned, matching: Matching, plan: LoopPlan, generator: torch.Generator) -> Outcome:
+    """Match class means of features at a random point of a random trajectory."""
+    if matching.images is None:
+        raise ValueError("a warm-up matches features of real images: pass them in Matching.images")
+    teacher = int(torch.randint(matching.teachers, (), generator=generator))
+    point = int(torch.randint(matching.store.snapshots, (), generator=generator))
+    snapshot = matching.store.snapshot(teacher, point).to(learned.images.device)
+    params = unflatten(snapshot, matching.network.shapes)
+    return match_features(matching.network, params, learned, matching.images, plan.augmentation, generator)
 
 
 def _segment(learned: Learned, matching: Matching, plan: LoopPlan, generator: torch.Generator) -> Outcome:
@@ -146,17 +166,23 @@ def student_batches(count: int, plan: LoopPlan, generator: torch.Generator) -> l
 
 
 class _State:
-    """The learned tensors, their optimiser and the iteration: what a checkpoint holds."""
+    """What a checkpoint holds: learned tensors, optimiser, iteration, and how many were skipped in a row."""
 
     def __init__(self, first: Learned, plan: LoopPlan) -> None:
-        self.iteration = 0
+        self.iteration, self.skipped = 0, 0
         self._plan = plan
         self._variables = [tensor.detach().clone() for tensor in first.tensors()]
-        rates = (plan.image_rate, plan.label_rate if plan.learn_labels else 0.0, plan.step_rate)
+        self._optimiser = self._new_optimiser()
+
+    def _new_optimiser(self) -> torch.optim.Optimizer:
+        """Adam while warming up, on the images alone; then what the plan says, on everything that is learned."""
+        plan, warm = self._plan, self.iteration < self._plan.warm_up
+        label_rate = plan.label_rate if plan.learn_labels else 0.0
+        rates = (_WARM_UP_RATE, 0.0, 0.0) if warm else (plan.image_rate, label_rate, plan.step_rate)
         groups = [{"params": [v], "lr": r, "full": r} for v, r in zip(self._variables, rates, strict=True)]
-        self._optimiser: torch.optim.Optimizer = (
-            torch.optim.Adam(groups) if plan.optimiser == "adam" else torch.optim.SGD(groups, momentum=_SGD_MOMENTUM)
-        )
+        if warm or plan.optimiser == "adam":
+            return torch.optim.Adam(groups)
+        return torch.optim.SGD(groups, momentum=_SGD_MOMENTUM)
 
     @property
     def learned(self) -> Learned:
@@ -164,14 +190,22 @@ class _State:
 
     def update(self, gradient: Learned | None) -> None:
         """Take one optimiser step, or none, and go on to the next iteration."""
+        self.skipped = self.skipped + 1 if gradient is None else 0
+        if self.iteration == self._plan.warm_up:
+            self._optimiser = self._new_optimiser()
         if gradient is not None:
-            left = 1 - self.iteration / self._plan.iterations
             for group in self._optimiser.param_groups:
-                group["lr"] = group["full"] * (math.sin(math.pi / 2 * left) ** 2 if self._plan.decay else 1.0)
+                group["lr"] = group["full"] * self._share_of_rate()
             for variable, slope in zip(self._variables, gradient.tensors(), strict=True):
                 variable.grad = slope
             self._optimiser.step()
         self.iteration += 1
+
+    def _share_of_rate(self) -> float:
+        matched = self.iteration - self._plan.warm_up
+        if matched < 0 or not self._plan.decay:
+            return 1.0
+        return math.cos(math.pi / 2 * matched / self._plan.iterations) ** 2
 
     def save(self, path: Path) -> None:
         tensors = {f"learned.{place}": variable for place, variable in enumerate(self._variables)}
@@ -179,7 +213,7 @@ class _State:
             for name, moment in self._optimiser.state[variable].items():
                 if isinstance(moment, Tensor):
                     tensors[f"moment.{place}.{name}"] = moment
-        metadata = {"iteration": json.dumps(self.iteration)}
+        metadata = {"iteration": str(self.iteration), "skipped": str(self.skipped)}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         write_atomic(path, safetensors.torch.save(tensors, metadata))
 
@@ -188,12 +222,13 @@ class _State:
             return
         try:
             with safetensors.safe_open(path, framework="pt") as file:
-                self.iteration = int(json.loads(file.metadata()["iteration"]))
+                self.iteration, self.skipped = (int(file.metadata()[name]) for name in ("iteration", "skipped"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
             raise InputError(
                 f"cannot read the checkpoint {path} ({error}): delete it to start this stage anew"
             ) from None
+        self._optimiser = self._new_optimiser()
         for name, tensor in tensors.items():
             kind, place, *rest = name.split(".")
             variable = self._variables[int(place)]
@@ -214,9 +249,10 @@ def _report(state: _State, outcome: Outcome, usable: bool, events: EventLog, pla
     if not usable:
         score = outcome.score if math.isfinite(outcome.score) else None
         events.write("skipped", iteration=state.iteration, score=score)
-    elif state.iteration % max(1, plan.iterations // 100) == 0:
+    elif state.iteration % max(1, (plan.warm_up + plan.iterations) // 100) == 0:
+        phase = "features" if state.iteration <= plan.warm_up else "trajectories"
         size = float(state.learned.step_size(0))
-        events.write("distilled", iteration=state.iteration, score=outcome.score, step_size=size)
+        events.write("distilled", iteration=state.iteration, phase=phase, score=outcome.score, step_size=size)
 
 
 def _diverged(plan: LoopPlan) -> MeddistillError:

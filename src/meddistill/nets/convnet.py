@@ -77,13 +77,17 @@ class ConvNet:
 
     def apply(self, params: Params, images: Tensor) -> Tensor:
         """Logits ``(N, classes)`` of normalised images ``(N, channels, size, size)``."""
+        return F.linear(self.features(params, images), params[-2], params[-1])
+
+    def features(self, params: Params, images: Tensor) -> Tensor:
+        """What the linear layer sees, ``(N, width · side²)``, of normalised images ``(N, channels, size, size)``."""
         features = images
         for block in range(self.depth):
             weight, bias, scale, shift = params[4 * block : 4 * block + 4]
             features = F.conv2d(features, weight, bias, padding=1)
             features = F.group_norm(features, self.width, scale, shift, _NORM_EPSILON)
             features = F.avg_pool2d(F.relu(features), 2)
-        return F.linear(features.flatten(1), params[-2], params[-1])
+        return features.flatten(1)
 
 
 def parse(name: str, *, channels: int, size: int, classes: int) -> ConvNet:

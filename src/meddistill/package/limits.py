@@ -11,6 +11,7 @@ MAX_TENSORS_BYTES = 129 * MIB
 MAX_README_BYTES = 256 * 2**10
 MAX_PREVIEW_BYTES = 8 * MIB
 MAX_FILE_BYTES = 140 * MIB
+MAX_DEFLATED_BYTES = 2**15  # of a text that is deflated; a longer one is stored
 
 MAX_JSON_DEPTH = 8  # brackets inside brackets
 MAX_JSON_NUMBER = 32  # characters of one number
@@ -34,7 +35,7 @@ MAX_SHORT = 100  # method, network, software, protocol, intensity, plan entries
 MAX_TEXT = 4000  # each of the three terms
 MAX_PLAN_ENTRIES = 128
 MAX_SEEDS = 1000
-MAX_SCORE_SPAN = 1.0  # an interval may reach this far outside 0..1, no further
+MAX_SCORE_SPAN = 6.0  # an interval may reach this far outside 0..1, no further: Student's t of two seeds does
 SCORE_TOLERANCE = 1e-3  # between a stated mean and the mean of its seeds
 
 MAX_PREVIEW_SIDE = 8192

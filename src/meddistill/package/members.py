@@ -11,3 +11,4 @@ MEMBERS = {
     README: limits.MAX_README_BYTES,
     PREVIEW: limits.MAX_PREVIEW_BYTES,
 }
+DEFLATED = frozenset({CARD, README})  # up to limits.MAX_DEFLATED_BYTES; all else is stored

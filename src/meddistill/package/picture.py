@@ -7,12 +7,12 @@ from meddistill.package import limits
 from meddistill.package.text import quote
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_CHANNELS = {0: 1, 2: 3}  # PNG colour type: grey, RGB
+_BITS = {(0, 4): 4, (0, 8): 8, (2, 8): 24}  # of a pixel, by PNG colour type (0 grey, 2 RGB) and bit depth
 _BLOCK = 2**16
 
 
 def png_problem(data: memoryview) -> str | None:
-    """Why this is not an 8-bit grey or RGB PNG made of IHDR, IDAT and IEND alone; ``None`` if it is one."""
+    """Why this is not a 4- or 8-bit grey or 8-bit RGB PNG made of IHDR, IDAT and IEND alone; ``None`` if it is one."""
     if data[:8] != _SIGNATURE:
         return "not a PNG picture"
     position, kinds, blocks, header = 8, list[bytes](), list[memoryview](), b""
@@ -36,8 +36,11 @@ def png_problem(data: memoryview) -> str | None:
 
 def _header_problem(header: bytes) -> str | None:
     width, height, depth, colour, *rest = struct.unpack(">2I5B", header)
-    if depth != 8 or colour not in _CHANNELS or rest != [0, 0, 0]:
-        return f"the PNG has bit depth {depth} and colour type {colour}; expected 8-bit grey or RGB, not interlaced"
+    if (colour, depth) not in _BITS or rest != [0, 0, 0]:
+        return (
+            f"the PNG has bit depth {depth} and colour type {colour}; expected 4- or 8-bit grey or 8-bit RGB, "
+            "not interlaced"
+        )
     side = limits.MAX_PREVIEW_SIDE
     if not (1 <= width <= side and 1 <= height <= side and width * height <= limits.MAX_PREVIEW_PIXELS):
         return f"the PNG has {width} x {height} pixels; at most {side} a side and {limits.MAX_PREVIEW_PIXELS} in all"
@@ -46,8 +49,8 @@ def _header_problem(header: bytes) -> str | None:
 
 def _pixel_problem(header: bytes, blocks: list[memoryview]) -> str | None:
     """Decompress without keeping: exactly as many bytes must come out as the size needs."""
-    width, height, _, colour = struct.unpack(">2I2B", header[:10])
-    expected, found = height * (1 + width * _CHANNELS[colour]), 0
+    width, height, depth, colour = struct.unpack(">2I2B", header[:10])
+    expected, found = height * (1 + (width * _BITS[colour, depth] + 7) // 8), 0
     stream = zlib.decompressobj()
     try:
         for block in blocks:

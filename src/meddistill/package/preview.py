@@ -1,9 +1,9 @@
-"""``preview.png``: the synthetic images in a grid, with class names and, small underneath, what their labels say.
+"""The picture beside a package: the images in a grid, with class names and, small underneath, what their labels say.
 
 One image per class: cells side by side, the class name above each. More: one row per class, its name at the left.
 An image is shown under the class that its label finds most probable, with that probability. Small images are
-enlarged by a whole factor, so that their pixels stay what they are; large ones are reduced, for the picture should
-not outweigh the data. Needs Pillow (writing only; reading a package does not).
+enlarged by a whole factor, so that their pixels stay what they are; large ones are reduced. Needs Pillow. Inside the
+package is a smaller picture of the same images, :mod:`meddistill.package.thumbnail`.
 """
 
 import io

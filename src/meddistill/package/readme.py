@@ -7,7 +7,7 @@ from meddistill.package.text import escape
 from meddistill.package.types import Card, Results, Score
 
 _ROWS = {
-    "random": "as many real images, drawn at random",
+    "random": "as many random real images",
     "distilled": "this package",
     "full": "all real images",
 }
@@ -31,13 +31,13 @@ def _head(card: Card) -> str:
     images, names = card.images, ", ".join(escape(name) for name in card.task.classes)
     colour = "grey" if images.channels == 1 else "colour"
     labels = "probabilities of the classes" if card.task.labels == "soft" else "one class each"
+    order = "the classes from left to right" if images.per_class == 1 else "one row per class"
     warning = "\n\n**Warning: this package contains real images.**" if card.contains_real_images else ""
     return (
         "# A distilled image set\n\n"
         f"{images.count} synthetic {colour} images of {images.size} x {images.size} pixels, "
-        f"{images.per_class} per class, from which a classifier of {len(card.task.classes)} classes can be trained: "
-        f"{names}. Labels are {labels}. Of intensities, {escape(images.intensity)}.{warning}\n\n"
-        "![The images, by class](preview.png)"
+        f"{images.per_class} per class, to train a classifier of {len(card.task.classes)} classes: {names}. "
+        f"Labels are {labels}.{warning}\n\n![Some of the images, {order}](preview.png)"
     )
 
 
@@ -59,16 +59,17 @@ def _origin(card: Card) -> str:
 
 
 def _results(results: Results) -> str:
+    """The scores on the test split, or on the validation split if they are all there is; the card has both."""
+    split = "test" if "test" in results.splits else next(iter(results.splits))
     rows = [
-        [split, _ROWS[row], *(_score(scores.get(metric)) for metric in _METRICS)]
-        for split, by_row in results.splits.items()
+        [_ROWS[row], *(_score(scores.get(metric)) for metric in _METRICS)]
         for row in _ROWS
-        if (scores := by_row.get(row)) is not None
+        if (scores := results.splits[split].get(row)) is not None
     ]
-    table = "\n".join(_table(["split", f"{escape(results.network)} trained on", *_METRICS.values()], rows))
+    table = "\n".join(_table([f"{escape(results.network)} trained on", *_METRICS.values()], rows))
     return (
-        f"## What a network trained from it scores\n\n{table}\n\nMean and 95 % interval over {results.seeds} seeds, in "
-        f"per cent; protocol {escape(results.protocol)}."
+        f"## What a network trained from it scores\n\n{table}\n\nOn the {split} split, in per cent: mean and 95 % "
+        f"interval over {results.seeds} seeds, protocol {escape(results.protocol)}."
     )
 
 
@@ -97,7 +98,6 @@ def _terms(card: Card) -> str:
 def _use() -> str:
     return (
         "## Use\n\n"
-        "`meddistill verify FILE.mdz` checks the file, `meddistill train FILE.mdz --out MODEL` trains from it. The "
-        "tensors are in `tensors.safetensors` (image = number * scale + offset, per channel); `card.json` says all of "
-        "the above for programs."
+        "`meddistill verify FILE.mdz` checks it, `meddistill train FILE.mdz --out MODEL` trains from it. For programs: "
+        "`card.json` and `tensors.safetensors` (image = number * scale + offset, per channel)."
     )

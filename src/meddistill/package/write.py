@@ -5,12 +5,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from meddistill.package import container, preview, readme, schema, tensors
+from meddistill.package import container, readme, schema, tensors
 from meddistill.package.members import CARD, MEMBERS, PREVIEW, README, TENSORS
 from meddistill.package.quantise import quantise, round_trip
-from meddistill.package.types import Card, Package
+from meddistill.package.thumbnail import thumbnail
+from meddistill.package.types import Card, Package, Results, Score
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import write_atomic
+
+SCORE_DIGITS = 5  # behind the point
 
 __all__ = ["encode", "quantise", "round_trip", "write"]
 
@@ -31,7 +34,7 @@ def encode(package: Package) -> bytes:
     members = {
         TENSORS: tensors.encode(package),
         README: readme.readme(card).encode(),
-        PREVIEW: preview.grid(round_trip(package.images), package.labels, card.task.classes),
+        PREVIEW: thumbnail(round_trip(package.images), package.labels),
     }
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
     members = {CARD: _json(replace(card, digests=digests)), **members}
@@ -46,14 +49,28 @@ def encode(package: Package) -> bytes:
 
 
 def _checked(package: Package) -> Card:
-    """The card as a reader will see it."""
+    """The card as a reader will see it, digests apart."""
     problems: list[str] = []
     card = schema.read_card(package.card.to_dict(), problems)
     if card is not None:
         problems += tensors.package_problems(package)
     _refuse(problems)
     assert card is not None  # it is None only where problems say why
-    return card
+    return card if card.results is None else replace(card, results=_rounded(card.results))
+
+
+def _rounded(results: Results) -> Results:
+    """The scores with the digits that mean something: a hundred thousandth is less than one image of 50 000."""
+    splits = {
+        split: {row: {name: _round(score) for name, score in scores.items()} for row, scores in rows.items()}
+        for split, rows in results.splits.items()
+    }
+    return replace(results, splits=splits)
+
+
+def _round(score: Score) -> Score:
+    mean, low, high = (round(value, SCORE_DIGITS) for value in (score.mean, score.low, score.high))
+    return Score(mean=mean, low=low, high=high, per_seed=tuple(round(value, SCORE_DIGITS) for value in score.per_seed))
 
 
 def _refuse(problems: list[str]) -> None:
@@ -62,4 +79,4 @@ def _refuse(problems: list[str]) -> None:
 
 
 def _json(card: Card) -> bytes:
-    return (json.dumps(card.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return json.dumps(card.to_dict(), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()

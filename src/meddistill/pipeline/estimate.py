@@ -12,7 +12,9 @@ import torch
 from meddistill.distill.distance import normalised_l2
 from meddistill.distill.labels import class_of_each, first_logits
 from meddistill.distill.loop import student_batches
+from meddistill.distill.matching.distribution import match_features
 from meddistill.distill.unroll import Learned, unroll
+from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet, parse
 from meddistill.nets.params import Params
 from meddistill.pipeline.plan import Plan
@@ -42,9 +44,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of one teacher step, one distilling iteration, one evaluated network, one network on all real images."""
+    """Seconds of one teacher step, one warm-up iteration, one of matching, one evaluated network, one on all images."""
 
     teacher_step: float
+    warm_up: float
     iteration: float
     evaluation: float
     full: float
@@ -84,6 +87,7 @@ def measure_costs(plan: Plan, shape: Shape, device: torch.device) -> Costs:
     scoring = score * shape.scored
     return Costs(
         teacher_step=_seconds(lambda: train_teacher(network, images, teaching, 0, 0)) / 2,
+        warm_up=_warm_up_seconds(network, learned, images),
         iteration=_iteration_seconds(plan, network, learned),
         evaluation=protocol.steps_for(count) * per_step + scoring,
         full=protocol.steps_for(shape.train) * full_step + scoring,
@@ -96,6 +100,7 @@ def estimate(plan: Plan, costs: Costs, shape: Shape) -> Estimate:
     evaluating = rows * costs.evaluation + plan.evaluation.full_data * plan.evaluation.seeds * costs.full
     stages = {
         "teaching": plan.teachers.count * plan.teachers.steps * costs.teacher_step,
+        "warming up": plan.matching.warm_up * costs.warm_up,
         "distilling": plan.matching.iterations * costs.iteration,
         "evaluating": evaluating,
     }
@@ -121,20 +126,20 @@ def fit_to_time(plan: Plan, seconds: float, shape: Shape, device: torch.device) 
 def _scale(plan: Plan, costs: Costs, seconds: float, shape: Shape) -> float:
     """How many times the standard work of teaching and distilling fits."""
     stages = estimate(plan, costs, shape).stages
-    return (seconds * _PLANNED_SHARE - stages["evaluating"]) / (stages["teaching"] + stages["distilling"])
+    return (seconds * _PLANNED_SHARE - stages.pop("evaluating")) / sum(stages.values())
 
 
 def _scaled(plan: Plan, scale: float, costs: Costs) -> Plan:
     """Teachers get about a third of the work, and never more than twenty of them; distilling the rest."""
     one_teacher = plan.teachers.steps * costs.teacher_step
-    work = scale * (plan.teachers.count * one_teacher + plan.matching.iterations * costs.iteration)
+    standard = plan.matching
+    warming = standard.warm_up * costs.warm_up
+    work = scale * (plan.teachers.count * one_teacher + warming + standard.iterations * costs.iteration)
     teachers = max(1, min(20, round(_TEACHING_SHARE * work / one_teacher)))
-    iterations = max(20, int((work - teachers * one_teacher) / costs.iteration))
-    return replace(
-        plan,
-        teachers=replace(plan.teachers, count=teachers),
-        matching=replace(plan.matching, iterations=min(iterations, 20_000)),
-    )
+    warm_up = int(standard.warm_up * min(1.0, scale))
+    iterations = max(20, int((work - teachers * one_teacher - warm_up * costs.warm_up) / costs.iteration))
+    matching = replace(standard, warm_up=warm_up, iterations=min(iterations, 20_000))
+    return replace(plan, teachers=replace(plan.teachers, count=teachers), matching=matching)
 
 
 def _random_images(plan: Plan, shape: Shape, device: torch.device) -> LabelledImages:
@@ -157,10 +162,19 @@ def _random_learned(plan: Plan, images: LabelledImages) -> Learned:
     return Learned(*(tensor.to(images.device) for tensor in (pictures, logits, steps)))
 
 
+def _warm_up_seconds(network: ConvNet, learned: Learned, images: LabelledImages) -> float:
+    params, augmentation = _params(network, images.device), Augmentation()
+
+    def one() -> None:
+        match_features(network, params, learned, images, augmentation, stream(0, "estimate", "features"))
+
+    return _seconds(one)
+
+
 def _iteration_seconds(plan: Plan, network: ConvNet, learned: Learned) -> float:
     """One iteration takes S unrolls of N steps; two steps are timed, for all steps cost the same."""
     steps = min(2, plan.matching.student_steps)
-    loop = replace(plan.loop_plan(), student_steps=steps)
+    loop = replace(plan.loop_plan(0), student_steps=steps)
     start, target = _params(network, learned.images.device), _params(network, learned.images.device, "target")
 
     def score(states: Mapping[int, Params]) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from meddistill.cohort.types import SplitName
 from meddistill.nets.convnet import ConvNet
+from meddistill.runtime.errors import InputError
 from meddistill.runtime.events import EventLog
 from meddistill.runtime.files import write_atomic
 from meddistill.runtime.progress import Progress, Silent
@@ -100,5 +101,8 @@ def _score(data: TrainingSet, judged: Judged, seed: int) -> dict[str, Any]:
 def _load(saved: Path | None) -> dict[str, dict[str, Any]]:
     if saved is None or not saved.exists():
         return {}
-    done: dict[str, dict[str, Any]] = json.loads(saved.read_text())
+    try:
+        done: dict[str, dict[str, Any]] = json.loads(saved.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the scores {saved} ({error}): delete it to have them measured again") from None
     return done

@@ -98,11 +98,18 @@ def claim(teachers: Path, identity: str) -> None:
     mark = teachers / "teachers.json"
     if not mark.exists():
         write_atomic(mark, json.dumps({"identity": identity}).encode())
-    elif json.loads(mark.read_text()) != {"identity": identity}:
+    elif not _holds(mark, {"identity": identity}):
         raise InputError(
             f"the trajectories in {teachers} were trained on other images or by another plan: choose another folder "
             "with --teachers, or leave it out to train new ones"
         )
+
+
+def _holds(mark: Path, expected: Mapping[str, str]) -> bool:
+    try:
+        return bool(json.loads(mark.read_text()) == expected)
+    except (OSError, ValueError):
+        return False
 
 
 def identify(request: Mapping[str, Any], cohort: Cohort) -> str:

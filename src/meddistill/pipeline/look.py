@@ -8,6 +8,7 @@ from meddistill.cohort.fingerprint import Fingerprint
 from meddistill.cohort.prepare import survey
 from meddistill.cohort.problems import Problem
 from meddistill.cohort.read import ReadOptions
+from meddistill.cohort.types import Fit
 from meddistill.pipeline.estimate import Estimate, Shape, estimate, fit_to_time, measure_costs
 from meddistill.pipeline.plan import Plan, override, to_toml
 from meddistill.runtime.device import choose
@@ -43,6 +44,7 @@ def inspect(
     images_per_class: int | None = None,
     method: str | None = None,
     size: int | None = None,
+    fit: Fit | None = None,
     time_s: float | None = None,
     seed: int | None = None,
     device: str = "auto",
@@ -51,7 +53,7 @@ def inspect(
 ) -> Inspection:
     """Survey ``source``, propose a plan, estimate it from a few real steps, and write it to ``plan_out`` if given."""
     where = choose(device)
-    plan = override(Plan(), images_per_class=images_per_class, method=method, seed=seed)
+    plan = override(Plan(), images_per_class=images_per_class, method=method, fit=fit, seed=seed)
     seen = survey(source, options=options, images_per_class=plan.images_per_class, seed=plan.seed, progress=progress)
     plan = override(plan, size=size or seen.fingerprint.proposed_size)
     shape = _shape(seen.fingerprint)

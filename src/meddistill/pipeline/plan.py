@@ -1,7 +1,7 @@
 """The plan: every choice of a run, as plain data that ``inspect`` writes and a user may edit (TOML)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_origin, get_type_hints
@@ -13,6 +13,7 @@ from meddistill.distill.segments import RandomSegments
 from meddistill.distill.start import STARTS, Start
 from meddistill.distill.unroll import STRATEGIES
 from meddistill.nets.augment import Augmentation
+from meddistill.nets.convnet import parse
 from meddistill.runtime.errors import InputError
 from meddistill.teachers.train import TeacherPlan
 
@@ -40,10 +41,16 @@ class Teachers:
 class Matching:
     """How the synthetic images are optimised."""
 
-    iterations: int = _setting(300, "", low=1, high=10_000_000)
+    warm_up: int = _setting(300, "iterations of distribution matching before trajectories", low=0, high=10_000_000)
+    iterations: int = _setting(300, "of trajectory matching", low=1, high=10_000_000)
     student_steps: int = _setting(10, "steps of the student on the synthetic images (N)", low=1, high=1000)
     segment: int = _setting(4, "length of the matched piece of a trajectory, in snapshots", low=1, high=100_000)
-    latest_start: int = _setting(24, "last snapshot that a segment may start at", low=0, high=100_000)
+    latest_start: int = _setting(
+        -1,
+        "last snapshot a segment may start at; -1: where teachers stop improving (validation)",
+        low=-1,
+        high=100_000,
+    )
     batch: int = _setting(32, "synthetic images a student step", low=1, high=65_536)
     segments_at_once: int = _setting(1, "segments whose gradients are averaged (S)", low=1, high=10_000)
     optimiser: str = _setting("adam", "adam, or sgd as in the literature", of=("adam", "sgd"))
@@ -74,7 +81,7 @@ class Plan:
     fit: Fit = _setting("crop", "how images that are not square become so", of=("crop", "pad", "stretch"))
     network: str = _setting("convnet-d3-w32", "the matching and evaluation network: depth and width")
     start: Start = _setting("prototypes", "first images; real ones mark the package", of=STARTS)
-    seed: int = _setting(0, "of every random draw", low=0, high=2**53)
+    seed: int = _setting(0, "of every random draw", low=0, high=2**53 - 1)
     teachers: Teachers = field(default_factory=Teachers, metadata={"doc": "The networks trained on the cohort"})
     matching: Matching = field(default_factory=Matching, metadata={"doc": "How the synthetic images are optimised"})
     evaluation: Evaluation = field(default_factory=Evaluation, metadata={"doc": "What is measured at the end"})
@@ -95,11 +102,11 @@ class Plan:
         part = asdict(self.teachers)
         return TeacherPlan(**part, augmentation=Augmentation())
 
-    def loop_plan(self) -> LoopPlan:
-        """The matching part, as ``distill/`` takes it."""
+    def loop_plan(self, latest_start: int) -> LoopPlan:
+        """The matching part, as ``distill/`` takes it, with the last start that was chosen."""
         part = asdict(self.matching)
-        segments = RandomSegments(length=part.pop("segment"), latest_start=part.pop("latest_start"))
-        del part["step_size"]
+        segments = RandomSegments(length=part.pop("segment"), latest_start=latest_start)
+        del part["step_size"], part["latest_start"]
         learn = find(self.method).labels == "learned"
         return LoopPlan(**part, segments=segments, learn_labels=learn, augmentation=Augmentation())
 
@@ -119,18 +126,32 @@ def override(plan: Plan, **values: Any) -> Plan:
     return checked(changed)
 
 
-def checked(plan: Plan, where: str = "the plan") -> Plan:
-    """The same plan. Raises :class:`InputError` listing every value that is out of range or does not fit another."""
-    problems = [text for section, part in _sections(plan) for text in _range_problems(section, part)]
+def checked(plan: Plan, where: str = "the plan", found: Sequence[str] = ()) -> Plan:
+    """The same plan. Raises :class:`InputError` listing every value that is out of range or does not fit another.
+
+    ``found``: problems that are known already, listed first.
+    """
+    problems = [*found, *(text for section, part in _sections(plan) for text in _range_problems(section, part))]
+    problems = problems or _misfits(plan)
+    if problems:
+        raise InputError(f"{where} cannot be used:\n" + "\n".join(f"- {text}" for text in problems))
+    return plan
+
+
+def _misfits(plan: Plan) -> list[str]:
+    """What is wrong between values that are each within their range."""
+    problems = []
     longest = plan.teachers.steps // plan.teachers.snapshot_every
     if plan.matching.segment > longest:
         problems.append(
             f"matching.segment is {plan.matching.segment} snapshots, but a trajectory of teachers.steps = "
             f"{plan.teachers.steps} has {longest} after its start: shorten the segment or train longer"
         )
-    if problems:
-        raise InputError(f"{where} cannot be used:\n" + "\n".join(f"- {text}" for text in problems))
-    return plan
+    try:
+        parse(plan.network, channels=1, size=plan.size, classes=2)
+    except InputError as error:
+        problems.append(str(error))
+    return problems
 
 
 def to_toml(plan: Plan) -> str:
@@ -161,10 +182,7 @@ def from_toml(text: str, where: str) -> Plan:
             f"{where} is not a TOML file: {error}. Write a new one with: meddistill inspect SOURCE"
         ) from None
     problems: list[str] = []
-    plan = _build(Plan, values, "", problems)
-    if problems:
-        raise InputError(f"{where} cannot be used:\n" + "\n".join(f"- {text}" for text in problems))
-    return checked(plan, where)
+    return checked(_build(Plan, values, "", problems), where, problems)
 
 
 def read_plan(path: Path) -> Plan:
@@ -205,20 +223,21 @@ def _build(kind: type[Part], values: Mapping[str, Any], section: str, problems: 
                 given[name] = _build(types[name], value, f"{section}{name}.", problems)
             else:
                 problems.append(f"{section}{name} is {value!r}: expected a section, [{name}]")
+        elif (problem := _misfit(value, types[name])) is not None:
+            problems.append(f"{section}{name} is {value!r}: expected {problem}")
         else:
-            given[name] = _typed(value, types[name], f"{section}{name}", problems)
+            given[name] = float(value) if types[name] is float else value
     return kind(**given)
 
 
-def _typed(value: Any, kind: Any, name: str, problems: list[str]) -> Any:
+def _misfit(value: Any, kind: Any) -> str | None:
+    """What was expected instead of ``value``, or None where it is of the right kind."""
     if get_origin(kind) is Literal:
         kind = str
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not kind:
-        words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-        problems.append(f"{name} is {value!r}: expected {words[kind]}")
-    return value
+    if type(value) is kind or (kind is float and type(value) is int and abs(value) < 2**1000):
+        return None
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    return words[kind]
 
 
 def _range_problems(section: str, part: Any) -> list[str]:

@@ -85,6 +85,8 @@ def train(
     Test images are read after everything has been chosen; nothing is chosen by them.
     """
     begun = time.monotonic()
+    if seeds < 1:
+        raise InputError(f"{seeds} seeds were asked for: expected 1 or more")
     where = choose(device)
     package = read_package(package_file)
     require_writable(out)

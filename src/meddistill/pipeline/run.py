@@ -15,7 +15,7 @@ from meddistill.cohort.fingerprint import propose_size
 from meddistill.cohort.prepare import Prepared, prepare
 from meddistill.cohort.read import ReadOptions, read
 from meddistill.cohort.scan import native_sizes
-from meddistill.cohort.types import SPLITS, Cohort, Leak, SplitName
+from meddistill.cohort.types import SPLITS, Cohort, Fit, Leak, SplitName
 from meddistill.distill.labels import class_of_each, first_logits
 from meddistill.distill.loop import Matching, distill
 from meddistill.distill.methods import find
@@ -33,7 +33,7 @@ from meddistill.pipeline.estimate import Shape, fit_to_time
 from meddistill.pipeline.evaluate import Evaluated, Judged, evaluate_rows, evaluation_seeds, rows_of
 from meddistill.pipeline.folder import RunFolder, claim, identify, owned
 from meddistill.pipeline.plan import Plan, checked, override, read_plan
-from meddistill.pipeline.teach import teach
+from meddistill.pipeline.teach import end_of_learning, learning_curve, teach
 from meddistill.runtime.device import choose
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import require_writable, write_atomic
@@ -44,6 +44,7 @@ from meddistill.train.protocol import Protocol
 from meddistill.train.received import received
 
 _SCORED: tuple[SplitName, ...] = ("val", "test")
+_DONE_AS_ASKED = ("leak-dropped", "resplit")
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,10 @@ class Request:
     leak: Leak = "stop"
     skip_unreadable: bool = False
     full_row: bool | None = None
+    fit: Fit | None = None
     seeds: int | None = None
     options: ReadOptions = ReadOptions()
+    untold: frozenset[str] = frozenset()  # codes of problems that the caller knows of: they are not shown
 
 
 @dataclass(frozen=True)
@@ -118,11 +121,11 @@ def run(request: Request, progress: Progress = Silent()) -> Report:
     begun = time.monotonic()
     device = choose(request.device)
     base = _base_plan(request)
+    _require_own_places(request)
     require_writable(request.out)
     prepared = _prepare(request, base, progress)
     cohort = prepared.cohort
-    for found in prepared.problems:
-        progress.warn(found.message)
+    _tell(prepared, request.untold, progress)
     with owned(request.run or request.out.with_suffix(".run")) as folder:
         plan = _settle_plan(request, base, cohort, device, folder, begun, progress)
         data = _load(cohort, device)
@@ -147,6 +150,15 @@ def run(request: Request, progress: Progress = Silent()) -> Report:
     )
 
 
+def _require_own_places(request: Request) -> None:
+    """The preview and the run folder stand beside the package under its name and must not take its place."""
+    if request.out.suffix in (".png", ".run"):
+        raise InputError(
+            f"the package cannot be named {request.out.name}: the preview picture and the run folder get its name with "
+            ".png and .run; give the package the ending .mdz"
+        )
+
+
 def shape_of(cohort: Cohort) -> Shape:
     """What of a cohort determines a plan's cost."""
     scored = sum(len(cohort.indices(split)) for split in _SCORED)
@@ -166,6 +178,7 @@ def _base_plan(request: Request) -> Plan:
         method=request.method,
         images_per_class=request.images_per_class,
         size=size,
+        fit=request.fit,
         start=request.start,
         seed=request.seed,
     )
@@ -194,6 +207,14 @@ def _prepare(request: Request, plan: Plan, progress: Progress) -> Prepared:
     if problems:
         raise InputError("the class names cannot stand in a package:\n" + "\n".join(f"- {text}" for text in problems))
     return prepared
+
+
+def _tell(prepared: Prepared, untold: frozenset[str], progress: Progress) -> None:
+    """Show the problems; what was done about them because it was asked for is a note."""
+    for found in prepared.problems:
+        if found.code not in untold:
+            tell = progress.note if found.code in _DONE_AS_ASKED else progress.warn
+            tell(found.message)
 
 
 def _settle_plan(
@@ -236,15 +257,18 @@ def _network(name: str, cohort: Cohort) -> ConvNet:
 def _distil(request: Request, plan: Plan, data: _Data, folder: RunFolder, progress: Progress) -> Learned:
     """Teach, then distil."""
     network, teaching = _network(plan.network, data.cohort), plan.teacher_plan()
-    train = data.splits["train"]
+    train, val = data.splits["train"], data.splits["val"]
     store = TrajectoryStore(request.teachers or folder.teachers, teaching.snapshots, network.parameters)
     identity = {"plan": asdict(plan.teachers), "network": plan.network, "seed": plan.seed, "fit": plan.fit}
     claim(store.folder, identify(identity, data.cohort))
-    teach(network, train, data.splits["val"], teaching, plan.seed, store, events=folder.events, progress=progress)
+    teach(network, train, teaching, plan.seed, store, events=folder.events, progress=progress)
+    curve = learning_curve(network, store, teaching.count, val, plan.seed, folder.events)
+    latest_start = plan.matching.latest_start if plan.matching.latest_start >= 0 else end_of_learning(curve)
+    folder.events.write("window", latest_start=latest_start)
     return distill(
         _first(plan, train),
-        Matching(network, store, teaching.count),
-        plan.loop_plan(),
+        Matching(network, store, teaching.count, train),
+        plan.loop_plan(latest_start),
         plan.seed,
         checkpoint=folder.checkpoint,
         events=folder.events,

@@ -1,29 +1,34 @@
-"""Train the teachers of a plan, continuing what an earlier, interrupted run has left."""
+"""Train the teachers of a plan, continuing what an earlier, interrupted run has left; and see how they learned."""
 
+import json
 import time
+from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import unflatten
+from meddistill.runtime.errors import InputError
 from meddistill.runtime.events import EventLog
+from meddistill.runtime.files import write_atomic
 from meddistill.runtime.progress import Progress, Stage
+from meddistill.runtime.streams import stream
 from meddistill.teachers.images import LabelledImages
 from meddistill.teachers.store import TrajectoryStore
 from meddistill.teachers.train import TeacherPlan, train_teacher
 from meddistill.train.metrics import Scores, measure
 from meddistill.train.protocol import probabilities
 
-_SECONDS_BETWEEN_PARTS = 5.0
-# Points of a trajectory that are scored on validation images for the learning curve.
-_CURVE_POINTS = 4
+# A part is written when this long has passed since the last one; the result does not depend on it.
+SECONDS_BETWEEN_PARTS = 5.0
+_CURVE_TEACHERS, _CURVE_POINTS, _CURVE_IMAGES = 3, 9, 400
+_AS_GOOD = 0.04
 
 
 def teach(
     network: ConvNet,
     train: LabelledImages,
-    val: LabelledImages,
     plan: TeacherPlan,
     seed: int,
     store: TrajectoryStore,
@@ -31,7 +36,7 @@ def teach(
     events: EventLog,
     progress: Progress,
 ) -> None:
-    """Fill ``store`` with the trajectories of all teachers and log their learning curve on validation images."""
+    """Fill ``store`` with the trajectories of all teachers."""
     with progress.stage("teaching", plan.count * (plan.snapshots - 1)) as stage:
         for teacher in range(plan.count):
             if store.is_complete(teacher):
@@ -42,7 +47,7 @@ def teach(
             keeper = _Keeper(store, teacher, stage)
             trajectory = train_teacher(network, train, plan, seed, teacher, done=done, keep=keeper)
             store.save(teacher, trajectory)
-            _log_curve(network, trajectory, val, teacher, events)
+            events.write("teacher", teacher=teacher, snapshots=len(trajectory))
 
 
 class _Keeper:
@@ -54,19 +59,46 @@ class _Keeper:
 
     def __call__(self, trajectory: Tensor) -> None:
         self._stage.advance(1)
-        if time.monotonic() - self._saved > _SECONDS_BETWEEN_PARTS:
+        if time.monotonic() - self._saved > SECONDS_BETWEEN_PARTS:
             self._store.save_part(self._teacher, trajectory)
             self._saved = time.monotonic()
 
 
-def _log_curve(network: ConvNet, trajectory: Tensor, val: LabelledImages, teacher: int, events: EventLog) -> None:
-    last = len(trajectory) - 1
-    for point in sorted({round(last * part / _CURVE_POINTS) for part in range(1, _CURVE_POINTS + 1)}):
-        scores = _scores(network, trajectory[point], val)
-        events.write("teacher", teacher=teacher, snapshot=point, split="val", **vars(scores))
+def learning_curve(
+    network: ConvNet, store: TrajectoryStore, teachers: int, val: LabelledImages, seed: int, events: EventLog
+) -> dict[int, float]:
+    """Mean balanced accuracy of the teachers on validation images, by snapshot; kept beside the trajectories.
+
+    At most :data:`_CURVE_TEACHERS` teachers, :data:`_CURVE_POINTS` points and :data:`_CURVE_IMAGES` images are scored.
+    """
+    kept = store.folder / "curve.json"
+    if not kept.exists():
+        order = torch.randperm(len(val), generator=stream(seed, "learning curve"))
+        sample = val.subset(order[:_CURVE_IMAGES])
+        last = store.snapshots - 1
+        points = sorted({round(last * part / _CURVE_POINTS) for part in range(1, _CURVE_POINTS + 1)})
+        curve = {}
+        for point in points:
+            scores = [_scores(network, store.snapshot(k, point), sample) for k in range(min(teachers, _CURVE_TEACHERS))]
+            curve[point] = fmean(score.balanced_accuracy for score in scores)
+            auroc = fmean(score.auroc for score in scores)
+            events.write("teachers", snapshot=point, split="val", balanced_accuracy=curve[point], auroc=auroc)
+        write_atomic(kept, json.dumps({str(point): value for point, value in curve.items()}).encode())
+    try:
+        return {int(point): float(value) for point, value in json.loads(kept.read_text()).items()}
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the learning curve {kept} ({error}): delete it to have it made again") from None
 
 
-def _scores(network: ConvNet, snapshot: Tensor, val: LabelledImages) -> Scores:
-    params = unflatten(snapshot.to(val.device), network.shapes)
-    with torch.no_grad():
-        return measure(probabilities(network, params, val), val.labels.cpu().numpy())
+def end_of_learning(curve: dict[int, float]) -> int:
+    """The first snapshot from which teachers are as good as they get, but for :data:`_AS_GOOD`.
+
+    Later segments teach a student little, and earlier ones are easier to reproduce (Guo et al. 2024, arXiv 2310.05773).
+    """
+    best = max(curve.values())
+    return min(point for point, value in curve.items() if value >= best - _AS_GOOD)
+
+
+def _scores(network: ConvNet, snapshot: Tensor, images: LabelledImages) -> Scores:
+    params = unflatten(snapshot.to(images.device), network.shapes)
+    return measure(probabilities(network, params, images), images.labels.cpu().numpy())

@@ -15,6 +15,7 @@ _REMEDIES = {
     errno.EACCES: "no permission to write there: choose a folder that you may write to",
     errno.EPERM: "no permission to write there: choose a folder that you may write to",
     errno.EROFS: "the file system is read-only: choose another folder",
+    errno.EEXIST: "a part of the path is a file, not a folder: choose another path",
     errno.ENOTDIR: "a part of the path is a file, not a folder: choose another path",
     errno.EISDIR: "the path is a folder: give the name of a file",
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",

@@ -62,7 +62,8 @@ def train_teacher(
     draw_rows = sampler(images, plan.sampling)
     start = flatten(network.init(stream(seed, "teacher", teacher, "init")))
     snapshots = [start] if done is None else list(done)
-    params = leaves(unflatten(snapshots[-1].to(images.device), network.shapes))
+    # A copy: the steps below change the parameters in place, and must not change the snapshot that they start from.
+    params = leaves(unflatten(snapshots[-1].to(images.device, copy=True), network.shapes))
     for step in range((len(snapshots) - 1) * plan.snapshot_every, plan.snapshots * plan.snapshot_every):
         if len(snapshots) == plan.snapshots:
             break

@@ -1,6 +1,7 @@
 """A trained model on disk: safetensors, with all that is needed to use it in its header."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -18,6 +19,17 @@ from meddistill.teachers.images import Normalisation
 
 _FORMAT = "meddistill model 1"
 MAX_MODEL_BYTES = 512 * 2**20
+# What reading a broken or hostile file can raise: numbers too large and brackets too deep included.
+_UNSOUND = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    ArithmeticError,
+    RecursionError,
+    safetensors.SafetensorError,
+    MeddistillError,
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +81,7 @@ def load_model(path: Path) -> Model:
         return _model(json.loads(metadata["model"]), tuple(tensors.values()))
     except VerificationError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError, MeddistillError) as error:
+    except _UNSOUND as error:
         raise VerificationError(
             f"{path} is not a sound model: {error}. Train it again, or ask for the file anew"
         ) from None
@@ -90,8 +102,10 @@ def _model(described: dict[str, Any], params: Params) -> Model:
         raise ValueError("it holds numbers that are not finite")
     norm = described["normalisation"]
     normalisation = Normalisation(tuple(map(float, norm["mean"])), tuple(map(float, norm["std"])))
-    if len(normalisation.mean) != network.channels or not all(std > 0 for std in normalisation.std):
+    if not len(normalisation.mean) == len(normalisation.std) == network.channels:
         raise ValueError("its normalisation does not fit its channels")
+    if not all(map(math.isfinite, normalisation.mean)) or not all(0 < std < math.inf for std in normalisation.std):
+        raise ValueError("its normalisation cannot be computed with")
     fit, leak = fit_named(described["fit"]), leak_named(described["leak"])
     return Model(network, params, classes, normalisation, fit, leak, int(described["seed"]))
 

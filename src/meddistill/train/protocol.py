@@ -16,6 +16,7 @@ from torch import Tensor
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import Params, leaves
+from meddistill.runtime.errors import MeddistillError
 from meddistill.runtime.streams import stream
 from meddistill.teachers.images import LabelledImages
 
@@ -71,7 +72,10 @@ def real_set(images: LabelledImages) -> TrainingSet:
 
 
 def train_network(network: ConvNet, data: TrainingSet, protocol: Protocol, seed: int) -> Params:
-    """Train a fresh network, initialised and fed from streams of ``seed``; the parameters, detached."""
+    """Train a fresh network, initialised and fed from streams of ``seed``; the parameters, detached.
+
+    Raises :class:`MeddistillError` if they do not stay finite.
+    """
     device = data.labels.device
     params = leaves(tuple(param.to(device) for param in network.init(stream(seed, "train", "init"))))
     buffers = [torch.zeros_like(param) for param in params]
@@ -87,6 +91,11 @@ def train_network(network: ConvNet, data: TrainingSet, protocol: Protocol, seed:
             for param, buffer, slope in zip(params, buffers, gradient, strict=True):
                 buffer.mul_(protocol.momentum).add_(slope).add_(param, alpha=protocol.weight_decay)
                 param.sub_(buffer, alpha=rate)
+    if not all(bool(torch.isfinite(param).all()) for param in params):
+        raise MeddistillError(
+            f"training {network.name} diverged: its parameters are no longer finite. The images or their normalisation "
+            "have extreme values; use other images, or another network"
+        )
     return tuple(param.detach() for param in params)
 
 

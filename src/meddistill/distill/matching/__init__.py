@@ -1,0 +1,1 @@
+"""Families of matching that need no trajectories' ends: feature distributions."""

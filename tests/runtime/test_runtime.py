@@ -1,0 +1,161 @@
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meddistill.runtime.device import choose
+from meddistill.runtime.errors import InputError, MeddistillError, OutputError, VerificationError
+from meddistill.runtime.events import EventLog
+from meddistill.runtime.files import remove_leftovers, require_writable, write_atomic, write_error
+from meddistill.runtime.progress import Silent
+from meddistill.runtime.streams import derive, numpy_stream, stream
+
+NAMES = st.lists(st.one_of(st.text(), st.integers()), max_size=4)
+
+
+def left_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_errors_say_how_a_program_ends():
+    assert (InputError("").exit_code, OutputError("").exit_code, VerificationError("").exit_code) == (2, 2, 3)
+    assert issubclass(VerificationError, MeddistillError)
+
+
+@given(st.integers(), NAMES)
+def test_a_stream_is_a_function_of_seed_and_names(seed, names):
+    value = derive(seed, *names)
+    assert 0 <= value < 2**63
+    assert value == derive(seed, *names)
+    assert value != derive(seed + 1, *names)
+    assert value != derive(seed, *names, "more")
+
+
+def test_names_cannot_be_confused():
+    assert len({derive(0, "a", "b"), derive(0, "ab"), derive(0, "b", "a"), derive(0, 1), derive(0, "1")}) == 5
+
+
+def test_streams_do_not_touch_the_global_generators():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    first = torch.rand(1, generator=stream(0, "a"))
+    assert torch.equal(torch.rand(2), expected)
+    assert torch.equal(first, torch.rand(1, generator=stream(0, "a")))
+    assert np.array_equal(numpy_stream(0, "a").random(3), numpy_stream(0, "a").random(3))
+
+
+def test_streams_are_the_same_on_every_machine():
+    assert derive(0, "distill", 7, 0) == 3486785425302744397
+    assert torch.randint(1000, (3,), generator=stream(0, "a")).tolist() == [831, 391, 206]
+
+
+def test_a_write_makes_folders_and_replaces_whole_files(tmp_path):
+    path = tmp_path / "a" / "b" / "file"
+    write_atomic(path, b"one")
+    write_atomic(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert left_in(path.parent) == ["file"]
+
+
+def test_a_file_in_the_way_of_a_folder_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "x", tmp_path / "file" / "y" / "x"):
+        for write in (require_writable, lambda path: write_atomic(path, b"")):
+            with pytest.raises(OutputError, match="a part of the path is a file, not a folder"):
+                write(path)
+
+
+def test_a_folder_in_the_way_of_a_file_is_said(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match="the path is a folder: give the name of a file"):
+        write_atomic(tmp_path / "folder", b"")
+    with pytest.raises(OutputError, match="the path is a folder"):
+        require_writable(tmp_path / "folder")
+    assert left_in(tmp_path) == ["folder"]
+
+
+def test_a_name_too_long_is_said(tmp_path):
+    with pytest.raises(OutputError, match="the name is too long"):
+        write_atomic(tmp_path / ("x" * 400), b"")
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root may write everywhere")
+def test_a_closed_folder_is_said(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match="no permission to write there"):
+        require_writable(tmp_path / "x")
+    tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO])
+def test_every_message_names_the_file(number):
+    message = str(write_error(Path("some/file"), OSError(number, os.strerror(number))))
+    assert message.startswith("cannot write some/file: ")
+
+
+def test_asking_whether_a_file_could_be_written_leaves_nothing(tmp_path):
+    require_writable(tmp_path / "new" / "file")
+    assert left_in(tmp_path / "new") == []
+    (tmp_path / "old").write_text("kept")
+    require_writable(tmp_path / "old")
+    assert (tmp_path / "old").read_text() == "kept"
+
+
+def test_a_process_that_dies_in_the_middle_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    code = (
+        "import os, sys; from pathlib import Path; from meddistill.runtime import files\n"
+        "os.fsync = lambda handle: os._exit(9)\n"
+        "files.write_atomic(Path(sys.argv[1]), b'new')"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 9
+    assert path.read_bytes() == b"old"
+    assert len(left_in(tmp_path)) == 2
+    remove_leftovers(tmp_path)
+    assert left_in(tmp_path) == ["file"]
+    remove_leftovers(tmp_path / "not there")
+
+
+def test_events_are_appended_line_by_line(tmp_path):
+    log = EventLog(tmp_path / "run" / "events.jsonl")
+    log.write("begun", plan={"a": 1})
+    EventLog(tmp_path / "run" / "events.jsonl").write("skipped", score=None)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["begun", "skipped"]
+    assert lines[0]["plan"] == {"a": 1}
+    assert all(line["time"] > 1e9 for line in lines)
+
+
+def test_events_without_a_file_are_swallowed_and_a_closed_file_is_said(tmp_path):
+    EventLog().write("begun")
+    with pytest.raises(OutputError, match="the path is a folder"):
+        EventLog(tmp_path).write("begun")
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "no such device", ""])
+def test_a_device_that_is_not_there_is_said(name):
+    with pytest.raises(InputError, match="cannot be used here .*: use cpu, cuda or auto"):
+        choose(name)
+
+
+def test_devices_that_are_there():
+    assert choose("cpu") == torch.device("cpu")
+    assert choose("auto").type in ("cpu", "cuda")
+
+
+def test_the_silent_display_takes_everything():
+    with Silent().stage("work", 3) as stage:
+        stage.advance()
+        stage.advance(2, loss=0.5)
+    Silent().note("")
+    Silent().warn("")
