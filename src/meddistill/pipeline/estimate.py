@@ -174,7 +174,7 @@ def _warm_up_seconds(network: ConvNet, learned: Learned, images: LabelledImages)
 def _iteration_seconds(plan: Plan, network: ConvNet, learned: Learned) -> float:
     """One iteration takes S unrolls of N steps; two steps are timed, for all steps cost the same."""
     steps = min(2, plan.matching.student_steps)
-    loop = replace(plan.loop_plan(0), student_steps=steps)
+    loop = replace(plan.loop_plan((0, 0)), student_steps=steps)
     start, target = _params(network, learned.images.device), _params(network, learned.images.device, "target")
 
     def score(states: Mapping[int, Params]) -> torch.Tensor:

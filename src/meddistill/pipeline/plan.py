@@ -42,9 +42,12 @@ class Matching:
     """How the synthetic images are optimised."""
 
     warm_up: int = _setting(300, "iterations of distribution matching before trajectories", low=0, high=10_000_000)
-    iterations: int = _setting(300, "of trajectory matching", low=1, high=10_000_000)
+    iterations: int = _setting(400, "of trajectory matching", low=1, high=10_000_000)
     student_steps: int = _setting(10, "steps of the student on the synthetic images (N)", low=1, high=1000)
     segment: int = _setting(4, "length of the matched piece of a trajectory, in snapshots", low=1, high=100_000)
+    earliest_start: int = _setting(
+        -1, "first snapshot a segment may start at; -1: once teachers have learned most", low=-1, high=100_000
+    )
     latest_start: int = _setting(
         -1,
         "last snapshot a segment may start at; -1: where teachers stop improving (validation)",
@@ -54,11 +57,11 @@ class Matching:
     batch: int = _setting(32, "synthetic images a student step", low=1, high=65_536)
     segments_at_once: int = _setting(1, "segments whose gradients are averaged (S)", low=1, high=10_000)
     optimiser: str = _setting("adam", "adam, or sgd as in the literature", of=("adam", "sgd"))
-    image_rate: float = _setting(0.1, "learning rate of the images", low=0, high=1e6)
+    image_rate: float = _setting(0.03, "learning rate of the images", low=0, high=1e6)
     label_rate: float = _setting(0.02, "of the soft labels' logits", low=0, high=1e6)
     step_rate: float = _setting(0.02, "of the logarithm of the step size", low=0, high=1e6)
-    step_size: float = _setting(0.05, "the student's first step size", low=1e-8, high=100)
-    decay: bool = _setting(True, "let the rates fall to zero along half a cosine")
+    step_size: float = _setting(0.03, "the student's first step size", low=1e-8, high=100)
+    decay: bool = _setting(False, "let the rates fall to zero along half a cosine")
     strategy: str = _setting("adjoint", "how the gradient is computed", of=STRATEGIES)
 
 
@@ -102,11 +105,13 @@ class Plan:
         part = asdict(self.teachers)
         return TeacherPlan(**part, augmentation=Augmentation())
 
-    def loop_plan(self, latest_start: int) -> LoopPlan:
-        """The matching part, as ``distill/`` takes it, with the last start that was chosen."""
+    def loop_plan(self, window: tuple[int, int]) -> LoopPlan:
+        """The matching part, as ``distill/`` takes it; ``window``: where teachers learn, for the starts left open."""
         part = asdict(self.matching)
-        segments = RandomSegments(length=part.pop("segment"), latest_start=latest_start)
-        del part["step_size"], part["latest_start"]
+        del part["step_size"]
+        chosen = (part.pop("earliest_start"), part.pop("latest_start"))
+        earliest, latest = (found if asked < 0 else asked for asked, found in zip(chosen, window, strict=True))
+        segments = RandomSegments(length=part.pop("segment"), latest_start=latest, earliest_start=earliest)
         learn = find(self.method).labels == "learned"
         return LoopPlan(**part, segments=segments, learn_labels=learn, augmentation=Augmentation())
 

@@ -33,7 +33,7 @@ from meddistill.pipeline.estimate import Shape, fit_to_time
 from meddistill.pipeline.evaluate import Evaluated, Judged, evaluate_rows, evaluation_seeds, rows_of
 from meddistill.pipeline.folder import RunFolder, claim, identify, owned
 from meddistill.pipeline.plan import Plan, checked, override, read_plan
-from meddistill.pipeline.teach import end_of_learning, learning_curve, teach
+from meddistill.pipeline.teach import learning_curve, learning_window, teach
 from meddistill.runtime.device import choose
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import require_writable, write_atomic
@@ -263,12 +263,12 @@ def _distil(request: Request, plan: Plan, data: _Data, folder: RunFolder, progre
     claim(store.folder, identify(identity, data.cohort))
     teach(network, train, teaching, plan.seed, store, events=folder.events, progress=progress)
     curve = learning_curve(network, store, teaching.count, val, plan.seed, folder.events)
-    latest_start = plan.matching.latest_start if plan.matching.latest_start >= 0 else end_of_learning(curve)
-    folder.events.write("window", latest_start=latest_start)
+    loop = plan.loop_plan(learning_window(curve))
+    folder.events.write("window", earliest_start=loop.segments.earliest_start, latest_start=loop.segments.latest_start)
     return distill(
         _first(plan, train),
         Matching(network, store, teaching.count, train),
-        plan.loop_plan(latest_start),
+        loop,
         plan.seed,
         checkpoint=folder.checkpoint,
         events=folder.events,

@@ -23,7 +23,7 @@ from meddistill.train.protocol import probabilities
 # A part is written when this long has passed since the last one; the result does not depend on it.
 SECONDS_BETWEEN_PARTS = 5.0
 _CURVE_TEACHERS, _CURVE_POINTS, _CURVE_IMAGES = 3, 9, 400
-_AS_GOOD = 0.04
+_AS_GOOD, _MOST = 0.04, 0.8
 
 
 def teach(
@@ -90,13 +90,17 @@ def learning_curve(
         raise InputError(f"cannot read the learning curve {kept} ({error}): delete it to have it made again") from None
 
 
-def end_of_learning(curve: dict[int, float]) -> int:
-    """The first snapshot from which teachers are as good as they get, but for :data:`_AS_GOOD`.
+def learning_window(curve: dict[int, float]) -> tuple[int, int]:
+    """Between which snapshots teachers learn what is worth matching; segments start there.
 
-    Later segments teach a student little, and earlier ones are easier to reproduce (Guo et al. 2024, arXiv 2310.05773).
+    It ends at the first point where teachers are as good as they get, but for :data:`_AS_GOOD`: later segments are
+    harder to reproduce and teach little more (Guo et al. 2024, arXiv 2310.05773, choose by hand). It begins at the last
+    point before teachers first reach :data:`_MOST` of their best: a student of a poor teacher stays poor.
     """
     best = max(curve.values())
-    return min(point for point, value in curve.items() if value >= best - _AS_GOOD)
+    latest = min(point for point, value in curve.items() if value >= best - _AS_GOOD)
+    reached = min(point for point, value in curve.items() if value >= _MOST * best)
+    return max((point for point in curve if point < reached), default=0), latest
 
 
 def _scores(network: ConvNet, snapshot: Tensor, images: LabelledImages) -> Scores:
