@@ -74,14 +74,18 @@ def test_an_unknown_name_says_what_one_looks_like(name):
         parse(name, channels=1, size=28, classes=2)
 
 
-@pytest.mark.parametrize("name", ["convnet-d0-w8", "convnet-d9-w8", "convnet-d2-w0", "convnet-d2-w1025", "convnet-d1-w" + "9" * 5000])
+@pytest.mark.parametrize(
+    "name", ["convnet-d0-w8", "convnet-d9-w8", "convnet-d2-w0", "convnet-d2-w1025", "convnet-d1-w" + "9" * 5000]
+)
 def test_widths_and_depths_have_bounds(name):
     with pytest.raises(InputError, match="width must be 1 to 1024 and depth 1 to 8"):
         parse(name, channels=1, size=512, classes=2)
 
 
 def test_a_network_too_deep_for_its_images_says_how_deep_it_may_be():
-    with pytest.raises(InputError, match="halves the image 4 times, which 9 pixels do not allow: use a depth of at most 3"):
+    with pytest.raises(
+        InputError, match="halves the image 4 times, which 9 pixels do not allow: use a depth of at most 3"
+    ):
         parse("convnet-d4-w8", channels=1, size=9, classes=2)
     assert parse("convnet-d3-w8", channels=1, size=9, classes=2).shapes[-2] == (2, 8)
 

@@ -54,8 +54,8 @@ def test_streams_do_not_touch_the_global_generators():
 
 
 def test_streams_are_the_same_on_every_machine():
-    assert derive(0, "distill", 7, 0) == 3486785425302744397
-    assert torch.randint(1000, (3,), generator=stream(0, "a")).tolist() == [831, 391, 206]
+    assert derive(0, "distill", 7, 0) == 4028533246256240518
+    assert torch.randint(1000, (3,), generator=stream(0, "a")).tolist() == [527, 135, 271]
 
 
 def test_a_write_makes_folders_and_replaces_whole_files(tmp_path):
@@ -144,7 +144,7 @@ def test_events_without_a_file_are_swallowed_and_a_closed_file_is_said(tmp_path)
 
 @pytest.mark.parametrize("name", ["cuda:99", "no such device", ""])
 def test_a_device_that_is_not_there_is_said(name):
-    with pytest.raises(InputError, match="cannot be used here .*: use cpu, cuda or auto"):
+    with pytest.raises(InputError, match=r"cannot be used here .*: use cpu, cuda or auto"):
         choose(name)
 
 

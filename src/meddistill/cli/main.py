@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError
 from meddistill import __version__
 from meddistill.cli import demo, distill, evaluate, inspect, methods, show, text, train, verify
 from meddistill.cli.common import Answer
+from meddistill.runtime.device import keep_freed_memory
 from meddistill.runtime.errors import InputError, MeddistillError, OutputError, VerificationError
 
 USAGE = 2
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = _asks_for_json(words)
     _forgiving_streams()
+    keep_freed_memory()
     try:
         with _terminated_is_interrupted():
             return _ending(words, as_json)

@@ -36,7 +36,8 @@ _SGD_MOMENTUM = 0.5
 # A checkpoint is written when this long has passed since the last one; the result does not depend on it.
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
 _WARM_UP_RATE = 0.05
-# A segment's score starts at 1; beyond this the student ran away and its gradient is worth nothing.
+# A segment's score starts at 1; beyond this the student ran away and its gradient is worth nothing. A warm-up has no
+# student, and its score is large wherever the classes look alike.
 _RUNAWAY_SCORE = 10.0
 _MAX_SKIPPED_IN_A_ROW = 25
 
@@ -106,7 +107,7 @@ def distill(
         stage.advance(state.iteration)
         while state.iteration < last:
             outcome = _iteration(state.learned, matching, plan, seed, state.iteration)
-            usable = _is_usable(outcome)
+            usable = _is_usable(outcome, math.inf if state.iteration < plan.warm_up else _RUNAWAY_SCORE)
             state.update(outcome.gradient if usable else None)
             _report(state, outcome, usable, events, plan)
             if state.skipped == _MAX_SKIPPED_IN_A_ROW:
@@ -239,8 +240,8 @@ class _State:
                 self._optimiser.state[variable][rest[0]] = tensor if rest[0] == "step" else tensor.to(variable.device)
 
 
-def _is_usable(outcome: Outcome) -> bool:
-    if not math.isfinite(outcome.score) or outcome.score > _RUNAWAY_SCORE:
+def _is_usable(outcome: Outcome, highest: float) -> bool:
+    if not math.isfinite(outcome.score) or outcome.score > highest:
         return False
     return all(bool(torch.isfinite(slope).all()) for slope in outcome.gradient.tensors())
 

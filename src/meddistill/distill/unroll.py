@@ -125,7 +125,7 @@ def _full(
         states[step + 1] = params
     value = score({step: states[step] for step in wanted})
     gradients = torch.autograd.grad(value, variables.tensors(), materialize_grads=True)
-    return Outcome(float(value), Learned(*gradients))
+    return Outcome(float(value.detach()), Learned(*gradients))
 
 
 def _adjoint(

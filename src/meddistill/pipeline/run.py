@@ -61,6 +61,7 @@ class Request:
     start: str | None = None
     seed: int | None = None
     seconds: float | None = None
+    iterations: int | None = None
     device: str = "auto"
     run: Path | None = None
     teachers: Path | None = None
@@ -187,7 +188,10 @@ def _base_plan(request: Request) -> Plan:
         evaluation = replace(evaluation, seeds=request.seeds)
     if request.full_row is not None:
         evaluation = replace(evaluation, full_data=request.full_row)
-    return override(plan, network=request.network, evaluation=evaluation)
+    matching = plan.matching
+    if request.iterations is not None:
+        matching = replace(matching, iterations=request.iterations)
+    return override(plan, network=request.network, matching=matching, evaluation=evaluation)
 
 
 def _prepare(request: Request, plan: Plan, progress: Progress) -> Prepared:

@@ -40,6 +40,7 @@ def teach(
     with progress.stage("teaching", plan.count * (plan.snapshots - 1)) as stage:
         for teacher in range(plan.count):
             if store.is_complete(teacher):
+                store.drop_part(teacher)
                 stage.advance(plan.snapshots - 1)
                 continue
             done = store.load_part(teacher)

@@ -43,6 +43,10 @@ class TrajectoryStore:
     def save(self, teacher: int, trajectory: Tensor) -> None:
         """Keep a whole trajectory and drop its part."""
         write_atomic(self._path(teacher), _encode(trajectory))
+        self.drop_part(teacher)
+
+    def drop_part(self, teacher: int) -> None:
+        """Delete the part of a teacher that is complete: a process killed right after completing it leaves one."""
         with contextlib.suppress(OSError):
             self._part(teacher).unlink(missing_ok=True)
 

@@ -17,7 +17,7 @@ from meddistill.runtime.errors import InputError, MeddistillError, VerificationE
 from meddistill.runtime.files import write_atomic
 from meddistill.teachers.images import Normalisation
 
-_FORMAT = "meddistill model 1"
+_FORMAT, _ENTRY = "meddistill model 1", "model"
 MAX_MODEL_BYTES = 512 * 2**20
 # What reading a broken or hostile file can raise: numbers too large and brackets too deep included.
 _UNSOUND = (
@@ -52,6 +52,7 @@ class Model:
 def save_model(path: Path, model: Model) -> None:
     """Write the model atomically. Raises :class:`~meddistill.runtime.errors.OutputError`."""
     described = {
+        "format": _FORMAT,
         "network": model.network.name,
         "channels": model.network.channels,
         "size": model.network.size,
@@ -63,7 +64,15 @@ def save_model(path: Path, model: Model) -> None:
     }
     tensors = {f"{place:04d}": param.detach().cpu().contiguous() for place, param in enumerate(model.params)}
     metadata = {"format": _FORMAT, "model": json.dumps(described, sort_keys=True)}
-    write_atomic(path, safetensors.torch.save(tensors, metadata))
+    write_atomic(path, _in_order(safetensors.torch.save(tensors, metadata)))
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same file with a sorted header: safetensors writes metadata in an order that differs from call to call."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[end:]
 
 
 def load_model(path: Path) -> Model:
@@ -76,9 +85,11 @@ def load_model(path: Path) -> Model:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-        if metadata.get("format") != _FORMAT:
-            raise VerificationError(f"{path} is not a meddistill model: its header says {metadata.get('format')!r}")
-        return _model(json.loads(metadata["model"]), tuple(tensors.values()))
+        described = json.loads(metadata.get(_ENTRY, "{}"))
+        found = described.get("format") if isinstance(described, dict) else None
+        if found != _FORMAT:
+            raise VerificationError(f"{path} is not a meddistill model: its header says {found!r}")
+        return _model(described, tuple(tensors.values()))
     except VerificationError:
         raise
     except _UNSOUND as error:

@@ -1,0 +1,355 @@
+"""The outer loop on real, small trajectories."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import safetensors.torch
+import torch
+
+from meddistill.distill import loop
+from meddistill.distill.distance import normalised_l2
+from meddistill.distill.labels import class_of_each, first_logits
+from meddistill.distill.loop import LoopPlan, Matching, distill, student_batches
+from meddistill.distill.segments import RandomSegments
+from meddistill.distill.start import first_images
+from meddistill.distill.unroll import Learned, unroll
+from meddistill.nets.augment import Augmentation
+from meddistill.nets.convnet import ConvNet
+from meddistill.nets.params import unflatten
+from meddistill.runtime.errors import InputError, MeddistillError
+from meddistill.runtime.events import EventLog
+from meddistill.runtime.streams import stream
+from meddistill.teachers.images import LabelledImages, Normalisation
+from meddistill.teachers.store import TrajectoryStore
+from meddistill.teachers.train import TeacherPlan, train_teacher
+
+NETWORK = ConvNet(4, 1, 1, 8, 2)
+TEACHING = TeacherPlan(2, 30, 3, 16, 0.1, "balanced", Augmentation())
+PLAN = LoopPlan(
+    iterations=12,
+    student_steps=3,
+    batch=2,
+    segments=RandomSegments(length=2, latest_start=6),
+    segments_at_once=1,
+    optimiser="adam",
+    image_rate=0.05,
+    label_rate=0.05,
+    step_rate=0.05,
+    decay=True,
+    learn_labels=True,
+    strategy="adjoint",
+    augmentation=Augmentation(),
+    warm_up=4,
+)
+SEED = 3
+
+
+class StoppedError(Exception):
+    """What a test raises to end a loop in the middle."""
+
+
+class StopAfter:
+    """A progress display that lets a stage take so many steps and then ends the process's work."""
+
+    def __init__(self, steps):
+        self._left = steps + 1  # the first advance tells what was done before
+
+    def stage(self, name, total=None):
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def advance(self, amount=1, **figures):
+        if self._left == 0:
+            raise StoppedError
+        self._left -= 1
+
+
+@pytest.fixture(scope="module")
+def images():
+    generator = stream(0, "images")
+    labels = torch.arange(60) % 2
+    ramp = torch.linspace(0, 1, 8).expand(8, 8)
+    base = torch.stack([ramp, ramp.flip(1)])[labels][:, None]
+    pixels = (255 * (0.5 * base + 0.5 * torch.rand(60, 1, 8, 8, generator=generator))).to(torch.uint8)
+    return LabelledImages(pixels, labels, 255, 2, Normalisation((0.5,), (0.25,)))
+
+
+@pytest.fixture(scope="module")
+def matching(images, tmp_path_factory):
+    store = TrajectoryStore(tmp_path_factory.mktemp("teachers"), TEACHING.snapshots, NETWORK.parameters)
+    for teacher in range(TEACHING.count):
+        store.save(teacher, train_teacher(NETWORK, images, TEACHING, 0, teacher))
+    return Matching(NETWORK, store, TEACHING.count, images)
+
+
+@pytest.fixture
+def first(images):
+    labels = class_of_each(2, 2)
+    pixels = first_images("noise", images, labels, Augmentation(), 0)
+    return Learned(pixels, first_logits(labels, 2, "learned"), torch.tensor([0.05]).log())
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.tensors(), other.tensors(), strict=True))
+
+
+def events_of(path, kind):
+    return [event for event in map(json.loads, path.read_text().splitlines()) if event["event"] == kind]
+
+
+def mean_score(learned, matching):
+    """Of the learned set as it is, over segments and batches that the loop did not see."""
+    scores = []
+    for number in range(40):
+        generator = stream(99, "judge", number)
+        segment = PLAN.segments.draw(TEACHING.count, TEACHING.snapshots, generator)
+        start, target = (
+            unflatten(matching.store.snapshot(segment.teacher, at), NETWORK.shapes)
+            for at in (segment.start, segment.end)
+        )
+        batches = student_batches(4, PLAN, generator)
+        scores.append(
+            unroll(NETWORK, start, learned, batches, lambda s, t=target, b=start: normalised_l2(s[3], t, b)).score
+        )
+    return sum(scores) / len(scores)
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+@pytest.mark.parametrize("warm_up", [0, 20])
+def test_students_of_the_result_come_closer_to_the_teachers(first, matching, optimiser, warm_up):
+    rate = 0.05 if optimiser == "adam" else 2.0
+    plan = replace(PLAN, iterations=100, warm_up=warm_up, optimiser=optimiser, image_rate=rate)
+    found = distill(first, matching, plan, SEED)
+    assert mean_score(found, matching) < 0.9 * mean_score(first, matching)
+
+
+def test_the_result_follows_the_seed_and_the_first_set_is_left_alone(first, matching):
+    before = Learned(*(tensor.clone() for tensor in first.tensors()))
+    one, again, other = (distill(first, matching, PLAN, seed) for seed in (1, 1, 2))
+    assert same(one, again)
+    assert not same(one, other)
+    assert same(first, before)
+
+
+def test_strategies_give_the_same_result_but_for_rounding(first, matching):
+    one, other = (distill(first, matching, replace(PLAN, strategy=name), SEED) for name in ("full", "adjoint"))
+    torch.testing.assert_close(one.images, other.images, rtol=1e-3, atol=1e-4)
+
+
+def test_several_segments_at_once_are_averaged(first, matching, tmp_path):
+    plan = replace(PLAN, iterations=1, warm_up=0, segments_at_once=3)
+    distill(first, matching, plan, SEED, events=EventLog(tmp_path / "events"))
+    scores = []
+    for place in range(3):
+        generator = stream(SEED, "distill", 0, place)
+        segment = plan.segments.draw(2, TEACHING.snapshots, generator)
+        start, target = (
+            unflatten(matching.store.snapshot(segment.teacher, at), NETWORK.shapes)
+            for at in (segment.start, segment.end)
+        )
+        batches = student_batches(4, plan, generator)
+        scores.append(
+            unroll(NETWORK, start, first, batches, lambda s, t=target, b=start: normalised_l2(s[3], t, b)).score
+        )
+    assert events_of(tmp_path / "events", "distilled")[0]["score"] == pytest.approx(sum(scores) / 3)
+
+
+def test_the_first_step_of_plain_descent_is_rate_times_gradient(first, matching):
+    plan = replace(PLAN, iterations=1, warm_up=0, optimiser="sgd", image_rate=2.0, label_rate=3.0, step_rate=0.5)
+    found = distill(first, matching, plan, SEED)
+    generator = stream(SEED, "distill", 0, 0)
+    segment = plan.segments.draw(2, TEACHING.snapshots, generator)
+    start, target = (
+        unflatten(matching.store.snapshot(segment.teacher, at), NETWORK.shapes) for at in (segment.start, segment.end)
+    )
+    batches = student_batches(4, plan, generator)
+    gradient = unroll(NETWORK, start, first, batches, lambda s: normalised_l2(s[3], target, start)).gradient
+    for rate, before, slope, after in zip(
+        (2.0, 3.0, 0.5), first.tensors(), gradient.tensors(), found.tensors(), strict=True
+    ):
+        torch.testing.assert_close(after, before - rate * slope)
+        assert slope.abs().sum() > 0
+
+
+def test_rates_fall_to_nought_along_half_a_cosine(first, matching):
+    """Adam's first step is the rate itself: one iteration each at the beginning, and one in the middle of the decay."""
+    quick = replace(PLAN, warm_up=0, iterations=1)
+    moved = (distill(first, matching, quick, SEED).images - first.images).abs().max()
+    assert float(moved) == pytest.approx(PLAN.image_rate, rel=1e-2)
+    steady, falling = (
+        distill(first, matching, replace(PLAN, warm_up=0, iterations=40, decay=d), SEED) for d in (False, True)
+    )
+    assert (falling.images - first.images).abs().mean() < (steady.images - first.images).abs().mean()
+
+
+def test_a_warm_up_moves_only_the_images(first, matching):
+    plan = replace(PLAN, warm_up=10, iterations=1, image_rate=0.0, label_rate=0.0, step_rate=0.0)
+    found = distill(first, matching, plan, SEED)
+    assert not torch.equal(found.images, first.images)
+    assert torch.equal(found.label_logits, first.label_logits)
+    assert torch.equal(found.log_steps, first.log_steps)
+
+
+def test_a_warm_up_goes_on_where_classes_look_alike(first, matching, images, tmp_path):
+    """The score is then large, which in a student would mean that it ran away."""
+    alike = LabelledImages(images.pixels[:30].repeat(2, 1, 1, 1), torch.arange(60) // 30, 255, 2, images.normalisation)
+    matching = replace(matching, images=alike)
+    far = Learned(5 * first.images, first.label_logits, first.log_steps)
+    plan = replace(PLAN, warm_up=40, iterations=1)
+    distill(far, matching, plan, SEED, events=EventLog(tmp_path / "events"))
+    done = events_of(tmp_path / "events", "distilled")
+    assert max(event["score"] for event in done if event["phase"] == "features") > 10
+    assert len([event for event in done if event["phase"] == "features"]) == 40
+
+
+def test_a_warm_up_needs_images(first, matching):
+    with pytest.raises(ValueError, match=r"pass them in Matching\.images"):
+        distill(first, replace(matching, images=None), PLAN, SEED)
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+@pytest.mark.parametrize("steps", [0, 1, 3, 4, 5, 11, 15, 16])
+def test_a_run_that_ended_in_between_continues_to_the_same_bits(
+    first, matching, tmp_path, monkeypatch, optimiser, steps
+):
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    plan = replace(PLAN, optimiser=optimiser)
+    whole = distill(first, matching, plan, SEED)
+    checkpoint = tmp_path / "state"
+    if steps < 16:
+        with pytest.raises(StoppedError):
+            distill(first, matching, plan, SEED, checkpoint=checkpoint, progress=StopAfter(steps))
+        assert checkpoint.exists() == (steps > 0)
+    continued = distill(first, matching, plan, SEED, checkpoint=checkpoint)
+    assert same(continued, whole)
+    # once done, the same call finds all done
+    assert same(distill(first, matching, plan, SEED, checkpoint=checkpoint, progress=StopAfter(0)), whole)
+
+
+def test_a_run_cut_into_single_steps_ends_with_the_same_bits(first, matching, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    whole = distill(first, matching, PLAN, SEED)
+    for _ in range(15):
+        with pytest.raises(StoppedError):
+            distill(first, matching, PLAN, SEED, checkpoint=tmp_path / "state", progress=StopAfter(1))
+    assert same(distill(first, matching, PLAN, SEED, checkpoint=tmp_path / "state", progress=StopAfter(1)), whole)
+
+
+def test_how_often_the_state_is_saved_has_no_part_in_the_result(first, matching, tmp_path, monkeypatch):
+    seldom = distill(first, matching, PLAN, SEED, checkpoint=tmp_path / "seldom")
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    often = distill(first, matching, PLAN, SEED, checkpoint=tmp_path / "often")
+    assert same(seldom, often)
+    kept = [safetensors.torch.load_file(tmp_path / name) for name in ("seldom", "often")]
+    assert kept[0].keys() == kept[1].keys()
+    assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", safetensors.torch.save({"learned.0": torch.zeros(1)})])
+def test_a_broken_checkpoint_is_named(first, matching, tmp_path, content):
+    (tmp_path / "state").write_bytes(content)
+    with pytest.raises(InputError, match=r"cannot read the checkpoint .*state .*: delete it to start this stage anew"):
+        distill(first, matching, PLAN, SEED, checkpoint=tmp_path / "state")
+
+
+def spoiled(matching, folder, snapshots, value):
+    """The same teachers, with the given snapshots of the first one set to a value that no training gives."""
+    store = replace(matching.store, folder=folder)
+    for teacher in range(2):
+        trajectory = matching.store.load_part(teacher).clone()
+        if teacher == 0:
+            trajectory[snapshots] = value
+        store.save(teacher, trajectory)
+    return replace(matching, store=store)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_iterations_that_are_not_finite_are_skipped_logged_and_change_nothing(first, matching, tmp_path, value):
+    matching = spoiled(matching, tmp_path, [2, 4], value)
+    plan = replace(PLAN, iterations=60, warm_up=0)
+    log = EventLog(tmp_path / "events")
+    found = distill(first, matching, plan, SEED, events=log)
+    skipped = {event["iteration"] - 1 for event in events_of(tmp_path / "events", "skipped")}
+
+    drawn = [plan.segments.draw(2, TEACHING.snapshots, stream(SEED, "distill", i, 0)) for i in range(60)]
+    expected = {i for i, d in enumerate(drawn) if d.teacher == 0 and {d.start, d.end} & {2, 4}}
+    # A student that is to reach a point far away is not moved by it: its score is 1, and finite.
+    assert skipped == {i for i in expected if value != 1e30 or drawn[i].start in (2, 4) or i in skipped}
+    assert skipped
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in found.tensors())
+    assert len(skipped) + len(events_of(tmp_path / "events", "distilled")) == 60
+
+
+def test_a_skipped_iteration_leaves_every_bit_of_the_state(first, matching, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    good = replace(PLAN, warm_up=0, iterations=30)
+    state, log = tmp_path / "state", tmp_path / "events"
+    bad = spoiled(matching, tmp_path, list(range(11)), float("nan"))
+    with pytest.raises(StoppedError):
+        distill(first, matching, good, SEED, checkpoint=state, progress=StopAfter(3))
+    before, unchanged = safetensors.torch.load_file(state), []
+    for iteration in range(4, 14):  # some of them draw the spoiled teacher
+        with pytest.raises(StoppedError):
+            distill(first, bad, good, SEED, checkpoint=state, progress=StopAfter(1), events=EventLog(log))
+        after = safetensors.torch.load_file(state)
+        assert before.keys() == after.keys()
+        if all(torch.equal(before[name], after[name]) for name in before):
+            unchanged.append(iteration)
+        before = after
+    skipped = {event["iteration"] for event in events_of(log, "skipped")}
+    assert unchanged == sorted(skipped & set(range(4, 14)))
+    assert 0 < len(unchanged) < 10
+
+
+def test_when_nothing_but_skipped_iterations_is_left_the_run_ends(first, matching, tmp_path):
+    bad = spoiled(spoiled(matching, tmp_path / "a", list(range(11)), float("nan")), tmp_path / "b", [0], float("nan"))
+    bad = replace(bad, teachers=1)
+    plan = replace(PLAN, warm_up=0, iterations=100)
+    with pytest.raises(MeddistillError, match=r"25 iterations in a row .* Lower image_rate"):
+        distill(first, bad, plan, SEED, events=EventLog(tmp_path / "events"))
+    skipped = events_of(tmp_path / "events", "skipped")
+    assert [event["iteration"] for event in skipped] == list(range(1, 26))
+    assert {event["score"] for event in skipped} == {None}
+
+
+def test_the_count_of_skipped_iterations_survives_an_interruption(first, matching, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    bad = replace(spoiled(matching, tmp_path, list(range(11)), float("nan")), teachers=1)
+    plan = replace(PLAN, warm_up=0, iterations=100)
+    with pytest.raises(StoppedError):
+        distill(first, bad, plan, SEED, checkpoint=tmp_path / "state", progress=StopAfter(20))
+    with pytest.raises(MeddistillError, match="25 iterations in a row"):
+        distill(first, bad, plan, SEED, checkpoint=tmp_path / "state", progress=StopAfter(6))
+
+
+def test_step_sizes_stay_positive_however_fast_they_are_pushed_down(first, matching):
+    plan = replace(PLAN, warm_up=0, iterations=25, step_rate=1.0, decay=False)
+    found = distill(first, matching, plan, SEED)
+    assert 0 < float(found.step_size(0)) < float("inf")
+    assert not torch.equal(found.log_steps, first.log_steps)
+
+
+def test_hard_labels_do_not_move(first, matching):
+    hard = Learned(first.images, first_logits(class_of_each(2, 2), 2, "hard"), first.log_steps)
+    for optimiser in ("adam", "sgd"):
+        plan = replace(PLAN, iterations=20, learn_labels=False, optimiser=optimiser)
+        found = distill(hard, matching, plan, SEED)
+        assert torch.equal(found.label_logits, hard.label_logits)
+        assert set(found.label_logits.softmax(1).flatten().tolist()) == {0.0, 1.0}
+        assert not torch.equal(found.images, hard.images)
+
+
+@pytest.mark.parametrize(("count", "batch", "sizes"), [(4, 9, [4] * 5), (5, 2, [2, 2, 1, 2, 2]), (4, 2, [2] * 5)])
+def test_students_see_every_image_before_they_see_one_again(count, batch, sizes):
+    batches = student_batches(count, replace(PLAN, student_steps=5, batch=batch), stream(0, "batches"))
+    assert [len(b.rows) for b in batches] == sizes
+    assert all(len(b.draw.affine) == len(b.rows) for b in batches)
+    rows = torch.cat([b.rows for b in batches])
+    for begin in range(0, len(rows) - count + 1, count):
+        assert sorted(rows[begin : begin + count].tolist()) == list(range(count))

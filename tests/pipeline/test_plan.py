@@ -1,0 +1,222 @@
+"""Plans: their file, their limits, and how they are fitted to images and to a time."""
+
+from dataclasses import MISSING, fields, is_dataclass, replace
+from typing import Any
+
+import pytest
+import tomlkit
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meddistill.nets.convnet import parse
+from meddistill.pipeline.estimate import Costs, Shape, estimate, fit_to_time
+from meddistill.pipeline.plan import (
+    Evaluation,
+    Matching,
+    Plan,
+    Teachers,
+    checked,
+    default_depth,
+    from_toml,
+    override,
+    read_plan,
+    to_toml,
+)
+from meddistill.pipeline.teach import learning_window
+from meddistill.runtime.errors import InputError
+
+
+def values_of(setting: Any) -> st.SearchStrategy[Any]:
+    """What a field of a plan may hold."""
+    rule, default = setting.metadata, setting.default
+    if rule["of"]:
+        return st.sampled_from(rule["of"])
+    if isinstance(default, bool):
+        return st.booleans()
+    if isinstance(default, str):
+        return st.just(default)
+    if isinstance(default, int):
+        return st.integers(rule["low"], int(rule["high"]))
+    return st.floats(rule["low"], rule["high"])
+
+
+def parts(kind: type, **fixed: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    plain = {s.name: values_of(s) for s in fields(kind) if s.default is not MISSING}
+    return st.builds(kind, **(plain | fixed))
+
+
+plans = parts(
+    Plan,
+    size=st.integers(8, 1024),
+    network=st.builds("convnet-d{}-w{}".format, st.integers(1, 3), st.integers(1, 1024)),
+    teachers=parts(Teachers, steps=st.integers(1000, 10_000), snapshot_every=st.integers(1, 10)),
+    matching=parts(Matching, segment=st.integers(1, 100)),
+    evaluation=parts(Evaluation),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(plans)
+def test_a_plan_survives_its_file(plan):
+    assert from_toml(to_toml(plan), "here") == plan
+
+
+def test_the_file_explains_its_settings():
+    text = to_toml(Plan())
+    assert "# A plan of meddistill. Edit it" in text
+    lines = text.splitlines()
+    for part in (Plan, Teachers, Matching, Evaluation):
+        for setting in fields(part):
+            if setting.default is not MISSING and setting.metadata["doc"]:
+                line = f"{setting.name} = {tomlkit.item(setting.default).as_string()} # {setting.metadata['doc']}"
+                assert line in lines
+    assert tomlkit.parse(text).unwrap() == Plan().as_dict()
+
+
+def test_what_is_left_out_has_its_default():
+    assert from_toml("", "here") == Plan()
+    assert from_toml("[teachers]\ncount = 7", "here") == replace(Plan(), teachers=Teachers(count=7))
+    assert from_toml("[matching]\nimage_rate = 1", "here").matching.image_rate == 1.0
+
+
+def test_all_problems_are_listed_at_once():
+    text = """
+    imagse_per_class = 3
+    images_per_class = 0
+    size = "28"
+    method = "magic"
+    evaluation = 5
+    [teachers]
+    learning_rate = nan
+    count = true
+    steps = 10.0
+    [matching]
+    decay = 1
+    optimiser = "sdg"
+    image_rate = -1.0
+    colour = "red"
+    """
+    with pytest.raises(InputError) as raised:
+        from_toml(text, "plan.toml")
+    heading, *problems = str(raised.value).splitlines()
+    assert heading == "plan.toml cannot be used:"
+    expected = {
+        "imagse_per_class": "not a setting",
+        "images_per_class": "1 to 10000",
+        "size": "a whole number",
+        "method": "mtt-soft",
+        "evaluation": "a section",
+        "teachers.learning_rate": "1e-08 to 100",
+        "teachers.count": "a whole number",
+        "teachers.steps": "a whole number",
+        "matching.decay": "true or false",
+        "matching.optimiser": "adam, sgd",
+        "matching.image_rate": "0 to 1e+06",
+        "matching.colour": "not a setting",
+    }
+    found = {line.split()[1]: line for line in problems}
+    assert found.keys() == expected.keys()
+    for name, words in expected.items():
+        assert words in found[name]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[teachers]\nsteps = 30\nsnapshot_every = 10\n[matching]\nsegment = 4", "matching.segment is 4 snapshots"),
+        ('size = 12\nnetwork = "convnet-d4-w8"', "at most 3"),
+        ('network = "resnet"', "unknown network 'resnet'"),
+        ("size = [", "not a TOML file"),
+    ],
+)
+def test_values_that_do_not_fit_each_other(text, expected):
+    with pytest.raises(InputError, match=expected):
+        from_toml(text, "plan.toml")
+
+
+def test_a_plan_that_cannot_be_read(tmp_path):
+    with pytest.raises(InputError, match="No such file"):
+        read_plan(tmp_path / "plan.toml")
+    (tmp_path / "plan.toml").write_bytes(b"seed = 1 # \xff")
+    with pytest.raises(InputError, match="not UTF-8"):
+        read_plan(tmp_path / "plan.toml")
+
+
+def test_depth_leaves_3_to_5_pixels():
+    assert {size: default_depth(size) for size in (28, 64, 112, 224)} == {28: 3, 64: 4, 112: 5, 224: 6}
+    for size in range(4, 1025):
+        parse(f"convnet-d{default_depth(size)}-w8", channels=1, size=size, classes=2)
+        assert size < 6 or 3 <= size / 2 ** default_depth(size) < 6
+
+
+def test_another_size_brings_its_depth_and_keeps_the_width():
+    plan = replace(Plan(), network="convnet-d3-w48")
+    assert override(plan, size=112).network == "convnet-d5-w48"
+    assert override(plan, size=30).network == "convnet-d3-w48"
+    assert override(plan, size=112, network="convnet-d2-w8").network == "convnet-d2-w8"
+    assert override(plan, size=None, seed=None) == plan
+    with pytest.raises(InputError, match="size is 3: expected 4 to 1024"):
+        override(plan, size=3)
+
+
+def test_a_plan_from_code_is_checked_too():
+    with pytest.raises(InputError, match=r"matching\.batch is 0"):
+        checked(replace(Plan(), matching=Matching(batch=0)))
+
+
+def test_a_flat_plan_holds_every_setting():
+    flat = replace(Plan(), teachers=Teachers(count=9)).flat()
+    assert flat["teachers.count"] == 9
+    assert not any(isinstance(value, dict) or is_dataclass(value) for value in flat.values())
+    assert len(flat) == sum(len(fields(part)) for part in (Plan, Teachers, Matching, Evaluation)) - 3
+
+
+@pytest.mark.parametrize(
+    ("curve", "window"),
+    [
+        ({4: 0.5, 8: 0.6, 12: 0.88, 16: 0.9, 20: 0.9}, (8, 12)),  # 12 is within 0.04 of the best and above 0.8 of it
+        ({4: 0.5, 8: 0.75, 12: 0.8, 16: 0.89, 20: 0.9}, (4, 16)),  # 8 is the first at four fifths: 4 comes before
+        ({4: 0.9, 8: 0.9}, (0, 4)),  # as good as they get at once
+        ({4: 0.3, 8: 0.9, 12: 0.5}, (4, 8)),  # the best in the middle
+        ({10: 0.5}, (0, 10)),
+    ],
+)
+def test_learning_window(curve, window):
+    assert learning_window(curve) == window
+
+
+def test_the_window_fills_only_starts_that_are_left_open():
+    def starts(**asked: int) -> tuple[int, int]:
+        segments = Plan(matching=Matching(**asked)).loop_plan((3, 9)).segments
+        return segments.earliest_start, segments.latest_start
+
+    assert starts() == (3, 9)
+    assert starts(earliest_start=0) == (0, 9)
+    assert starts(earliest_start=1, latest_start=5) == (1, 5)
+
+
+def test_estimate_adds_up_the_work():
+    plan = Plan(teachers=Teachers(count=2, steps=100), matching=Matching(warm_up=10, iterations=20))
+    costs = Costs(teacher_step=0.01, warm_up=0.1, iteration=0.5, evaluation=3, full=7)
+    found = estimate(plan, costs, Shape(channels=1, classes=2, train=100, scored=50))
+    assert found.stages == pytest.approx({"teaching": 2, "warming up": 1, "distilling": 10, "evaluating": 30})
+    assert found.seconds == pytest.approx(43)
+    full = replace(plan, evaluation=Evaluation(seeds=3, random_real=False, full_data=True))
+    assert estimate(full, costs, Shape(1, 2, 100, 50)).stages["evaluating"] == pytest.approx(3 * 3 + 3 * 7)
+
+
+def test_more_time_is_used_for_more_work():
+    plan = replace(Plan(), size=8, network="convnet-d1-w32", images_per_class=1)
+    shape = Shape(channels=1, classes=2, train=50, scored=20)
+    (little, _), (much, _) = (fit_to_time(plan, seconds, shape, torch.device("cpu")) for seconds in (1.0, 3600.0))
+    assert checked(little).network == "convnet-d1-w16"
+    assert checked(much).network == "convnet-d1-w64"
+    assert little.teachers.count < much.teachers.count <= 20
+    assert little.matching.iterations < much.matching.iterations <= 20_000
+    assert little.matching.warm_up <= much.matching.warm_up
+    assert little.teachers.count >= 1
+    assert little.matching.iterations >= 20
+    for fitted in (little, much):  # all else is as it was
+        same = replace(fitted, network=plan.network, teachers=plan.teachers, matching=plan.matching)
+        assert same == plan

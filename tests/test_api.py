@@ -1,0 +1,269 @@
+"""The functions behind the verbs: what a receiver does with a package, on real files."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from meddistill import api
+from meddistill.package.types import Card, CohortCounts, Images, Normalisation, Package, Recipe, Sizes, Software, Task
+from meddistill.package.write import write
+from meddistill.runtime.errors import InputError, OutputError, VerificationError
+from meddistill.train.model import load_model
+
+SIDE, EACH = 8, 8
+CLASSES = ("plain", "striped")
+METRICS = ("balanced_accuracy", "auroc", "accuracy")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def pixels(striped: bool, seed: int, channels: int = 1) -> np.ndarray:
+    """``(S, S)`` or ``(S, S, 3)``: noise on grey or on stripes; colour images are tinted."""
+    rng = np.random.default_rng([seed, striped])
+    ground = np.tile(np.arange(SIDE) % 4 // 2 * 140, (SIDE, 1)) if striped else np.full((SIDE, SIDE), 70)
+    grey = (ground + rng.integers(0, 100, (SIDE, SIDE))).astype(np.uint8)
+    return grey if channels == 1 else np.stack([grey, grey // 10 * 9, grey // 10 * 8], -1)
+
+
+def folder(path: Path, count: int, *, channels: int = 1, classes: tuple[str, ...] = CLASSES, seed: int = 0) -> Path:
+    """Class folders; every class but the first is striped."""
+    for place, name in enumerate(classes):
+        (path / name).mkdir(parents=True)
+        for index in range(count):
+            image = pixels(place > 0, seed + 1000 * place + index, channels)
+            Image.fromarray(image).save(path / name / f"{index}.png")
+    return path
+
+
+def package(path: Path, channels: int = 1, classes: tuple[str, ...] = CLASSES) -> Path:
+    """A package of eight images of each class, drawn as those of :func:`folder` are."""
+    drawn = [pixels(place > 0, 5000 + index, channels) for place in range(len(classes)) for index in range(EACH)]
+    images = np.stack([image.reshape(SIDE, SIDE, channels).transpose(2, 0, 1) for image in drawn]) / 255
+    card = Card(
+        software=Software(name="meddistill", version="0.1.0"),
+        task=Task(classes=classes, labels="soft"),
+        images=Images(count=EACH * len(classes), per_class=EACH, size=SIDE, channels=channels),
+        normalisation=Normalisation(mean=(0.45,) * channels, std=(0.2,) * channels),
+        recipe=Recipe(
+            method="mtt", seed=0, start="noise", network="convnet-d1-w8", plan={"fit": "crop", "leak": "drop"}
+        ),
+        cohort=CohortCounts(counts={"train": dict.fromkeys(classes, 50)}),
+        contains_real_images=False,
+        bytes=Sizes(cohort_train=100_000),
+    )
+    labels = np.eye(len(classes), dtype=np.float32).repeat(EACH, 0) * np.float32(0.8) + np.float32(0.2 / len(classes))
+    steps = np.array([0.01], np.float32)
+    write(path, Package(images=images.astype(np.float32), labels=labels, step_sizes=steps, card=card))
+    return path
+
+
+@pytest.fixture(scope="module")
+def grey(tmp_path_factory) -> Path:
+    return package(tmp_path_factory.mktemp("grey") / "grey.mdz")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """Split folders without a validation split: 12 + 5 images of each class."""
+    path = tmp_path_factory.mktemp("pictures")
+    folder(path / "train", 12)
+    folder(path / "test", 5, seed=100)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(grey, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model"
+    api.train(grey, path, seeds=1, device="cpu")
+    return path
+
+
+@pytest.fixture(scope="module")
+def colour_model(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("colour")
+    api.train(package(path / "colour.mdz", channels=3), path / "model", seeds=1, device="cpu")
+    return path / "model"
+
+
+def test_train_scores_every_seed_on_test_images(grey, pictures, tmp_path):
+    answer = api.train(grey, tmp_path / "m", test=pictures, seeds=3, device="cpu").as_dict()
+    json.dumps(answer, allow_nan=False)
+    assert (answer["network"], answer["seeds"], answer["test_images"]) == ("convnet-d1-w8", 3, 10)
+    assert answer["model"] == str(tmp_path / "m")
+    for name in METRICS:
+        assert len(answer[name]["per_seed"]) == 3
+        assert answer[name]["low"] <= answer[name]["mean"] <= answer[name]["high"]
+    assert answer["balanced_accuracy"]["mean"] > 0.8
+
+
+def test_the_model_is_that_of_the_first_seed(grey, pictures, tmp_path):
+    trained = api.train(grey, tmp_path / "m", test=pictures, seeds=2, seed=7, device="cpu").as_dict()
+    scored = api.evaluate(tmp_path / "m", pictures, device="cpu").as_dict()
+    for name in METRICS:
+        assert scored[name] == trained[name]["per_seed"][0]
+    api.train(grey, tmp_path / "alone", seeds=1, seed=7, device="cpu")
+    assert (tmp_path / "alone").read_bytes() == (tmp_path / "m").read_bytes()
+    api.train(grey, tmp_path / "other", seeds=1, seed=8, device="cpu")
+    assert (tmp_path / "other").read_bytes() != (tmp_path / "m").read_bytes()
+
+
+def test_train_without_test_images_has_no_scores(grey, tmp_path):
+    answer = api.train(grey, tmp_path / "m", net="convnet-d2-w4", seeds=1, device="cpu").as_dict()
+    assert answer["network"] == "convnet-d2-w4"
+    assert answer.keys() == {"model", "network", "seeds", "seconds"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"seeds": 0}, "0 seeds"),
+        ({"net": "resnet18"}, "unknown network 'resnet18'"),
+        ({"net": "convnet-d5-w4"}, "halves the image"),
+        ({"device": "abacus"}, "device 'abacus'"),
+        ({"test": "missing"}, "missing"),
+    ],
+)
+def test_train_refuses_before_it_trains(grey, tmp_path, wrong, expected):
+    with pytest.raises(InputError, match=expected):
+        api.train(grey, tmp_path / "m", **wrong)
+    assert not (tmp_path / "m").exists()
+
+
+def test_train_into_an_unwritable_place(grey, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="a file, not a folder"):
+        api.train(grey, tmp_path / "file" / "m", seeds=1)
+
+
+def test_evaluate_a_split_or_all(model, pictures):
+    """Twelve training images of a class are two for validation and ten for training, or nearly so."""
+    images = {split: api.evaluate(model, pictures, split=split).images for split in ("train", "val", "test", "all")}
+    assert images["test"] == 10
+    assert images["train"] + images["val"] == 24
+    assert images["all"] == 34
+    assert images["val"] > 0
+
+
+def test_evaluate_tells_the_recall_of_each_class(model, pictures):
+    answer = api.evaluate(model, pictures, split="all").as_dict()
+    json.dumps(answer, allow_nan=False)
+    recalls = [answer["per_class"][name]["recall"] for name in CLASSES]
+    assert [answer["per_class"][name]["images"] for name in CLASSES] == [17, 17]
+    assert answer["balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    assert answer["balanced_accuracy"] > 0.8
+
+
+def test_a_source_may_lack_a_class_and_order_does_not_matter(tmp_path, model):
+    """Only the model's second class is there, which the source counts as its first."""
+    folder(tmp_path / "all" / "test", 6, classes=("plain", "striped"))
+    whole = api.evaluate(model, tmp_path / "all", split="test").as_dict()["per_class"]["striped"]
+    for path in (tmp_path / "all" / "test" / "plain").iterdir():
+        path.unlink()
+    (tmp_path / "all" / "test" / "plain").rmdir()
+    answer = api.evaluate(model, tmp_path / "all", split="test").as_dict()
+    assert answer["per_class"] == {"plain": {"recall": None, "images": 0}, "striped": whole}
+    assert answer["balanced_accuracy"] == answer["accuracy"] == whole["recall"]
+
+
+def test_unknown_classes_are_named(model, tmp_path):
+    source = folder(tmp_path / "pictures", 5, classes=("plain", "spotted", "dotted"))
+    with pytest.raises(InputError, match=r"dotted, spotted.*plain, striped"):
+        api.evaluate(model, source, split="all")
+
+
+def test_an_empty_split_says_what_there_is(model, tmp_path):
+    folder(tmp_path / "pictures" / "test", 5)
+    with pytest.raises(InputError, match=r"no images in its val split.*test 10"):
+        api.evaluate(model, tmp_path / "pictures", split="val")
+
+
+def test_a_colour_model_takes_grey_images_as_three_equal_channels(colour_model, pictures):
+    found = api.evaluate(colour_model, pictures, split="all")
+    model = load_model(colour_model)
+    paths = sorted(pictures.glob("*/*/*.png"))
+    labels = np.array([path.parent.name == "striped" for path in paths])
+    grey = np.stack([np.asarray(Image.open(path)) for path in paths]) / 255
+    inputs = torch.from_numpy((np.repeat(grey[:, None], 3, 1) - 0.45) / 0.2).float()
+    striped = model.network.apply(model.params, inputs).double().softmax(1)[:, 1].numpy()
+    assert found.images == len(paths) == 34
+    assert found.scores.auroc == pytest.approx(roc_auc_score(labels, striped))
+    assert found.scores.accuracy == pytest.approx(((striped > 0.5) == labels).mean())
+
+
+def test_a_colour_model_on_colour_images(colour_model, tmp_path):
+    assert api.evaluate(colour_model, folder(tmp_path / "c", 6, channels=3), split="all").scores.accuracy > 0.8
+
+
+def test_a_grey_model_refuses_colour_images(model, tmp_path):
+    with pytest.raises(InputError, match=r"colour images.*convert them to grey"):
+        api.evaluate(model, folder(tmp_path / "c", 5, channels=3), split="all")
+
+
+def test_evaluate_takes_no_package_for_a_model(grey, pictures, tmp_path):
+    with pytest.raises(VerificationError, match="not a sound model"):
+        api.evaluate(grey, pictures)
+    with pytest.raises(InputError, match="meddistill train"):
+        api.evaluate(tmp_path / "missing", pictures)
+
+
+def test_show(grey):
+    answer = api.show(grey).as_dict()
+    json.dumps(answer, allow_nan=False)
+    assert answer["task"]["classes"] == ["plain", "striped"]
+    assert answer["bytes"] == grey.stat().st_size
+    assert answer["factor"] == pytest.approx(100_000 / grey.stat().st_size, rel=0.01)
+
+
+def test_verify_answers_and_show_refuses(grey, tmp_path):
+    assert api.verify(grey).as_dict()["answer"] == "unsigned"
+    broken = tmp_path / "broken.mdz"
+    broken.write_bytes(grey.read_bytes()[:-40])
+    found = api.verify(broken).as_dict()
+    assert (found["ok"], found["answer"]) == (False, "broken")
+    assert found["problems"]
+    for refuse in (api.show, lambda path: api.train(path, tmp_path / "m", seeds=1)):
+        with pytest.raises(VerificationError):
+            refuse(broken)
+    with pytest.raises(InputError, match="there is no file"):
+        api.verify(tmp_path / "missing.mdz")
+
+
+def test_methods():
+    listed = api.methods().as_dict()["methods"]
+    assert {"mtt", "mtt-soft"} <= {method["name"] for method in listed}
+    assert all(method["summary"] and "arXiv" in method["source"] for method in listed)
+
+
+def test_inspect_writes_the_plan_that_distill_follows(pictures, tmp_path):
+    plan = tmp_path / "plan.toml"
+    answer = api.inspect(pictures, images_per_class=1, plan_out=plan, device="cpu").as_dict()
+    json.dumps(answer, allow_nan=False)
+    assert answer["plan"]["size"] == SIDE
+    assert answer["plan_file"] == str(plan)
+    assert answer["estimate"]["seconds"] == pytest.approx(sum(answer["estimate"]["stages"].values()), abs=0.3)
+    short = plan.read_text()
+    for setting, value in (
+        ("steps = 360", "steps = 40"),
+        ("warm_up = 300", "warm_up = 1"),
+        ("iterations = 400", "iterations = 1"),
+    ):
+        assert setting in short
+        short = short.replace(setting, value)
+    plan.write_text(short)
+    report = api.distill(pictures, tmp_path / "x.mdz", plan=plan, full_data=True, device="cpu").as_dict()
+    json.dumps(report, allow_nan=False)
+    assert report["plan"]["matching"]["iterations"] == 1
+    assert set(report["results"]["test"]) == {"distilled", "random", "full"}
+    assert report["bytes"] == (tmp_path / "x.mdz").stat().st_size
+    assert Path(report["preview"]).is_file()
