@@ -137,6 +137,7 @@ def main() -> None:
         for name in asked.sets:
             row = measure(name, asked.data, asked.out, asked.time, asked.size)
             record[f"{name}-{row['size']}"] = row
+            RECORD.parent.mkdir(parents=True, exist_ok=True)
             RECORD.write_text(json.dumps(record, indent=1) + "\n")
     print(table(record))
 

@@ -31,7 +31,7 @@ PLAN = LoopPlan(
     decay=True,
     learn_labels=True,
     strategy="adjoint",
-    augmentation=Augmentation(),
+    augmentation=Augmentation(flip=0),  # a flip would turn one class into the other
     warm_up=40,
 )
 

@@ -103,6 +103,25 @@ def events_of(path, kind):
     return [event for event in map(json.loads, path.read_text().splitlines()) if event["event"] == kind]
 
 
+def outcome_of(learned, matching, plan, iteration):
+    """Score and gradient of one iteration, worked out beside the loop."""
+    scores, slopes = [], []
+    for place in range(plan.segments_at_once):
+        generator = stream(SEED, "distill", iteration, place)
+        segment = plan.segments.draw(TEACHING.count, TEACHING.snapshots, generator)
+        start, target = (
+            unflatten(matching.store.snapshot(segment.teacher, at), NETWORK.shapes)
+            for at in (segment.start, segment.end)
+        )
+        batches = student_batches(len(learned.images), plan, generator)
+        outcome = unroll(
+            NETWORK, start, learned, batches, lambda s, t=target, b=start: normalised_l2(s[plan.student_steps], t, b)
+        )
+        scores.append(outcome.score)
+        slopes.append(outcome.gradient.tensors())
+    return sum(scores) / len(scores), [torch.stack(parts).mean(0) for parts in zip(*slopes, strict=True)]
+
+
 def mean_score(learned, matching):
     """Of the learned set as it is, over segments and batches that the loop did not see."""
     scores = []
@@ -142,50 +161,40 @@ def test_strategies_give_the_same_result_but_for_rounding(first, matching):
     torch.testing.assert_close(one.images, other.images, rtol=1e-3, atol=1e-4)
 
 
-def test_several_segments_at_once_are_averaged(first, matching, tmp_path):
-    plan = replace(PLAN, iterations=1, warm_up=0, segments_at_once=3)
-    distill(first, matching, plan, SEED, events=EventLog(tmp_path / "events"))
-    scores = []
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_two_steps_of_plain_descent_are_worked_out_by_hand(first, matching, tmp_path, at_once):
+    """Rates times gradients averaged over segments, momentum one half, and half of the rates at half time."""
+    rates = (2.0, 3.0, 0.5)
+    plan = replace(PLAN, iterations=2, warm_up=0, optimiser="sgd", segments_at_once=at_once)
+    plan = replace(plan, image_rate=rates[0], label_rate=rates[1], step_rate=rates[2])
+    score, slopes = outcome_of(first, matching, plan, 0)
+    between = [before - rate * slope for before, rate, slope in zip(first.tensors(), rates, slopes, strict=True)]
+    _, then = outcome_of(Learned(*between), matching, plan, 1)
+    found = distill(first, matching, plan, SEED, events=EventLog(tmp_path / "events"))
+    assert events_of(tmp_path / "events", "distilled")[0]["score"] == pytest.approx(score)
     for place in range(3):
-        generator = stream(SEED, "distill", 0, place)
-        segment = plan.segments.draw(2, TEACHING.snapshots, generator)
-        start, target = (
-            unflatten(matching.store.snapshot(segment.teacher, at), NETWORK.shapes)
-            for at in (segment.start, segment.end)
-        )
-        batches = student_batches(4, plan, generator)
-        scores.append(
-            unroll(NETWORK, start, first, batches, lambda s, t=target, b=start: normalised_l2(s[3], t, b)).score
-        )
-    assert events_of(tmp_path / "events", "distilled")[0]["score"] == pytest.approx(sum(scores) / 3)
+        moved = rates[place] * 0.5 * (then[place] + 0.5 * slopes[place])
+        torch.testing.assert_close(found.tensors()[place], between[place] - moved, rtol=1e-4, atol=1e-6)
+        assert slopes[place].abs().sum() > 0
 
 
-def test_the_first_step_of_plain_descent_is_rate_times_gradient(first, matching):
-    plan = replace(PLAN, iterations=1, warm_up=0, optimiser="sgd", image_rate=2.0, label_rate=3.0, step_rate=0.5)
+def test_without_decay_the_rates_stay(first, matching):
+    """Adam's first step is the rate itself, whatever the gradient."""
+    plan = replace(PLAN, warm_up=0, iterations=1, image_rate=0.07, label_rate=0.02, step_rate=0.01)
     found = distill(first, matching, plan, SEED)
-    generator = stream(SEED, "distill", 0, 0)
-    segment = plan.segments.draw(2, TEACHING.snapshots, generator)
-    start, target = (
-        unflatten(matching.store.snapshot(segment.teacher, at), NETWORK.shapes) for at in (segment.start, segment.end)
-    )
-    batches = student_batches(4, plan, generator)
-    gradient = unroll(NETWORK, start, first, batches, lambda s: normalised_l2(s[3], target, start)).gradient
-    for rate, before, slope, after in zip(
-        (2.0, 3.0, 0.5), first.tensors(), gradient.tensors(), found.tensors(), strict=True
-    ):
-        torch.testing.assert_close(after, before - rate * slope)
-        assert slope.abs().sum() > 0
-
-
-def test_rates_fall_to_nought_along_half_a_cosine(first, matching):
-    """Adam's first step is the rate itself: one iteration each at the beginning, and one in the middle of the decay."""
-    quick = replace(PLAN, warm_up=0, iterations=1)
-    moved = (distill(first, matching, quick, SEED).images - first.images).abs().max()
-    assert float(moved) == pytest.approx(PLAN.image_rate, rel=1e-2)
+    for before, after, rate in zip(first.tensors(), found.tensors(), (0.07, 0.02, 0.01), strict=True):
+        assert float((after - before).abs().max()) == pytest.approx(rate, rel=1e-2)
     steady, falling = (
         distill(first, matching, replace(PLAN, warm_up=0, iterations=40, decay=d), SEED) for d in (False, True)
     )
     assert (falling.images - first.images).abs().mean() < (steady.images - first.images).abs().mean()
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+def test_a_warm_up_steps_as_adam_does(first, matching, optimiser):
+    plan = replace(PLAN, warm_up=1, iterations=1, image_rate=0.0, optimiser=optimiser)
+    moved = (distill(first, matching, plan, SEED).images - first.images).abs()
+    assert float(moved.max()) == pytest.approx(0.05, rel=1e-2)
 
 
 def test_a_warm_up_moves_only_the_images(first, matching):
@@ -321,11 +330,29 @@ def test_when_nothing_but_skipped_iterations_is_left_the_run_ends(first, matchin
 def test_the_count_of_skipped_iterations_survives_an_interruption(first, matching, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     bad = replace(spoiled(matching, tmp_path, list(range(11)), float("nan")), teachers=1)
-    plan = replace(PLAN, warm_up=0, iterations=100)
+    plan, log, state = replace(PLAN, warm_up=0, iterations=100), EventLog(tmp_path / "events"), tmp_path / "state"
     with pytest.raises(StoppedError):
-        distill(first, bad, plan, SEED, checkpoint=tmp_path / "state", progress=StopAfter(20))
+        distill(first, matching, plan, SEED, checkpoint=state, progress=StopAfter(10))
+    with pytest.raises(StoppedError):
+        distill(first, bad, plan, SEED, checkpoint=state, progress=StopAfter(20))
     with pytest.raises(MeddistillError, match="25 iterations in a row"):
-        distill(first, bad, plan, SEED, checkpoint=tmp_path / "state", progress=StopAfter(6))
+        distill(first, bad, plan, SEED, checkpoint=state, events=log)
+    last = events_of(tmp_path / "events", "skipped")[-1]["iteration"]
+    assert last == 10 + 25
+
+
+def test_skipped_iterations_that_are_not_in_a_row_do_not_end_the_run(first, matching, tmp_path):
+    bad = spoiled(matching, tmp_path, list(range(11)), float("nan"))
+    plan = replace(PLAN, warm_up=0, iterations=80)
+    distill(first, bad, plan, SEED, events=EventLog(tmp_path / "events"))
+    assert len(events_of(tmp_path / "events", "skipped")) > 25
+
+
+def test_a_student_that_runs_away_changes_nothing(first, matching, tmp_path):
+    wild = Learned(first.images, first.label_logits, torch.tensor([5.0]))
+    with pytest.raises(MeddistillError, match="above 10"):
+        distill(wild, matching, replace(PLAN, warm_up=0, iterations=100), SEED, events=EventLog(tmp_path / "events"))
+    assert all(event["score"] > 10 for event in events_of(tmp_path / "events", "skipped"))
 
 
 def test_step_sizes_stay_positive_however_fast_they_are_pushed_down(first, matching):
@@ -335,14 +362,14 @@ def test_step_sizes_stay_positive_however_fast_they_are_pushed_down(first, match
     assert not torch.equal(found.log_steps, first.log_steps)
 
 
-def test_hard_labels_do_not_move(first, matching):
-    hard = Learned(first.images, first_logits(class_of_each(2, 2), 2, "hard"), first.log_steps)
-    for optimiser in ("adam", "sgd"):
-        plan = replace(PLAN, iterations=20, learn_labels=False, optimiser=optimiser)
-        found = distill(hard, matching, plan, SEED)
-        assert torch.equal(found.label_logits, hard.label_logits)
-        assert set(found.label_logits.softmax(1).flatten().tolist()) == {0.0, 1.0}
-        assert not torch.equal(found.images, hard.images)
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+@pytest.mark.parametrize("kind", ["hard", "learned"])
+def test_labels_that_are_not_learned_do_not_move(first, matching, optimiser, kind):
+    fixed = Learned(first.images, first_logits(class_of_each(2, 2), 2, kind), first.log_steps)
+    found = distill(fixed, matching, replace(PLAN, iterations=20, learn_labels=False, optimiser=optimiser), SEED)
+    assert torch.equal(found.label_logits, fixed.label_logits)
+    assert kind == "learned" or set(found.label_logits.softmax(1).flatten().tolist()) == {0.0, 1.0}
+    assert not torch.equal(found.images, fixed.images)
 
 
 @pytest.mark.parametrize(("count", "batch", "sizes"), [(4, 9, [4] * 5), (5, 2, [2, 2, 1, 2, 2]), (4, 2, [2] * 5)])
