@@ -106,3 +106,12 @@ def test_leaves_have_a_gradient_of_their_own():
     assert leaf.is_leaf
     assert leaf.requires_grad
     assert leaf.tolist() == [2, 2]
+
+
+def test_many_networks_at_once_are_each_network_alone():
+    network = ConvNet(4, 2, 2, 9, 3)
+    many = [tuple(p.double() for p in network.init(stream(seed, "init"))) for seed in range(3)]
+    images = torch.randn(3, 5, 2, 9, 9, dtype=torch.float64)
+    stacked = tuple(torch.stack(group) for group in zip(*many, strict=True))
+    alone = torch.stack([network.apply(params, seen) for params, seen in zip(many, images, strict=True)])
+    torch.testing.assert_close(network.apply_many(stacked, images), alone, rtol=1e-12, atol=1e-12)

@@ -79,6 +79,22 @@ class ConvNet:
         """Logits ``(N, classes)`` of normalised images ``(N, channels, size, size)``."""
         return F.linear(self.features(params, images), params[-2], params[-1])
 
+    def apply_many(self, params: Params, images: Tensor) -> Tensor:
+        """Logits ``(S, N, classes)`` of S networks, each on its own images ``(S, N, channels, size, size)``.
+
+        Every parameter has a leading dimension S. Network s sees only ``images[s]``: the S networks stand side by side
+        as groups of one convolution, so that a device has S times the work in one launch.
+        """
+        networks, count = images.shape[:2]
+        features = images.transpose(0, 1).flatten(1, 2)
+        for block in range(self.depth):
+            weight, bias, scale, shift = (param.flatten(0, 1) for param in params[4 * block : 4 * block + 4])
+            features = F.conv2d(features, weight, bias, padding=1, groups=networks)
+            features = F.group_norm(features, networks * self.width, scale, shift, _NORM_EPSILON)
+            features = F.avg_pool2d(F.relu(features), 2)
+        flat = features.view(count, networks, -1).transpose(0, 1)
+        return torch.baddbmm(params[-1][:, None], flat, params[-2].transpose(1, 2))
+
     def features(self, params: Params, images: Tensor) -> Tensor:
         """What the linear layer sees, ``(N, width · side²)``, of normalised images ``(N, channels, size, size)``."""
         features = images
