@@ -250,6 +250,22 @@ def test_a_run_cut_into_single_steps_ends_with_the_same_bits(first, matching, tm
     assert same(distill(first, matching, PLAN, SEED, checkpoint=tmp_path / "state", progress=StopAfter(1)), whole)
 
 
+def test_a_run_that_is_told_to_stop_is_the_run_of_that_many_iterations(first, matching, tmp_path):
+    plan = replace(PLAN, warm_up=2, iterations=50)
+    asked = []
+    stopped = distill(
+        first,
+        matching,
+        plan,
+        SEED,
+        is_enough=lambda done: bool(asked.append(done)) or done == 3,
+        checkpoint=tmp_path / "s",
+    )
+    assert asked == [1, 2, 3]
+    assert same(stopped, distill(first, matching, replace(plan, iterations=3), SEED))
+    assert same(stopped, distill(first, matching, replace(plan, iterations=3), SEED, checkpoint=tmp_path / "s"))
+
+
 def test_how_often_the_state_is_saved_has_no_part_in_the_result(first, matching, tmp_path, monkeypatch):
     seldom = distill(first, matching, PLAN, SEED, checkpoint=tmp_path / "seldom")
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
@@ -260,7 +276,17 @@ def test_how_often_the_state_is_saved_has_no_part_in_the_result(first, matching,
     assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", safetensors.torch.save({"learned.0": torch.zeros(1)})])
+STRANGE = [
+    safetensors.torch.save(tensors, metadata)
+    for tensors, metadata in (
+        ({"learned.0": torch.zeros(1)}, None),
+        ({"learned.0": torch.zeros(1)}, {"iteration": "1", "skipped": "0"}),
+        ({"learned.1": torch.zeros(1)}, {"iteration": "1", "skipped": "0"}),
+    )
+]
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", *STRANGE])
 def test_a_broken_checkpoint_is_named(first, matching, tmp_path, content):
     (tmp_path / "state").write_bytes(content)
     with pytest.raises(InputError, match=r"cannot read the checkpoint .*state .*: delete it to start this stage anew"):

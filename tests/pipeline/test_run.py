@@ -13,6 +13,9 @@ import pytest
 from PIL import Image
 
 from meddistill.package.read import read, verify
+from meddistill.pipeline.estimate import Costs
+from meddistill.pipeline.folder import RunFolder
+from meddistill.pipeline.plan import read_plan
 from meddistill.pipeline.run import Report, Request, run
 from meddistill.runtime.errors import InputError, OutputError
 
@@ -274,6 +277,35 @@ def test_leaks_stop_a_run_before_it_leaves_anything(fresh, tmp_path, source):
     card = read(leaking.out).card
     assert card.recipe.plan["leak"] == "drop"
     assert [sum(card.cohort.counts[split].values()) for split in ("train", "val", "test")] == [39, 20, 21]
+
+
+def test_a_machine_slower_than_planned_for_stops_in_time_and_says_so(fresh, monkeypatch):
+    plan = read_plan(fresh.plan)
+    far = replace(plan, matching=replace(plan.matching, iterations=200_000))
+    free = Costs(teacher_step=0.0, warm_up=0.0, iteration=0.0, evaluation=0.0, full=0.0)
+    monkeypatch.setattr("meddistill.pipeline.run.fit_to_time", lambda *_: (far, free))
+    request = replace(fresh, plan=None, size=10, seconds=2.0)
+    report = run(request)
+    made = report.plan.matching.iterations
+    assert 20 <= made < 200_000
+    card = read(request.out).card
+    assert card.recipe.plan["matching.iterations"] == made
+
+    before = request.out.read_bytes()
+    run(request)  # continues the run, which is at its end
+    assert request.out.read_bytes() == before
+    kept = request.out.with_suffix(".run") / "plan.toml"
+    by_plan = replace(fresh, plan=kept, out=fresh.out.with_name("y.mdz"))
+    run(by_plan)
+    assert by_plan.out.read_bytes() == before
+
+
+def test_a_kill_between_the_two_files_of_an_amended_plan_leaves_the_run_resumable(request_again):
+    folder = RunFolder(request_again.out.with_suffix(".run"))
+    text, before = folder.plan_file.read_text(), read_plan(folder.plan_file)
+    folder.amend(replace(before, matching=replace(before.matching, iterations=2)))
+    folder.plan_file.write_text(text)
+    run(request_again)
 
 
 def test_a_plan_and_a_time_exclude_each_other(fresh, tmp_path):

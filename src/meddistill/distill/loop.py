@@ -6,7 +6,7 @@ optimiser's moments and i, and a run that was killed ends with the same bytes as
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -87,12 +87,14 @@ def distill(
     plan: LoopPlan,
     seed: int,
     *,
+    is_enough: Callable[[int], bool] | None = None,
     checkpoint: Path | None = None,
     events: EventLog | None = None,
     progress: Progress = Silent(),
 ) -> Learned:
     """Optimise ``first`` and return the result on the same device.
 
+    ``is_enough``: asked after every iteration that matched trajectories, with how many there were, whether to stop.
     ``checkpoint``: a file that holds the state from time to time and is continued from if it exists. An iteration whose
     score or gradient is not finite, or whose student ran away, changes nothing and is reported as ``skipped``.
     Raises :class:`MeddistillError` when nothing but such iterations are left.
@@ -116,6 +118,8 @@ def distill(
             if checkpoint is not None and time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
                 state.save(checkpoint)
                 saved = time.monotonic()
+            if is_enough is not None and state.iteration > plan.warm_up and is_enough(state.iteration - plan.warm_up):
+                break
     if checkpoint is not None:
         state.save(checkpoint)
     return state.learned
@@ -225,6 +229,9 @@ class _State:
             with safetensors.safe_open(path, framework="pt") as file:
                 self.iteration, self.skipped = (int(file.metadata()[name]) for name in ("iteration", "skipped"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            for place, variable in enumerate(self._variables):
+                if tensors[f"learned.{place}"].shape != variable.shape:
+                    raise ValueError("it holds a synthetic set of another shape")
         except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
             raise InputError(
                 f"cannot read the checkpoint {path} ({error}): delete it to start this stage anew"

@@ -53,13 +53,13 @@ class RunFolder:
         if not self.identity_file.exists():
             return None
         try:
-            stored = json.loads(self.identity_file.read_text())
+            stored = dict(json.loads(self.identity_file.read_text()))
             text = self.plan_file.read_text()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise InputError(
                 f"cannot read the run folder {self.path} ({error}): delete it or choose another with --run"
             ) from None
-        if stored != {"identity": identity, "plan": _digest(text)}:
+        if stored.get("identity") != identity or _digest(text) not in stored.get("plans", ()):
             raise InputError(
                 f"the run folder {self.path} belongs to another run: other images, other options or an edited plan. "
                 "Repeat the first command to continue that run, choose another folder with --run, or delete this one"
@@ -70,7 +70,16 @@ class RunFolder:
         """Write the plan, then the run's identity, which makes it resumable."""
         text = to_toml(plan)
         write_atomic(self.plan_file, text.encode())
-        write_atomic(self.identity_file, json.dumps({"identity": identity, "plan": _digest(text)}).encode())
+        self._identify(identity, _digest(text))
+
+    def amend(self, plan: Plan) -> None:
+        """Put what was really done in the place of the plan; whenever this is cut short, the run stays resumable."""
+        stored, text = json.loads(self.identity_file.read_text()), to_toml(plan)
+        self._identify(stored["identity"], *stored["plans"], _digest(text))
+        write_atomic(self.plan_file, text.encode())
+
+    def _identify(self, identity: str, *plans: str) -> None:
+        write_atomic(self.identity_file, json.dumps({"identity": identity, "plans": plans}).encode())
 
 
 @contextlib.contextmanager

@@ -11,10 +11,8 @@ import numpy.typing as npt
 import torch
 
 from meddistill import __version__
-from meddistill.cohort.fingerprint import propose_size
 from meddistill.cohort.prepare import Prepared, prepare
-from meddistill.cohort.read import ReadOptions, read
-from meddistill.cohort.scan import native_sizes
+from meddistill.cohort.read import ReadOptions
 from meddistill.cohort.types import SPLITS, Cohort, Fit, Leak, SplitName
 from meddistill.distill.labels import class_of_each, first_logits
 from meddistill.distill.loop import Matching, distill
@@ -29,7 +27,7 @@ from meddistill.package.text import class_problems
 from meddistill.package.types import Package
 from meddistill.package.write import round_trip, write
 from meddistill.pipeline.card import make_card
-from meddistill.pipeline.estimate import Shape, fit_to_time
+from meddistill.pipeline.estimate import Estimate, Shape, estimate, fit_to_time
 from meddistill.pipeline.evaluate import Evaluated, Judged, evaluate_rows, evaluation_seeds, rows_of
 from meddistill.pipeline.folder import RunFolder, claim, identify, owned
 from meddistill.pipeline.plan import Plan, checked, override, read_plan
@@ -44,6 +42,7 @@ from meddistill.train.protocol import Protocol
 from meddistill.train.received import received
 
 _SCORED: tuple[SplitName, ...] = ("val", "test")
+_LEAST_ITERATIONS = 20
 _DONE_AS_ASKED = ("leak-dropped", "resplit")
 
 
@@ -108,6 +107,26 @@ class Report:
         }
 
 
+@dataclass
+class _Budget:
+    """When matching must stop so that the evaluation still ends in time, on a machine as slow as teaching showed."""
+
+    ends: float
+    planned: Estimate
+    matched: int = 0
+    is_up: bool = False
+
+    def leave_time_to_evaluate(self, taught_seconds: float) -> None:
+        slowness = max(1.0, taught_seconds / max(self.planned.stages["teaching"], 1e-3))
+        self.ends -= slowness * self.planned.stages["evaluating"]
+
+    def is_spent(self, matched: int) -> bool:
+        """Whether to stop after ``matched`` iterations."""
+        self.matched = matched
+        self.is_up = matched >= _LEAST_ITERATIONS and time.monotonic() >= self.ends
+        return self.is_up
+
+
 @dataclass(frozen=True)
 class _Data:
     """The cohort on the device, split by split."""
@@ -126,11 +145,16 @@ def run(request: Request, progress: Progress = Silent()) -> Report:
     require_writable(request.out)
     prepared = _prepare(request, base, progress)
     cohort = prepared.cohort
+    base = _sized(request, base, cohort)
     _tell(prepared, request.untold, progress)
     with owned(request.run or request.out.with_suffix(".run")) as folder:
-        plan = _settle_plan(request, base, cohort, device, folder, begun, progress)
+        plan, budget = _settle_plan(request, base, cohort, device, folder, begun, progress)
         data = _load(cohort, device)
-        learned = _distil(request, plan, data, folder, progress)
+        learned = _distil(request, plan, data, folder, budget, progress)
+        if budget is not None and budget.is_up:
+            plan = replace(plan, matching=replace(plan.matching, iterations=budget.matched))
+            folder.amend(plan)
+            progress.note(f"the time is up: stopped after {budget.matched} iterations")
         making_seconds = time.monotonic() - begun
         package, evaluated = _evaluate(request, plan, data, learned, folder, progress)
         size = write(request.out, package)
@@ -167,18 +191,15 @@ def shape_of(cohort: Cohort) -> Shape:
 
 
 def _base_plan(request: Request) -> Plan:
-    """The plan before it is fitted to a time: the file's or the default, with the request's own choices."""
+    """The plan before the images are seen: the file's or the default, with the request's own choices."""
     if request.plan is not None and request.seconds is not None:
         raise InputError("a plan and a time were given: a plan says how much is done; give one of --plan and --time")
     plan = read_plan(request.plan) if request.plan is not None else Plan()
-    size = request.size
-    if size is None and request.plan is None:
-        size = propose_size(native_sizes(read(request.source, request.options)))
     plan = override(
         plan,
         method=request.method,
         images_per_class=request.images_per_class,
-        size=size,
+        size=request.size,
         fit=request.fit,
         start=request.start,
         seed=request.seed,
@@ -191,13 +212,26 @@ def _base_plan(request: Request) -> Plan:
     matching = plan.matching
     if request.iterations is not None:
         matching = replace(matching, iterations=request.iterations)
-    return override(plan, network=request.network, matching=matching, evaluation=evaluation)
+    # A network is checked against the size, which may still be open.
+    network = None if _leaves_size_open(request) else request.network
+    return override(plan, network=network, matching=matching, evaluation=evaluation)
+
+
+def _leaves_size_open(request: Request) -> bool:
+    return request.size is None and request.plan is None
+
+
+def _sized(request: Request, plan: Plan, cohort: Cohort) -> Plan:
+    """The plan with the size that the images proposed, and the network depth that goes with it unless one was named."""
+    if not _leaves_size_open(request):
+        return plan
+    return override(plan, size=cohort.size, network=request.network)
 
 
 def _prepare(request: Request, plan: Plan, progress: Progress) -> Prepared:
     prepared = prepare(
         request.source,
-        size=plan.size,
+        size=None if _leaves_size_open(request) else plan.size,
         fit=plan.fit,
         options=request.options,
         leak=request.leak,
@@ -229,23 +263,27 @@ def _settle_plan(
     folder: RunFolder,
     begun: float,
     progress: Progress,
-) -> Plan:
-    """The plan of the run that the folder holds, or a new one, fitted to the time if one was given."""
+) -> tuple[Plan, _Budget | None]:
+    """The plan of the run that the folder holds, or a new one, fitted to the time if one was given.
+
+    A run that is continued does all that its plan says, so that it ends with the bytes of an uninterrupted one.
+    """
     asked = {"plan": base.as_dict(), "seconds": request.seconds, "device": device.type, "leak": request.leak}
     identity = identify(asked | {"version": __version__}, cohort)
     plan = folder.resume(identity)
     if plan is not None:
         progress.note(f"continuing the run in {folder.path}")
-        return plan
-    plan = base
+        return plan, None
+    plan, budget = base, None
     if request.seconds is not None:
         with progress.stage("planning"):
             left = request.seconds - (time.monotonic() - begun)
-            plan, _ = fit_to_time(base, left, shape_of(cohort), device)
+            plan, costs = fit_to_time(base, left, shape_of(cohort), device)
+        budget = _Budget(begun + request.seconds, estimate(plan, costs, shape_of(cohort)))
     plan = checked(plan)
     folder.begin(identity, plan)
     folder.events.write("begun", version=__version__, torch=torch.__version__, device=device.type, plan=plan.as_dict())
-    return plan
+    return plan, budget
 
 
 def _load(cohort: Cohort, device: torch.device) -> _Data:
@@ -258,14 +296,19 @@ def _network(name: str, cohort: Cohort) -> ConvNet:
     return parse(name, channels=cohort.channels, size=cohort.size, classes=len(cohort.classes))
 
 
-def _distil(request: Request, plan: Plan, data: _Data, folder: RunFolder, progress: Progress) -> Learned:
+def _distil(
+    request: Request, plan: Plan, data: _Data, folder: RunFolder, budget: _Budget | None, progress: Progress
+) -> Learned:
     """Teach, then distil."""
     network, teaching = _network(plan.network, data.cohort), plan.teacher_plan()
     train, val = data.splits["train"], data.splits["val"]
     store = TrajectoryStore(request.teachers or folder.teachers, teaching.snapshots, network.parameters)
     identity = {"plan": asdict(plan.teachers), "network": plan.network, "seed": plan.seed, "fit": plan.fit}
     claim(store.folder, identify(identity, data.cohort))
+    begun = time.monotonic()
     teach(network, train, teaching, plan.seed, store, events=folder.events, progress=progress)
+    if budget is not None:
+        budget.leave_time_to_evaluate(time.monotonic() - begun)
     curve = learning_curve(network, store, teaching.count, val, plan.seed, folder.events)
     loop = plan.loop_plan(learning_window(curve))
     folder.events.write("window", earliest_start=loop.segments.earliest_start, latest_start=loop.segments.latest_start)
@@ -274,6 +317,7 @@ def _distil(request: Request, plan: Plan, data: _Data, folder: RunFolder, progre
         Matching(network, store, teaching.count, train),
         loop,
         plan.seed,
+        is_enough=None if budget is None else budget.is_spent,
         checkpoint=folder.checkpoint,
         events=folder.events,
         progress=progress,
