@@ -251,7 +251,7 @@ def test_a_run_cut_into_single_steps_ends_with_the_same_bits(first, matching, tm
 
 
 def test_a_run_that_is_told_to_stop_is_the_run_of_that_many_iterations(first, matching, tmp_path):
-    plan = replace(PLAN, warm_up=2, iterations=50)
+    plan = replace(PLAN, warm_up=2, iterations=50, decay=False)
     asked = []
     stopped = distill(
         first,

@@ -36,20 +36,20 @@ def start(place, *command):
 
 def answer(place, *words):
     process = start(place, "-m", "meddistill", *words, "--json")
-    out, said = process.communicate(timeout=120)
+    out, said = process.communicate(timeout=600)
     assert process.returncode == 0, said
     return json.loads(out)
 
 
 def test_ctrl_c_ends_a_run_with_a_message_and_the_same_command_continues_it(place, tmp_path_factory, source):
     process = start(place, "-c", OFTEN, *WORDS, "--json")
-    until = time.monotonic() + 90
+    until = time.monotonic() + 600
     while not (place / "x.run" / "distilled.safetensors").exists():
         assert process.poll() is None
         assert time.monotonic() < until
         time.sleep(0.001)
     process.send_signal(signal.SIGINT)
-    out, said = process.communicate(timeout=60)
+    out, said = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "Traceback" not in said
     assert "the same command continues it" in said

@@ -41,7 +41,7 @@ class Folder:
 
     def finish(self, *command: str) -> None:
         process = self.start(*command)
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=600)
         assert process.returncode == 0, said.decode()
 
     def kill_once(self, reached: Callable[["Folder"], bool]) -> None:
@@ -53,7 +53,7 @@ class Folder:
             assert time.monotonic() < until
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
+        process.communicate(timeout=600)
         assert process.returncode == -signal.SIGKILL
 
     def events(self, kind: str) -> Events:
