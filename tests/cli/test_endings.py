@@ -220,7 +220,7 @@ def test_signals_end_a_process_with_130(number, document):
     assert process.stderr is not None
     assert process.stderr.readline() == "ready\n"
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert "the same command continues it" in err
@@ -246,7 +246,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(words):
     os.close(write)
     os.read(read, 10)
     os.close(read)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, "")
 
 

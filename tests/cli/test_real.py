@@ -114,7 +114,7 @@ def test_ctrl_c_ends_a_real_run_and_leaves_no_package(folder, tmp_path, number):
     first = process.stderr.readline()  # the first sign of life: the run is under way
     assert b"Traceback" not in first
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130, first + err
     assert b"the same command continues it" in err
     assert b"Traceback" not in err

@@ -47,7 +47,7 @@ class Folder:
     def kill_once(self, reached: Callable[["Folder"], bool]) -> None:
         """Start the command and kill it without warning as soon as ``reached``."""
         process = self.start("-c", OFTEN)
-        until = time.monotonic() + 90
+        until = time.monotonic() + 600
         while not reached(self):
             assert process.poll() is None, "the run ended before it reached the point at which to kill it"
             assert time.monotonic() < until

@@ -93,6 +93,11 @@ class Cohort:
         """The largest value the dtype holds: 255 or 65535; ``images / peak`` is the intensity in [0, 1]."""
         return int(np.iinfo(self.images.dtype).max)
 
+    @property
+    def image_bytes(self) -> int:
+        """What one image takes at working size, uncompressed."""
+        return int(self.images[0].nbytes)
+
     def indices(self, split: SplitName) -> npt.NDArray[np.intp]:
         """Rows of the split, ascending."""
         return np.flatnonzero(self.splits == SPLITS.index(split))

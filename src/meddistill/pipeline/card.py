@@ -23,6 +23,8 @@ from meddistill.train.protocol import PROTOCOL_VERSION
 
 _INTENDED_USE = "research: training image classifiers for the task named on this card"
 _LIMITS = "not for clinical use; no privacy guarantee has been measured or proved for this file"
+# What a recipe has fields of its own for; the rest of the plan is told under its names.
+_RECIPE_FIELDS = ("method", "seed", "start", "network")
 
 
 def make_card(
@@ -44,7 +46,7 @@ def make_card(
         cohort=CohortCounts(counts={split: cohort.counts(split) for split in SPLITS}),
         contains_real_images=plan.start == "real",
         results=_results(judged, results),
-        bytes=Sizes(cohort_train=int(cohort.images[0].nbytes) * len(train)),
+        bytes=Sizes(cohort_train=cohort.image_bytes * len(train)),
         terms=Terms(intended_use=_INTENDED_USE, limits=_LIMITS),
     )
 
@@ -54,9 +56,6 @@ def _recipe(plan: Plan, leak: Leak) -> Recipe:
     return Recipe(
         method=plan.method, seed=plan.seed, start=plan.start, network=plan.network, plan=told | {"leak": leak}
     )
-
-
-_RECIPE_FIELDS = ("method", "seed", "start", "network")
 
 
 def _results(judged: Judged, results: Results) -> CardResults:
