@@ -202,7 +202,7 @@ def test_estimate_adds_up_the_work():
     found = estimate(plan, costs, Shape(channels=1, classes=2, train=100, scored=50))
     assert found.stages == pytest.approx({"teaching": 2, "warming up": 1, "distilling": 10, "evaluating": 30})
     assert found.seconds == pytest.approx(43)
-    full = replace(plan, evaluation=Evaluation(seeds=3, random_real=False, full_data=True))
+    full = replace(plan, evaluation=Evaluation(seeds=3, random_sets=0, full_data=True))
     assert estimate(full, costs, Shape(1, 2, 100, 50)).stages["evaluating"] == pytest.approx(3 * 3 + 3 * 7)
 
 

@@ -7,17 +7,29 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from meddistill.cohort.prepare import prepare
+from meddistill.nets.convnet import parse
 from meddistill.package.read import read, verify
 from meddistill.pipeline.estimate import Costs
+from meddistill.pipeline.evaluate import evaluation_seeds
 from meddistill.pipeline.folder import RunFolder
 from meddistill.pipeline.plan import read_plan
 from meddistill.pipeline.run import Report, Request, run
 from meddistill.runtime.errors import InputError, OutputError
+from meddistill.runtime.streams import derive
+from meddistill.teachers.images import measure_normalisation, split_images
+from meddistill.train.baselines import random_real
+from meddistill.train.metrics import measure
+from meddistill.train.protocol import Protocol, probabilities, real_set, train_network
+
+CPU = torch.device("cpu")
 
 # The least that goes through every stage.
 SHORT = """
@@ -372,3 +384,25 @@ def test_a_disk_that_is_full_when_the_package_is_written(fresh, small_disk, made
     (small_disk / "ballast").unlink()
     run(request)
     assert request.out.read_bytes() == made[0].out.read_bytes()
+
+
+def test_the_random_row_is_the_mean_of_several_sets_for_each_seed(fresh, made, tmp_path):
+    fresh.plan.write_text(SHORT + "random_sets = 3\n")
+    found = run(fresh).evaluated.results["test"]
+    once = made[1].evaluated.results["test"]
+    assert found["distilled"] == once["distilled"]
+    fresh.plan.write_text(SHORT + "random_sets = 0\n")
+    assert "random" not in run(replace(fresh, out=tmp_path / "y.mdz")).evaluated.results["test"]
+
+    # every set of a seed, trained by hand
+    cohort = prepare(fresh.source, size=10, images_per_class=2, seed=0).cohort
+    data = {split: split_images(cohort, split, measure_normalisation(cohort), CPU) for split in ("train", "test")}
+    network = parse("convnet-d2-w4", channels=1, size=10, classes=2)
+    for seed, mean in zip(evaluation_seeds(0, 2), found["random"]["auroc"].per_seed, strict=True):
+        scores = []
+        for chosen_by in (seed, derive(seed, "random set", 1), derive(seed, "random set", 2)):
+            params = train_network(network, real_set(random_real(data["train"], 2, chosen_by)), Protocol(), seed)
+            labels = data["test"].labels.numpy()
+            scores.append(measure(probabilities(network, params, data["test"]), labels).auroc)
+        assert mean == pytest.approx(fmean(scores))
+    assert once["random"] != found["random"]

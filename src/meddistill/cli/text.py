@@ -17,7 +17,7 @@ _DEMO_HEADERS = (
     *("images\na\nclass", "trained\non", *METRICS.values()),
     *("size", "times\nsmaller", "time\nto\nmake", "time\nto\ntrain"),
 )
-LEGEND = """random: as many real images, drawn at random; all real: the training split.
+LEGEND = """random: as many real images, drawn at random{draws}; all real: the training split.
 Mean ± half of the 95 % interval over the seeds, on the test split.
 Time to train: one network."""
 _UNBOUNDED = 1000  # columns, more than any table has
@@ -203,7 +203,8 @@ def demonstration(document: Document, console: Console) -> None:
         groups.setdefault(count, {})[row["data"]] = row
     lines = [[(), *(_demo_row(count, row) for row in rows.values())] for count, rows in groups.items()]
     table(console, _DEMO_HEADERS, [line for group in lines for line in group][1:], left=2, whole=True)
-    console.print(f"\n{LEGEND}\n")
+    sets = document.get("random_sets", 1)
+    console.print("\n" + LEGEND.format(draws=f" (the mean of {sets} draws for each seed)" if sets > 1 else "") + "\n")
     for count, rows in groups.items():
         if {"random", "distilled"} <= rows.keys() and len(rows["distilled"]["auroc"]["per_seed"]) > 1:
             paragraph(console, _verdict(count, rows["random"], rows["distilled"]))

@@ -96,7 +96,7 @@ def measure_costs(plan: Plan, shape: Shape, device: torch.device) -> Costs:
 
 def estimate(plan: Plan, costs: Costs, shape: Shape) -> Estimate:
     """Time and memory of the whole plan."""
-    rows = plan.evaluation.seeds * (1 + plan.evaluation.random_real)
+    rows = plan.evaluation.seeds * (1 + plan.evaluation.random_sets)
     evaluating = rows * costs.evaluation + plan.evaluation.full_data * plan.evaluation.seeds * costs.full
     stages = {
         "teaching": plan.teachers.count * plan.teachers.steps * costs.teacher_step,

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from meddistill.cohort.types import SplitName
 from meddistill.nets.convnet import ConvNet
+from meddistill.nets.params import Params
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.events import EventLog
 from meddistill.runtime.files import write_atomic
@@ -17,10 +18,12 @@ from meddistill.runtime.progress import Progress, Silent
 from meddistill.runtime.streams import derive
 from meddistill.teachers.images import LabelledImages
 from meddistill.train.baselines import random_real
-from meddistill.train.metrics import Scores, Summary, measure, summarise_scores
+from meddistill.train.metrics import METRICS, Scores, Summary, measure, summarise_scores
 from meddistill.train.protocol import Protocol, TrainingSet, probabilities, real_set, train_network
 
 Row = Literal["distilled", "random", "full"]
+# What a seed trains on: one set, or several whose scores are averaged.
+Drawn = Callable[[int], Iterable[TrainingSet]]
 Results = dict[str, dict[Row, dict[str, Summary]]]
 
 
@@ -48,19 +51,25 @@ def evaluation_seeds(seed: int, count: int) -> list[int]:
 
 
 def rows_of(
-    distilled: TrainingSet, train: LabelledImages, images_per_class: int, *, random_row: bool, full_row: bool
-) -> dict[Row, Callable[[int], TrainingSet]]:
-    """For each wanted row, what a seed trains on."""
-    rows: dict[Row, Callable[[int], TrainingSet]] = {"distilled": lambda seed: distilled}
-    if random_row:
-        rows["random"] = lambda seed: real_set(random_real(train, images_per_class, seed))
+    distilled: TrainingSet, train: LabelledImages, images_per_class: int, *, random_sets: int, full_row: bool
+) -> dict[Row, Drawn]:
+    """For each wanted row, the sets that a seed trains on: in the random row ``random_sets``; 0 is no such row."""
+
+    def random(seed: int) -> Iterator[TrainingSet]:
+        for place in range(random_sets):
+            chosen_by = derive(seed, "random set", place) if place else seed
+            yield real_set(random_real(train, images_per_class, chosen_by))
+
+    rows: dict[Row, Drawn] = {"distilled": lambda seed: [distilled]}
+    if random_sets:
+        rows["random"] = random
     if full_row:
-        rows["full"] = lambda seed: real_set(train)
+        rows["full"] = lambda seed: [real_set(train)]
     return rows
 
 
 def evaluate_rows(
-    rows: dict[Row, Callable[[int], TrainingSet]],
+    rows: dict[Row, Drawn],
     judged: Judged,
     *,
     saved: Path | None = None,
@@ -70,11 +79,11 @@ def evaluate_rows(
     """Train and score every row with every seed. What is in ``saved`` already is not done again."""
     done = _load(saved)
     with progress.stage("evaluating", len(rows) * len(judged.seeds)) as stage:
-        for row, training_set in rows.items():
+        for row, drawn in rows.items():
             for seed in judged.seeds:
                 key = f"{row} {seed}"
                 if key not in done:
-                    done[key] = _score(training_set(seed), judged, seed)
+                    done[key] = _score(drawn(seed), judged, seed)
                     (events or EventLog()).write("evaluated", row=row, seed=seed, **done[key])
                     if saved is not None:
                         write_atomic(saved, json.dumps(done).encode())
@@ -87,15 +96,23 @@ def evaluate_rows(
     return Evaluated(results, {row: fmean(one["seconds"] for one in found[row]) for row in rows})
 
 
-def _score(data: TrainingSet, judged: Judged, seed: int) -> dict[str, Any]:
-    begun = time.monotonic()
-    params = train_network(judged.network, data, judged.protocol, seed)
-    seconds = time.monotonic() - begun
-    scores = {
-        split: asdict(measure(probabilities(judged.network, params, images), images.labels.cpu().numpy()))
-        for split, images in judged.scored.items()
+def _score(sets: Iterable[TrainingSet], judged: Judged, seed: int) -> dict[str, Any]:
+    """Mean scores of networks trained with this seed on each of the sets, and the mean seconds of training one."""
+    seconds, found = [], []
+    for data in sets:
+        begun = time.monotonic()
+        params = train_network(judged.network, data, judged.protocol, seed)
+        seconds.append(time.monotonic() - begun)
+        found.append({split: _measure(judged, params, images) for split, images in judged.scored.items()})
+    means = {
+        split: {metric: fmean(scores[split][metric] for scores in found) for metric in METRICS}
+        for split in judged.scored
     }
-    return {"scores": scores, "seconds": round(seconds, 3)}
+    return {"scores": means, "seconds": round(fmean(seconds), 3)}
+
+
+def _measure(judged: Judged, params: Params, images: LabelledImages) -> dict[str, float]:
+    return asdict(measure(probabilities(judged.network, params, images), images.labels.cpu().numpy()))
 
 
 def _load(saved: Path | None) -> dict[str, dict[str, Any]]:

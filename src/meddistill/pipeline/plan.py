@@ -70,7 +70,7 @@ class Evaluation:
     """What is measured at the end."""
 
     seeds: int = _setting(5, "networks trained for each row", low=1, high=1000)
-    random_real: bool = _setting(True, "a row for as many random real images")
+    random_sets: int = _setting(1, "sets of as many random real images for each seed, scores averaged", low=0, high=100)
     full_data: bool = _setting(False, "a row for all training images (may take longer than the distillation)")
 
 

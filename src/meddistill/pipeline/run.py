@@ -69,6 +69,7 @@ class Request:
     full_row: bool | None = None
     fit: Fit | None = None
     seeds: int | None = None
+    random_sets: int | None = None
     options: ReadOptions = ReadOptions()
     untold: frozenset[str] = frozenset()  # codes of problems that the caller knows of: they are not shown
 
@@ -207,6 +208,8 @@ def _base_plan(request: Request) -> Plan:
     evaluation = plan.evaluation
     if request.seeds is not None:
         evaluation = replace(evaluation, seeds=request.seeds)
+    if request.random_sets is not None:
+        evaluation = replace(evaluation, random_sets=request.random_sets)
     if request.full_row is not None:
         evaluation = replace(evaluation, full_data=request.full_row)
     matching = plan.matching
@@ -350,7 +353,7 @@ def _evaluate(
         received(images, labels, data.normalisation, train.device),
         train,
         plan.images_per_class,
-        random_row=plan.evaluation.random_real,
+        random_sets=plan.evaluation.random_sets,
         full_row=plan.evaluation.full_data,
     )
     evaluated = evaluate_rows(rows, judged, saved=folder.scores, events=folder.events, progress=progress)
