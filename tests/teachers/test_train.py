@@ -8,10 +8,19 @@ import torch
 import torch.nn.functional as F
 
 from meddistill.nets.augment import Augmentation
+from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import flatten, leaves, unflatten
 from meddistill.runtime.errors import MeddistillError
 from meddistill.runtime.streams import stream
-from meddistill.teachers.train import TeacherPlan, sampler, train_teacher
+from meddistill.teachers.train import (
+    State,
+    TeacherPlan,
+    first_state,
+    sampler,
+    side_by_side,
+    train_teacher,
+    train_teachers,
+)
 
 NONE = Augmentation(0, 0, 0, 0, 0, 0)
 PLAN = TeacherPlan(
@@ -28,18 +37,24 @@ def test_a_trajectory_starts_at_the_initial_network_and_every_snapshot_differs(i
     assert all(not torch.equal(trajectory[i], trajectory[j]) for i in range(5) for j in range(i))
 
 
-def test_snapshots_handed_out_early_are_not_changed_later(images, network):
+def states(network, images, plan, teachers=(0,), state=None):
+    kept = []
+    train_teachers(network, images, plan, 0, teachers, state=state, keep=kept.append)
+    return kept
+
+
+def test_states_handed_out_are_not_changed_later(images, network):
     kept, copies = [], []
 
-    def keep(snapshots):
-        kept.append(snapshots)
-        copies.append(snapshots.clone())
+    def keep(state):
+        kept.append(state)
+        copies.append((state.params.clone(), state.velocity.clone()))
 
-    trajectory = train_teacher(network, images, PLAN, 0, 0, keep=keep)
-    assert [len(snapshots) for snapshots in kept] == [2, 3, 4, 5]
-    for snapshots, copy in zip(kept, copies, strict=True):
-        assert torch.equal(snapshots, copy)
-        assert torch.equal(snapshots, trajectory[: len(snapshots)])
+    train_teachers(network, images, replace(PLAN, momentum=0.9), 0, (0, 1), keep=keep)
+    assert [state.snapshots for state in kept] == [1, 2, 3, 4, 5]
+    for state, (params, velocity) in zip(kept, copies, strict=True):
+        assert torch.equal(state.params, params)
+        assert torch.equal(state.velocity, velocity)
 
 
 @pytest.mark.parametrize("steps", [3, 4, 5])
@@ -69,29 +84,51 @@ def test_teachers_and_seeds_differ_and_repeat(images, network):
 
 @pytest.mark.parametrize("finished", [1, 2, 4, 5])
 @pytest.mark.parametrize("sampling", ["balanced", "natural"])
-def test_continued_training_equals_one_that_never_stopped(images, network, finished, sampling):
-    plan = replace(PLAN, sampling=sampling)
-    whole = train_teacher(network, images, plan, 0, 0)
-    done = whole[:finished].clone()
-    continued = train_teacher(network, images, plan, 0, 0, done=done)
-    assert torch.equal(continued, whole)
-    assert torch.equal(done, whole[:finished])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_continued_training_equals_one_that_never_stopped(images, network, finished, sampling, momentum):
+    plan = replace(PLAN, sampling=sampling, momentum=momentum)
+    whole = states(network, images, plan, (0, 1))
+    before = whole[finished - 1].params.clone()
+    continued = states(network, images, plan, (0, 1), whole[finished - 1])
+    assert [state.snapshots for state in continued] == list(range(finished + 1, 6))
+    for one, other in zip(continued, whole[finished:], strict=True):
+        assert torch.equal(one.params, other.params)
+        assert momentum == 0 or torch.equal(one.velocity, other.velocity)
+    assert torch.equal(whole[finished - 1].params, before)
 
 
-def test_training_that_is_stopped_anywhere_goes_on_from_what_was_kept(images, network):
-    whole, done, stops = train_teacher(network, images, PLAN, 0, 0), None, 0
+@pytest.mark.parametrize("rule", [{}, {"optimiser": "gsam", "momentum": 0.9}], ids=["sgd", "gsam"])
+@pytest.mark.parametrize("sampling", ["balanced", "natural"])
+def test_a_teacher_side_by_side_with_others_is_the_one_trained_alone(images, network, rule, sampling):
+    """In float64 to the last digits, in float32 as far as the rounding of sums allows."""
+    plan = replace(PLAN, sampling=sampling, **rule)
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        ends = []
+        for teachers in ((3, 1, 2), (1,)):
+            first = first_state(network, plan, 0, teachers)
+            velocity = None if first.velocity is None else first.velocity.to(dtype)
+            start = State(1, first.params.to(dtype), velocity)
+            ends.append(states(network, images, plan, teachers, start)[-1].params)
+        torch.testing.assert_close(ends[0][1], ends[1][0], rtol=tolerance, atol=tolerance)
 
-    def keep(snapshots):
-        nonlocal done
-        done = snapshots
-        raise KeyboardInterrupt
 
-    while done is None or len(done) < PLAN.snapshots:
-        with pytest.raises(KeyboardInterrupt):
-            train_teacher(network, images, PLAN, 0, 0, done=done, keep=keep)
-        stops += 1
-    assert stops == 4
-    assert torch.equal(done, whole)
+def test_bfloat16_is_near_and_keeps_float32_parameters(images, network):
+    exact = train_teacher(network, images, PLAN, 0, 0)
+    rough = train_teacher(network, images, replace(PLAN, arithmetic="bfloat16"), 0, 0)
+    assert rough.dtype == torch.float32
+    assert not torch.equal(rough, exact)
+    ways = rough[-1] - rough[0], exact[-1] - exact[0]
+    assert float(torch.cosine_similarity(*ways, dim=0)) > 0.98
+
+
+def test_how_many_stand_side_by_side_follows_from_plan_and_device(network):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert side_by_side(network, replace(PLAN, at_once=5), cpu) == 1
+    assert side_by_side(network, replace(PLAN, at_once=5), gpu) == 5
+    wide = ConvNet(width=128, depth=5, channels=3, size=112, classes=3)
+    assert side_by_side(wide, replace(PLAN, batch=256), gpu) == 1
+    narrow = ConvNet(width=32, depth=3, channels=1, size=28, classes=2)
+    assert side_by_side(narrow, replace(PLAN, batch=64), gpu) >= 50
 
 
 def test_a_teacher_learns(images, network):
@@ -128,5 +165,12 @@ def test_a_class_without_training_images_is_never_drawn(images):
 
 def test_divergence_says_which_teacher_and_what_to_lower(images, network):
     plan = replace(PLAN, learning_rate=1e30)
-    with pytest.raises(MeddistillError, match=r"teacher 1 diverged at step \d+.*learning_rate.*1e\+30"):
+    with pytest.raises(MeddistillError, match=r"teacher 1 diverged by step \d+.*learning_rate.*1e\+30"):
         train_teacher(network, images, plan, 0, 1)
+
+
+def test_only_the_teacher_that_diverged_is_named(images, network):
+    start = first_state(network, PLAN, 0, (5, 6))
+    start.params[1, 0] = math.inf
+    with pytest.raises(MeddistillError, match="teacher 6 diverged"):
+        states(network, images, PLAN, (5, 6), start)

@@ -30,7 +30,11 @@ class Augmentation:
 
     def draw(self, count: int, generator: torch.Generator) -> "Draw":
         """Independent draws for ``count`` images."""
-        uniform = torch.rand(7, count, generator=generator) * 2 - 1
+        return self.of(torch.rand(7, count, generator=generator))
+
+    def of(self, numbers: Tensor) -> "Draw":
+        """The draws that uniform ``numbers`` in [0, 1) make, ``(7, count)``: one column an image."""
+        uniform, count = numbers * 2 - 1, numbers.shape[1]
         zoom = 1 + self.scale * uniform[0]
         angle = math.radians(self.rotate) * uniform[1]
         mirror = torch.where(uniform[2] < 2 * self.flip - 1, -1.0, 1.0)

@@ -1,5 +1,7 @@
 """What a plan will cost on this device, from a few real steps; and the plan that fits a given time."""
 
+import contextlib
+import math
 import resource
 import sys
 import time
@@ -19,8 +21,9 @@ from meddistill.nets.convnet import ConvNet, parse
 from meddistill.nets.params import Params
 from meddistill.pipeline.plan import Plan
 from meddistill.runtime.streams import stream
+from meddistill.teachers.crew import processes_for
 from meddistill.teachers.images import LabelledImages, Normalisation
-from meddistill.teachers.train import train_teacher
+from meddistill.teachers.train import one_thread, side_by_side, train_teachers
 from meddistill.train.protocol import Protocol, probabilities, real_set, synthetic_set, train_network
 
 _REPEATS = 3
@@ -44,13 +47,17 @@ class Shape:
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of one teacher step, one warm-up iteration, one of matching, one evaluated network, one on all images."""
+    """Seconds of one teacher step, one warm-up iteration, one of matching, one evaluated network, one on all images.
+
+    ``at_once`` teachers take a step in ``at_once`` times ``teacher_step``.
+    """
 
     teacher_step: float
     warm_up: float
     iteration: float
     evaluation: float
     full: float
+    at_once: int = 1
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,6 @@ def measure_costs(plan: Plan, shape: Shape, device: torch.device) -> Costs:
     """Take a few real steps of every stage on random images of the cohort's shape."""
     network = parse(plan.network, channels=shape.channels, size=plan.size, classes=shape.classes)
     images = _random_images(plan, shape, device)
-    teaching = replace(plan.teacher_plan(), count=1, steps=2, snapshot_every=2)
     short = Protocol(steps=2, epochs=0)
     learned = _random_learned(plan, images)
     synthetic = synthetic_set(learned.images, learned.label_logits.softmax(1))
@@ -85,12 +91,14 @@ def measure_costs(plan: Plan, shape: Shape, device: torch.device) -> Costs:
     protocol = Protocol()
     count = shape.classes * plan.images_per_class
     scoring = score * shape.scored
+    at_once = min(plan.teachers.count, _at_once(plan, network, device))
     return Costs(
-        teacher_step=_seconds(lambda: train_teacher(network, images, teaching, 0, 0)) / 2,
+        teacher_step=_teacher_seconds(plan, network, images, at_once),
         warm_up=_warm_up_seconds(network, learned, images),
         iteration=_iteration_seconds(plan, network, learned),
         evaluation=protocol.steps_for(count) * per_step + scoring,
         full=protocol.steps_for(shape.train) * full_step + scoring,
+        at_once=at_once,
     )
 
 
@@ -98,8 +106,9 @@ def estimate(plan: Plan, costs: Costs, shape: Shape) -> Estimate:
     """Time and memory of the whole plan."""
     rows = plan.evaluation.seeds * (1 + plan.evaluation.random_sets)
     evaluating = rows * costs.evaluation + plan.evaluation.full_data * plan.evaluation.seeds * costs.full
+    rounds = math.ceil(plan.teachers.count / costs.at_once)
     stages = {
-        "teaching": plan.teachers.count * plan.teachers.steps * costs.teacher_step,
+        "teaching": rounds * costs.at_once * plan.teachers.steps * costs.teacher_step,
         "warming up": plan.matching.warm_up * costs.warm_up,
         "distilling": plan.matching.iterations * costs.iteration,
         "evaluating": evaluating,
@@ -160,6 +169,24 @@ def _random_learned(plan: Plan, images: LabelledImages) -> Learned:
     logits = first_logits(labels, images.classes, "learned")
     steps = torch.tensor([plan.matching.step_size]).log()
     return Learned(*(tensor.to(images.device) for tensor in (pictures, logits, steps)))
+
+
+def _at_once(plan: Plan, network: ConvNet, device: torch.device) -> int:
+    """Teachers that are trained at the same time: in as many processes, or side by side on a GPU."""
+    return max(processes_for(device), side_by_side(network, plan.teacher_plan(), device))
+
+
+def _teacher_seconds(plan: Plan, network: ConvNet, images: LabelledImages, at_once: int) -> float:
+    """One step of one teacher while ``at_once`` are trained: on a CPU from one process that has the machine alone."""
+    teaching = replace(plan.teacher_plan(), steps=2, snapshot_every=2)
+    on_cpu = images.device.type == "cpu"
+    teachers = range(1 if on_cpu else at_once)
+
+    def steps() -> None:
+        train_teachers(network, images, teaching, 0, teachers, keep=lambda state: None)
+
+    with one_thread() if on_cpu else contextlib.nullcontext():
+        return _seconds(steps) / 2 / at_once
 
 
 def _warm_up_seconds(network: ConvNet, learned: Learned, images: LabelledImages) -> float:

@@ -85,25 +85,30 @@ class RunFolder:
 @contextlib.contextmanager
 def owned(path: Path) -> Iterator[RunFolder]:
     """The run folder, held by this process alone until the end. Raises if another process has it."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path / "lock", os.O_CREAT | os.O_RDWR)
-    except OSError as error:
-        raise write_error(path, error) from error
-    try:
-        _lock(handle, path)
-        for folder in (path, path / "teachers"):
-            remove_leftovers(folder)
+    problem = f"the run folder {path} is in use by another process: wait for it, or choose another folder with --run"
+    with _locked(path, problem):
+        remove_leftovers(path)
         yield RunFolder(path)
-    finally:
-        os.close(handle)
 
 
-def claim(teachers: Path, identity: str) -> None:
-    """Mark a folder of trajectories as those of ``identity``, or raise if it holds the trajectories of another one.
+@contextlib.contextmanager
+def filling(teachers: Path, identity: str) -> Iterator[None]:
+    """A folder of trajectories, which this process alone may add to until the end.
 
-    One folder of teachers may serve several runs, one after another.
+    One folder may serve several runs. Raises if it holds the trajectories of another ``identity``, or if another
+    process is adding to it.
     """
+    problem = (
+        f"another run is training the teachers in {teachers}: wait until it distils, then repeat this command; "
+        "or choose another folder with --teachers"
+    )
+    with _locked(teachers, problem):
+        _claim(teachers, identity)
+        yield
+
+
+def _claim(teachers: Path, identity: str) -> None:
+    """Mark a folder of trajectories as those of ``identity``, or raise if it holds the trajectories of another one."""
     mark = teachers / "teachers.json"
     if not mark.exists():
         write_atomic(mark, json.dumps({"identity": identity}).encode())
@@ -135,7 +140,22 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _lock(handle: int, path: Path) -> None:
+@contextlib.contextmanager
+def _locked(folder: Path, problem: str) -> Iterator[None]:
+    """Hold a folder; raises :class:`InputError` with ``problem`` if another process does."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        raise write_error(folder, error) from error
+    try:
+        _lock(handle, problem)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, problem: str) -> None:
     try:
         import fcntl
     except ImportError:  # not a POSIX system: two processes in one folder are then the user's to avoid
@@ -143,6 +163,4 @@ def _lock(handle: int, path: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise InputError(
-            f"the run folder {path} is in use by another process: wait for it, or choose another folder with --run"
-        ) from None
+        raise InputError(problem) from None

@@ -15,6 +15,8 @@ from meddistill.distill.unroll import STRATEGIES
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import parse
 from meddistill.runtime.errors import InputError
+from meddistill.teachers.optimise import OPTIMISERS
+from meddistill.teachers.storage import STORAGES
 from meddistill.teachers.train import TeacherPlan
 
 Part = TypeVar("Part")
@@ -35,6 +37,15 @@ class Teachers:
     batch: int = _setting(64, "images a step", low=1, high=65_536)
     learning_rate: float = _setting(0.05, "", low=1e-8, high=100)
     sampling: str = _setting("balanced", "balanced: every class equally often; natural", of=("balanced", "natural"))
+    optimiser: str = _setting("sgd", "sgd; sam or gsam: flat teachers, at twice the cost", of=OPTIMISERS)
+    rho: float = _setting(0.01, "length of the climb of sam and gsam", low=0, high=100)
+    alpha: float = _setting(0.3, "gsam: how much the gap between the climbed loss and the loss counts", low=0, high=100)
+    adaptive: bool = _setting(False, "sam and gsam: climb in proportion to the parameters")
+    momentum: float = _setting(0.0, "", low=0, high=0.9999)
+    decay: bool = _setting(False, "let the rate fall to zero along half a cosine")
+    arithmetic: str = _setting("float32", "of convolutions; bfloat16: faster, less exact", of=("float32", "bfloat16"))
+    at_once: int = _setting(0, "on a GPU: teachers trained side by side; 0: as many as 8 GB take", low=0, high=10_000)
+    storage: str = _setting("float32", "int16: half the bytes; convex2 to convex4: only so many points", of=STORAGES)
 
 
 @dataclass(frozen=True)
@@ -103,6 +114,7 @@ class Plan:
     def teacher_plan(self) -> TeacherPlan:
         """The teachers' part, as ``teachers/`` takes it."""
         part = asdict(self.teachers)
+        del part["storage"]
         return TeacherPlan(**part, augmentation=Augmentation())
 
     def loop_plan(self, window: tuple[int, int]) -> LoopPlan:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,21 @@ from meddistill.package.write import round_trip, write
 from meddistill.pipeline.card import make_card
 from meddistill.pipeline.estimate import Estimate, Shape, estimate, fit_to_time
 from meddistill.pipeline.evaluate import Evaluated, Judged, evaluate_rows, evaluation_seeds, rows_of
-from meddistill.pipeline.folder import RunFolder, claim, identify, owned
+from meddistill.pipeline.folder import RunFolder, filling, identify, owned
 from meddistill.pipeline.plan import Plan, checked, override, read_plan
-from meddistill.pipeline.teach import learning_curve, learning_window, teach
+from meddistill.pipeline.teach import (
+    describe,
+    learning_curve,
+    learning_window,
+    teach,
+    teacher_identity,
+    trajectory_store,
+)
 from meddistill.runtime.device import choose
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import require_writable, write_atomic
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.teachers.images import LabelledImages, Normalisation, measure_normalisation, split_images
-from meddistill.teachers.store import TrajectoryStore
 from meddistill.train.protocol import Protocol
 from meddistill.train.received import received
 
@@ -305,14 +311,15 @@ def _distil(
     """Teach, then distil."""
     network, teaching = _network(plan.network, data.cohort), plan.teacher_plan()
     train, val = data.splits["train"], data.splits["val"]
-    store = TrajectoryStore(request.teachers or folder.teachers, teaching.snapshots, network.parameters)
-    identity = {"plan": asdict(plan.teachers), "network": plan.network, "seed": plan.seed, "fit": plan.fit}
-    claim(store.folder, identify(identity, data.cohort))
-    begun = time.monotonic()
-    teach(network, train, teaching, plan.seed, store, events=folder.events, progress=progress)
-    if budget is not None:
-        budget.leave_time_to_evaluate(time.monotonic() - begun)
-    curve = learning_curve(network, store, teaching.count, val, plan.seed, folder.events)
+    store = trajectory_store(request.teachers or folder.teachers, plan, network)
+    identity = {"plan": teacher_identity(plan), "network": plan.network, "seed": plan.seed, "fit": plan.fit}
+    with filling(store.folder, identify(identity, data.cohort)):
+        begun = time.monotonic()
+        teach(network, train, teaching, plan.seed, store, events=folder.events, progress=progress)
+        if budget is not None:
+            budget.leave_time_to_evaluate(time.monotonic() - begun)
+        curve = learning_curve(network, store, teaching.count, val, plan.seed, folder.events)
+    progress.note(describe(curve))
     loop = plan.loop_plan(learning_window(curve))
     folder.events.write("window", earliest_start=loop.segments.earliest_start, latest_start=loop.segments.latest_start)
     return distill(

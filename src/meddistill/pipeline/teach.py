@@ -1,26 +1,32 @@
 """Train the teachers of a plan, continuing what an earlier, interrupted run has left; and see how they learned."""
 
 import json
-import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from statistics import fmean
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import unflatten
+from meddistill.pipeline.plan import Plan
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.events import EventLog
 from meddistill.runtime.files import write_atomic
-from meddistill.runtime.progress import Progress, Stage
+from meddistill.runtime.progress import Progress
 from meddistill.runtime.streams import stream
+from meddistill.teachers.crew import Job, News, Task, processes_for, train_all
 from meddistill.teachers.images import LabelledImages
+from meddistill.teachers.storage import Storage, is_convex
 from meddistill.teachers.store import TrajectoryStore
-from meddistill.teachers.train import TeacherPlan, train_teacher
+from meddistill.teachers.train import TeacherPlan, side_by_side
 from meddistill.train.metrics import Scores, measure
 from meddistill.train.protocol import probabilities
 
-# A part is written when this long has passed since the last one; the result does not depend on it.
+# The state of a training is kept when this long has passed since the last time; the result does not depend on it.
 SECONDS_BETWEEN_PARTS = 5.0
 _CURVE_TEACHERS, _CURVE_POINTS, _CURVE_IMAGES = 3, 9, 400
 _AS_GOOD, _MOST = 0.04, 0.8
@@ -35,34 +41,57 @@ def teach(
     *,
     events: EventLog,
     progress: Progress,
+    processes: int | None = None,
 ) -> None:
-    """Fill ``store`` with the trajectories of all teachers."""
+    """Fill ``store`` with the trajectories of all teachers; the store is this process's alone.
+
+    ``processes``: how many may train on a CPU, by default as many as PyTorch would take threads; the bytes do not
+    depend on it.
+    """
+    store.tidy()
+    step = side_by_side(network, plan, train.device)
+    groups = [tuple(range(first, min(first + step, plan.count))) for first in range(0, plan.count, step)]
+    tasks = [task for group in groups for task in store.waiting(group)]
     with progress.stage("teaching", plan.count * (plan.snapshots - 1)) as stage:
-        for teacher in range(plan.count):
-            if store.is_complete(teacher):
-                store.drop_part(teacher)
-                stage.advance(plan.snapshots - 1)
-                continue
-            done = store.load_part(teacher)
-            stage.advance(0 if done is None else len(done) - 1)
-            keeper = _Keeper(store, teacher, stage)
-            trajectory = train_teacher(network, train, plan, seed, teacher, done=done, keep=keeper)
-            store.save(teacher, trajectory)
-            events.write("teacher", teacher=teacher, snapshots=len(trajectory))
+        stage.advance(_points_there(plan, tasks))
+
+        def report(news: News) -> None:
+            stage.advance(news.points)
+            for teacher in news.complete:
+                events.write("teacher", teacher=teacher, snapshots=plan.snapshots)
+            if news.lost is not None:
+                events.write("helper lost", code=news.lost)
+
+        job = Job(network, train, plan, seed, store, SECONDS_BETWEEN_PARTS)
+        train_all(job, tasks, processes or processes_for(train.device), report)
+    store.tidy()
 
 
-class _Keeper:
-    """Stores the snapshots so far, but not more often than is worth the writing."""
+def trajectory_store(folder: Path, plan: Plan, network: ConvNet) -> TrajectoryStore:
+    """Where and how the plan keeps its trajectories."""
+    storage = cast(Storage, plan.teachers.storage)
+    sizes = tuple(shape.numel() for shape in network.shapes)
+    snapshots, momentum = plan.teacher_plan().snapshots, plan.teachers.momentum > 0
+    return TrajectoryStore(folder, snapshots, network.parameters, storage, momentum, sizes)
 
-    def __init__(self, store: TrajectoryStore, teacher: int, stage: Stage) -> None:
-        self._store, self._teacher, self._stage = store, teacher, stage
-        self._saved = time.monotonic()
 
-    def __call__(self, trajectory: Tensor) -> None:
-        self._stage.advance(1)
-        if time.monotonic() - self._saved > SECONDS_BETWEEN_PARTS:
-            self._store.save_part(self._teacher, trajectory)
-            self._saved = time.monotonic()
+def teacher_identity(plan: Plan) -> dict[str, Any]:
+    """The settings that make two plans' teachers the same.
+
+    A plan with more teachers, or with longer trajectories, adds to what is there, unless the early steps or the stored
+    points of a trajectory depend on its length.
+    """
+    settings = asdict(plan.teachers)
+    del settings["count"]
+    if not plan.teachers.decay and not is_convex(cast(Storage, plan.teachers.storage)):
+        del settings["steps"]
+    return settings
+
+
+def _points_there(plan: TeacherPlan, tasks: Sequence[Task]) -> int:
+    """Points after the first of each trajectory that need not be trained any more."""
+    left = sum(len(group) * (plan.snapshots - (1 if state is None else state.snapshots)) for group, state in tasks)
+    return plan.count * (plan.snapshots - 1) - left
 
 
 def learning_curve(
@@ -70,25 +99,33 @@ def learning_curve(
 ) -> dict[int, float]:
     """Mean balanced accuracy of the teachers on validation images, by snapshot; kept beside the trajectories.
 
-    At most :data:`_CURVE_TEACHERS` teachers, :data:`_CURVE_POINTS` points and :data:`_CURVE_IMAGES` images are scored.
+    At most :data:`_CURVE_TEACHERS` teachers, :data:`_CURVE_POINTS` points after the untrained one and
+    :data:`_CURVE_IMAGES` images are scored.
     """
-    kept = store.folder / "curve.json"
+    scored, last = min(teachers, _CURVE_TEACHERS), store.snapshots - 1
+    kept = store.folder / f"curve-{scored}x{store.snapshots}.json"
     if not kept.exists():
         order = torch.randperm(len(val), generator=stream(seed, "learning curve"))
         sample = val.subset(order[:_CURVE_IMAGES])
-        last = store.snapshots - 1
-        points = sorted({round(last * part / _CURVE_POINTS) for part in range(1, _CURVE_POINTS + 1)})
         curve = {}
-        for point in points:
-            scores = [_scores(network, store.snapshot(k, point), sample) for k in range(min(teachers, _CURVE_TEACHERS))]
+        for point in sorted({round(last * part / _CURVE_POINTS) for part in range(_CURVE_POINTS + 1)}):
+            scores = [_scores(network, store.snapshot(k, point), sample) for k in range(scored)]
             curve[point] = fmean(score.balanced_accuracy for score in scores)
             auroc = fmean(score.auroc for score in scores)
             events.write("teachers", snapshot=point, split="val", balanced_accuracy=curve[point], auroc=auroc)
         write_atomic(kept, json.dumps({str(point): value for point, value in curve.items()}).encode())
     try:
         return {int(point): float(value) for point, value in json.loads(kept.read_text()).items()}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise InputError(f"cannot read the learning curve {kept} ({error}): delete it to have it made again") from None
+
+
+def describe(curve: dict[int, float]) -> str:
+    """The curve in one line: at the start, at the points next to each quarter, at the end."""
+    last = max(curve)
+    nearest = (min(curve, key=lambda point: abs(point - last * quarter / 4)) for quarter in range(5))
+    values = [f"{curve[point]:.3f}" for point in sorted(set(nearest))]
+    return f"teachers' balanced accuracy on validation images, untrained to trained: {' → '.join(values)}"
 
 
 def learning_window(curve: dict[int, float]) -> tuple[int, int]:
@@ -98,6 +135,8 @@ def learning_window(curve: dict[int, float]) -> tuple[int, int]:
     harder to reproduce and teach little more (Guo et al. 2024, arXiv 2310.05773, choose by hand). It begins at the last
     point before teachers first reach :data:`_MOST` of their best: a student of a poor teacher stays poor.
     """
+    # What an untrained network scores is chance.
+    curve = {point: value for point, value in curve.items() if point > 0}
     best = max(curve.values())
     latest = min(point for point, value in curve.items() if value >= best - _AS_GOOD)
     reached = min(point for point, value in curve.items() if value >= _MOST * best)

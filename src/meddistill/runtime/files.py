@@ -44,7 +44,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise write_error(path, error) from error
     finally:
@@ -76,7 +76,8 @@ def _leftovers(folder: Path) -> Iterator[Path]:
     return folder.glob(".*.tmp") if folder.is_dir() else iter(())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the disk know the names of the files that were moved in a folder."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -1,11 +1,13 @@
-"""Train one teacher on the cohort, a snapshot of its parameters every so many steps.
+"""Train teachers on the cohort, one or several side by side, and hand out a point of their trajectories every so often.
 
-Step i of teacher k draws its batch and its augmentation from the stream named by k and i, so that training can stop
-after any snapshot and continue from there as if it had never stopped.
+Step i of teacher k draws its batch and its augmentation from the stream named by k and i, whoever trains beside it, so
+that training can stop after any point and continue from there as if it had never stopped.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -14,20 +16,28 @@ from torch import Tensor
 
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
-from meddistill.nets.params import flatten, leaves, unflatten
+from meddistill.nets.params import Params, Shapes, flatten
 from meddistill.runtime.errors import MeddistillError
 from meddistill.runtime.streams import stream
 from meddistill.teachers.images import LabelledImages
+from meddistill.teachers.optimise import Optimiser, direction
 
 Sampling = Literal["balanced", "natural"]
+Arithmetic = Literal["float32", "bfloat16"]
+Batch = tuple[Tensor, Tensor]
+# What the activations of teachers that are trained side by side may take where the plan leaves their number open.
+_ACTIVATION_BYTES = 8 * 2**30
 
 
 @dataclass(frozen=True)
 class TeacherPlan:
-    """How teachers are trained: plain SGD, as in trajectory matching (Cazenavette et al. 2022).
+    """How teachers are trained: plain SGD, as in trajectory matching (Cazenavette et al. 2022), by default.
 
-    ``steps`` SGD steps with ``batch`` images each, a snapshot before the first and after every ``snapshot_every``.
-    ``sampling``: ``balanced`` draws every class equally often, ``natural`` every image.
+    ``steps`` steps with ``batch`` images each, a snapshot before the first and after every ``snapshot_every``.
+    ``sampling``: ``balanced`` draws every class equally often, ``natural`` every image. ``optimiser``, ``rho``,
+    ``alpha``, ``adaptive``: see :mod:`~meddistill.teachers.optimise`. ``decay``: the rate falls to zero along half a
+    cosine. ``arithmetic``: of convolutions and matrix products; parameters and sums stay float32. ``at_once``: how many
+    are trained side by side on a GPU, 0 for as many as a fixed share of its memory takes; on a CPU it is one.
     """
 
     count: int
@@ -36,50 +46,146 @@ class TeacherPlan:
     batch: int
     learning_rate: float
     sampling: Sampling
-    augmentation: Augmentation
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    optimiser: Optimiser = "sgd"
+    rho: float = 0.01
+    alpha: float = 0.3
+    adaptive: bool = False
+    momentum: float = 0.0
+    decay: bool = False
+    arithmetic: Arithmetic = "float32"
+    at_once: int = 0
 
     @property
     def snapshots(self) -> int:
         """Snapshots a trajectory has."""
         return self.steps // self.snapshot_every + 1
 
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        return self.learning_rate * (0.5 * (1 + math.cos(math.pi * step / self.steps)) if self.decay else 1.0)
 
-def train_teacher(
+
+@dataclass(frozen=True)
+class State:
+    """Where K teachers stand, exactly: all that is needed to go on.
+
+    ``snapshots``: points of their trajectories so far, the last of which is ``params``. ``params`` and, where the plan
+    has momentum, ``velocity``: ``(K, P)`` float32 on the CPU.
+    """
+
+    snapshots: int
+    params: Tensor
+    velocity: Tensor | None = None
+
+
+def side_by_side(network: ConvNet, plan: TeacherPlan, device: torch.device) -> int:
+    """How many teachers are trained at once: a function of the plan and the kind of device alone.
+
+    On a CPU one: there a process for each is faster. On a GPU the rounding of sums depends on the number, hence it may
+    not depend on what memory happens to be free.
+    """
+    if device.type == "cpu":
+        return 1
+    # Of every block the outputs of convolution, norm and ReLU are kept for the way back.
+    numbers = sum(3 * network.width * (network.size >> block) ** 2 for block in range(network.depth))
+    return plan.at_once or max(1, _ACTIVATION_BYTES // (4 * numbers * plan.batch))
+
+
+def first_state(network: ConvNet, plan: TeacherPlan, seed: int, teachers: Sequence[int]) -> State:
+    """The untrained teachers."""
+    params = torch.stack([flatten(network.init(stream(seed, "teacher", k, "init"))) for k in teachers])
+    return State(1, params, torch.zeros_like(params) if plan.momentum else None)
+
+
+def train_teachers(
     network: ConvNet,
     images: LabelledImages,
     plan: TeacherPlan,
     seed: int,
-    teacher: int,
+    teachers: Sequence[int],
     *,
-    done: Tensor | None = None,
-    keep: Callable[[Tensor], None] | None = None,
-) -> Tensor:
-    """The trajectory of one teacher, ``(snapshots, P)`` float32 on the CPU.
+    keep: Callable[[State], None],
+    state: State | None = None,
+) -> None:
+    """Train K teachers side by side and call ``keep`` with their state at every point, the untrained one included.
 
-    ``done``: the first snapshots of an earlier, interrupted training, ``(n, P)``. ``keep`` is called with all snapshots
-    so far after each new one. Snapshots are copies. Raises :class:`MeddistillError` if the training diverges.
+    ``state``: where an interrupted training stood; ``keep`` is then called for later points only. Each teacher's
+    trajectory is that of the teacher trained alone but for the rounding of sums. The type of the parameters is that of
+    ``state``, float32 without one. Raises :class:`MeddistillError` if a teacher diverges.
     """
-    draw_rows = sampler(images, plan.sampling)
-    start = flatten(network.init(stream(seed, "teacher", teacher, "init")))
-    snapshots = [start] if done is None else list(done)
-    # A copy: the steps below change the parameters in place, and must not change the snapshot that they start from.
-    params = leaves(unflatten(snapshots[-1].to(images.device, copy=True), network.shapes))
-    for step in range((len(snapshots) - 1) * plan.snapshot_every, plan.snapshots * plan.snapshot_every):
-        if len(snapshots) == plan.snapshots:
-            break
-        generator = stream(seed, "teacher", teacher, "step", step)
-        rows = draw_rows(plan.batch, generator)
-        inputs = plan.augmentation.draw(len(rows), generator).apply(images.inputs(rows))
-        loss = F.cross_entropy(network.apply(params, inputs), images.labels[rows.to(images.device)])
-        gradient = torch.autograd.grad(loss, params)
-        with torch.no_grad():
-            for param, slope in zip(params, gradient, strict=True):
-                param.sub_(slope, alpha=plan.learning_rate)
-        if (step + 1) % plan.snapshot_every == 0:
-            snapshots.append(_checked(flatten(params).cpu(), plan, teacher, step))
-            if keep is not None:
-                keep(torch.stack(snapshots))
-    return torch.stack(snapshots)
+    if state is None:
+        state = first_state(network, plan, seed, teachers)
+        keep(state)
+    batches = _Batches(images, plan, seed, teachers)
+    # Copies: the steps below change them in place, and must not change what was handed in.
+    params = state.params.to(images.device, copy=True)
+    velocity = None if state.velocity is None else state.velocity.to(images.device, copy=True)
+    for snapshot in range(state.snapshots, plan.snapshots):
+        for step in range((snapshot - 1) * plan.snapshot_every, snapshot * plan.snapshot_every):
+            slope = _slope(network, batches.draw(step, params.dtype), plan.arithmetic)
+            move = direction(plan.optimiser, slope, params, rho=plan.rho, alpha=plan.alpha, adaptive=plan.adaptive)
+            if velocity is not None:
+                move = velocity.mul_(plan.momentum).add_(move)
+            params.sub_(move, alpha=plan.rate(step))
+        _require_finite(params, plan, teachers, snapshot)
+        keep(State(snapshot + 1, _kept(params), None if velocity is None else _kept(velocity)))
+
+
+def train_teacher(network: ConvNet, images: LabelledImages, plan: TeacherPlan, seed: int, teacher: int) -> Tensor:
+    """The whole trajectory of one teacher, ``(snapshots, P)`` float32 on the CPU."""
+    points: list[Tensor] = []
+    train_teachers(network, images, plan, seed, [teacher], keep=lambda state: points.append(state.params[0]))
+    return torch.stack(points)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Teachers on a CPU take one thread each: their bytes then do not depend on how many threads there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Batches:
+    """The batches of K teachers, a step's all at once: ``(K, batch, C, H, W)`` on the device."""
+
+    def __init__(self, images: LabelledImages, plan: TeacherPlan, seed: int, teachers: Sequence[int]) -> None:
+        self._images, self._plan, self._seed, self._teachers = images, plan, seed, teachers
+        self._rows = sampler(images, plan.sampling)
+
+    def draw(self, step: int, dtype: torch.dtype) -> Batch:
+        """Augmented inputs ``(K, batch, C, H, W)`` and labels ``(K, batch)``."""
+        generators = [stream(self._seed, "teacher", k, "step", step) for k in self._teachers]
+        count, images = self._plan.batch, self._images
+        rows = torch.cat([self._rows(count, generator) for generator in generators]).to(images.device)
+        numbers = torch.cat([torch.rand(7, count, generator=generator) for generator in generators], 1)
+        inputs = self._plan.augmentation.of(numbers).apply(images.inputs(rows).to(dtype))
+        return inputs.unflatten(0, (-1, count)), images.labels[rows].unflatten(0, (-1, count))
+
+
+def _slope(network: ConvNet, batch: Batch, arithmetic: Arithmetic) -> Callable[[Tensor], Tensor]:
+    """The gradient of each teacher's mean cross-entropy on its batch, as a function of ``(K, P)`` parameters."""
+    inputs, labels = batch
+
+    def slope(params: Tensor) -> Tensor:
+        leaf = params.detach().requires_grad_()
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=arithmetic == "bfloat16"):
+            logits = network.apply_many(_stacked(leaf, network.shapes), inputs)
+        # The sum over teachers: no loss depends on another teacher's parameters.
+        loss = F.cross_entropy(logits.flatten(0, 1).to(params.dtype), labels.flatten(), reduction="sum")
+        return torch.autograd.grad(loss / labels.shape[1], leaf)[0]
+
+    return slope
+
+
+def _stacked(params: Tensor, shapes: Shapes) -> Params:
+    """Views of ``(K, P)`` as the network's parameters, each with a leading dimension K."""
+    pieces = params.split([shape.numel() for shape in shapes], dim=1)
+    return tuple(piece.unflatten(1, shape) for piece, shape in zip(pieces, shapes, strict=True))
 
 
 def sampler(images: LabelledImages, sampling: Sampling) -> Callable[[int, torch.Generator], Tensor]:
@@ -87,21 +193,26 @@ def sampler(images: LabelledImages, sampling: Sampling) -> Callable[[int, torch.
     if sampling == "natural":
         return lambda count, generator: torch.randint(len(images), (count,), generator=generator)
     by_class = [rows for label in range(images.classes) if len(rows := images.rows_of(label))]
+    sizes = torch.tensor([len(rows) for rows in by_class])
+    starts, members = sizes.cumsum(0) - sizes, torch.cat(by_class)
 
     def balanced(count: int, generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(by_class), (count,), generator=generator)
         # Far more places than any class has images: the remainder is as good as uniform.
-        places = torch.randint(2**40, (count,), generator=generator).tolist()
-        drawn = zip((by_class[label] for label in chosen.tolist()), places, strict=True)
-        return torch.stack([rows[place % len(rows)] for rows, place in drawn])
+        places = torch.randint(2**40, (count,), generator=generator)
+        return members[starts[chosen] + places % sizes[chosen]]
 
     return balanced
 
 
-def _checked(snapshot: Tensor, plan: TeacherPlan, teacher: int, step: int) -> Tensor:
-    if not bool(torch.isfinite(snapshot).all()):
+def _kept(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True)
+
+
+def _require_finite(params: Tensor, plan: TeacherPlan, teachers: Sequence[int], snapshot: int) -> None:
+    lost = (~torch.isfinite(params).all(1)).nonzero().flatten().tolist()
+    if lost:
         raise MeddistillError(
-            f"teacher {teacher} diverged at step {step + 1}: its parameters are no longer finite. "
-            f"Lower the teachers' learning_rate in the plan (it is {plan.learning_rate:g})"
+            f"teacher {teachers[lost[0]]} diverged by step {snapshot * plan.snapshot_every}: its parameters are no "
+            f"longer finite. Lower the teachers' learning_rate in the plan (it is {plan.learning_rate:g})"
         )
-    return snapshot
