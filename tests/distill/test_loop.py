@@ -297,7 +297,7 @@ def spoiled(matching, folder, snapshots, value):
     """The same teachers, with the given snapshots of the first one set to a value that no training gives."""
     store = replace(matching.store, folder=folder)
     for teacher in range(2):
-        trajectory = matching.store.load_part(teacher).clone()
+        trajectory = matching.store.trajectory(teacher)
         if teacher == 0:
             trajectory[snapshots] = value
         store.save(teacher, trajectory)

@@ -19,7 +19,7 @@ from meddistill.nets.convnet import parse
 from meddistill.package.read import read, verify
 from meddistill.pipeline.estimate import Costs
 from meddistill.pipeline.evaluate import evaluation_seeds
-from meddistill.pipeline.folder import RunFolder
+from meddistill.pipeline.folder import RunFolder, filling
 from meddistill.pipeline.plan import read_plan
 from meddistill.pipeline.run import Report, Request, run
 from meddistill.runtime.errors import InputError, OutputError
@@ -99,7 +99,8 @@ def test_the_files_of_a_run(made):
         "x.run/plan.toml",
         "x.run/run.json",
         "x.run/scores.json",
-        "x.run/teachers/curve.json",
+        "x.run/teachers/curve-2x4.json",
+        "x.run/teachers/lock",
         "x.run/teachers/teacher-0000.safetensors",
         "x.run/teachers/teacher-0001.safetensors",
         "x.run/teachers/teachers.json",
@@ -213,7 +214,7 @@ def test_an_edited_plan_in_the_run_folder_does_not_continue(request_again):
         run(request_again)
 
 
-@pytest.mark.parametrize("name", ["run.json", "scores.json", "distilled.safetensors", "teachers/curve.json"])
+@pytest.mark.parametrize("name", ["run.json", "scores.json", "distilled.safetensors", "teachers/curve-2x4.json"])
 def test_a_broken_file_in_the_run_folder_is_named(request_again, name):
     path = request_again.out.with_suffix(".run") / name
     path.write_bytes(path.read_bytes()[:7])
@@ -266,6 +267,45 @@ def test_runs_share_a_folder_of_teachers(fresh, tmp_path):
             run(replace(fresh, teachers=teachers, out=tmp_path / "z.mdz", run=tmp_path / next(iter(other)), **other))
     assert not (tmp_path / "z.mdz").exists()
     assert times == {path.name: path.stat().st_mtime_ns for path in teachers.iterdir()}
+
+
+def test_a_folder_of_teachers_is_added_to(fresh, tmp_path):
+    """More teachers and longer trajectories train only what is missing, and shorter plans use what is there."""
+    teachers = tmp_path / "teachers"
+    run(replace(fresh, teachers=teachers))
+    before = {path.name: path.read_bytes() for path in teachers.glob("teacher-*")}
+    for name, change in (("more", ("count = 2", "count = 3")), ("longer", ("steps = 9", "steps = 12"))):
+        (tmp_path / f"{name}.toml").write_text(SHORT.replace(*change))
+        out = tmp_path / f"{name}.mdz"
+        run(replace(fresh, teachers=teachers, plan=tmp_path / f"{name}.toml", out=out))
+        told = [json.loads(line) for line in (tmp_path / f"{name}.run" / "events.jsonl").read_text().splitlines()]
+        taught = [event["teacher"] for event in told if event["event"] == "teacher"]
+        assert taught == {"more": [2], "longer": [0, 1]}[name]
+        if name == "more":
+            assert all((teachers / teacher).read_bytes() == before[teacher] for teacher in before)
+    again = replace(fresh, teachers=teachers, out=tmp_path / "again.mdz")
+    run(again)
+    assert "teacher" not in kinds(tmp_path / "again.run")
+    assert again.out.read_bytes() == fresh.out.read_bytes()
+
+    (tmp_path / "decay.toml").write_text(SHORT.replace("steps = 9", "steps = 9\ndecay = true"))
+    with pytest.raises(InputError, match="by another plan"):
+        run(replace(fresh, teachers=teachers, plan=tmp_path / "decay.toml", out=tmp_path / "decay.mdz"))
+
+
+def test_a_folder_of_teachers_that_another_run_fills_is_left_alone(fresh, tmp_path):
+    teachers = tmp_path / "teachers"
+    with filling(teachers, "another run's"), pytest.raises(InputError, match=r"another run is training.*--teachers"):
+        run(replace(fresh, teachers=teachers))
+    assert files(teachers) == ["lock", "teachers.json"]
+
+
+@pytest.mark.parametrize("storage", ["int16", "convex2"])
+def test_a_run_on_trajectories_in_fewer_bytes(fresh, storage):
+    fresh.plan.write_text(SHORT.replace("[matching]", f'storage = "{storage}"\noptimiser = "gsam"\n[matching]'))
+    report = run(fresh)
+    assert read(fresh.out).card.recipe.plan["teachers.storage"] == storage
+    assert report.plan.teachers.optimiser == "gsam"
 
 
 def test_leaks_stop_a_run_before_it_leaves_anything(fresh, tmp_path, source):

@@ -55,7 +55,8 @@ def shrink(point: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
     scale = way.abs().max() / _LARGEST
     # Where nothing moved, or so little that the unit vanishes, the way is zero.
     units = way / scale if scale > 0 else torch.zeros_like(way)
-    return units.round().to(torch.int16), scale
+    # A unit so small that it is itself rounded could go beyond.
+    return units.round().clamp(-_LARGEST, _LARGEST).to(torch.int16), scale
 
 
 def grow(units: Tensor, scale: Tensor, start: Tensor) -> Tensor:

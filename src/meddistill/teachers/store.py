@@ -149,7 +149,7 @@ class TrajectoryStore:
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 yield file
-        except (OSError, safetensors.SafetensorError) as error:
+        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
             raise InputError(f"cannot read the trajectory {path} ({error}): {_REMEDY}") from None
 
     def rows(self, path: Path) -> int:

@@ -1,0 +1,201 @@
+"""Measure the teachers: several at once against one after another, and what their store keeps in how many bytes.
+
+    .venv/bin/python benchmarks/teachers.py
+    .venv/bin/python benchmarks/teachers.py --device cuda --at-once 32 --data ../shared/data/covid_cxr3_112 --target
+
+Correctness comes first: teachers trained at once are compared with teachers trained alone, and nothing is timed if they
+differ. Times are taken side by side, in turns (one after another, at once, one after another, at once); the ratio is
+that of the smallest ones. ``--target`` also trains 100 teachers for 50 epochs on ``--data`` with a ConvNet-D5 of width
+128 at 112 pixels. The record is added to ``benchmarks/records/teachers.json`` under the device and the network.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from meddistill.cohort.prepare import prepare
+from meddistill.nets.convnet import ConvNet, parse
+from meddistill.pipeline.teach import teach
+from meddistill.runtime.device import choose, keep_freed_memory
+from meddistill.runtime.events import EventLog
+from meddistill.runtime.progress import Silent
+from meddistill.teachers.images import LabelledImages, measure_normalisation, split_images
+from meddistill.teachers.storage import STORAGES
+from meddistill.teachers.store import TrajectoryStore
+from meddistill.teachers.train import State, TeacherPlan, first_state, side_by_side, train_teacher, train_teachers
+
+RECORD = Path(__file__).parent / "records" / "teachers.json"
+EMBEDDED = Path(__file__).parents[1] / "src" / "meddistill" / "data" / "pneumoniamnist.npz"
+
+
+def load(source: Path, size: int, device: torch.device) -> LabelledImages:
+    """The training images of a source."""
+    cohort = prepare(source, size=size, leak="drop").cohort
+    return split_images(cohort, "train", measure_normalisation(cohort), device)
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """How long ``work`` takes, the device's own work included."""
+    begun = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun
+
+
+def check(network: ConvNet, images: LabelledImages, plan: TeacherPlan) -> dict[str, float]:
+    """How far teachers trained at once are from those trained alone, relative to the way they went. Stops if far."""
+    found = {}
+    for dtype, most in ((torch.float64, 1e-9), (torch.float32, 1e-2)):
+        together, alone = (
+            end_points(network, images, plan, groups, dtype) for groups in (((0, 1, 2),), ((0,), (1,), (2,)))
+        )
+        start = first_state(network, plan, 0, (0, 1, 2)).params.to(dtype)
+        error = float(((together - alone).norm(dim=1) / (alone - start).norm(dim=1)).max())
+        found[str(dtype).removeprefix("torch.")] = error
+        if not error < most:
+            raise SystemExit(f"teachers at once differ from teachers alone by {error:.1e} in {dtype}: nothing is timed")
+    return found
+
+
+def end_points(
+    network: ConvNet, images: LabelledImages, plan: TeacherPlan, groups: tuple[tuple[int, ...], ...], dtype: torch.dtype
+) -> Tensor:
+    """The ends of trajectories ``(K, P)``, trained in these groups."""
+    ends: list[State] = []
+    for group in groups:
+        state = replace(
+            first_state(network, plan, 0, group), params=first_state(network, plan, 0, group).params.to(dtype)
+        )
+        kept: list[State] = []
+        train_teachers(network, images, plan, 0, group, state=state, keep=kept.append)
+        ends.append(kept[-1])
+    return torch.cat([state.params for state in ends])
+
+
+def at_once(network: ConvNet, images: LabelledImages, plan: TeacherPlan, folder: Path, processes: int) -> None:
+    """All teachers as a run trains them."""
+    store = TrajectoryStore(folder, plan.snapshots, network.parameters)
+    teach(network, images, plan, 0, store, events=EventLog(), progress=Silent(), processes=processes)
+
+
+def race(network: ConvNet, images: LabelledImages, plan: TeacherPlan, processes: int, rounds: int) -> dict[str, Any]:
+    """Seconds for all teachers one after another (one process, all its threads) and at once, in turns."""
+
+    def one_after_another() -> None:
+        for teacher in range(plan.count):
+            train_teacher(network, images, plan, 0, teacher)
+
+    times: dict[str, list[float]] = {"one_after_another": [], "at_once": []}
+    for _ in range(rounds):
+        times["one_after_another"].append(seconds(one_after_another, images.device))
+        with tempfile.TemporaryDirectory() as folder:
+            work = lambda: at_once(network, images, plan, Path(folder), processes)  # noqa: E731
+            times["at_once"].append(seconds(work, images.device))
+    rounded = {name: [round(value, 2) for value in values] for name, values in times.items()}
+    return rounded | {"ratio": round(min(times["one_after_another"]) / min(times["at_once"]), 2)}
+
+
+def storages(trajectory: Tensor, network: ConvNet) -> dict[str, Any]:
+    """Of every storage: bytes, and the error of the way between snapshots (vector and normalised distance)."""
+    found: dict[str, Any] = {"float16, plain (not offered)": errors(trajectory.half().float(), trajectory)}
+    sizes = tuple(shape.numel() for shape in network.shapes)
+    for storage in STORAGES:
+        with tempfile.TemporaryDirectory() as folder:
+            store = TrajectoryStore(Path(folder), len(trajectory), network.parameters, storage, sizes=sizes)
+            store.save(0, trajectory)
+            found[storage] = {"bytes": store.path(0).stat().st_size} | errors(store.trajectory(0), trajectory)
+    return found
+
+
+def errors(kept: Tensor, exact: Tensor) -> dict[str, float]:
+    """Medians over all segments of 1 and of 4 snapshots; ``distance`` is what a score of 1 becomes, less 1."""
+    found = {}
+    for length in (1, 4):
+        ways, true = (points.double()[length:] - points.double()[:-length] for points in (kept, exact))
+        found[f"way_{length}"] = median(((ways - true).norm(dim=1) / true.norm(dim=1)).tolist())
+        found[f"distance_{length}"] = median((ways.norm(dim=1) / true.norm(dim=1)).square().sub(1).abs().tolist())
+    return {name: float(f"{value:.2g}") for name, value in found.items()}
+
+
+def target(data: Path, plan: TeacherPlan, device: torch.device) -> dict[str, Any]:
+    """100 teachers, 50 epochs of ``data`` at 112 pixels, ConvNet-D5: seconds, and the share of operations a second."""
+    images = load(data, 112, device)
+    network = parse("convnet-d5-w128", channels=images.pixels.shape[1], size=112, classes=images.classes)
+    epoch = max(1, len(images) // plan.batch)
+    whole = replace(plan, count=100, steps=50 * epoch, snapshot_every=epoch)
+    with tempfile.TemporaryDirectory() as folder:
+        taken = seconds(lambda: at_once(network, images, whole, Path(folder), 1), device)
+    flops = 6 * multiplications(network) * whole.count * whole.steps * whole.batch
+    done = {"seconds": round(taken, 1), "images": len(images), "steps": whole.steps, "batch": whole.batch}
+    return done | {"operations": f"{flops:.3g}", "tera_operations_a_second": round(flops / taken / 1e12, 2)}
+
+
+def multiplications(network: ConvNet) -> int:
+    """Of one image on the way forward; training takes about three times as many, and as many additions."""
+    sides = [(network.size >> block) ** 2 for block in range(network.depth)]
+    inputs = [network.channels] + [network.width] * (network.depth - 1)
+    return sum(9 * network.width * channels * side for channels, side in zip(inputs, sides, strict=True))
+
+
+def describe(device: torch.device) -> str:
+    """The device in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+
+
+def main() -> None:
+    """Check, measure, print and record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--network", default="convnet-d3-w32")
+    parser.add_argument("--teachers", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=360)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--at-once", type=int, default=0, help="teachers side by side on a GPU; 0: the plan's choice")
+    parser.add_argument("--arithmetic", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--data", type=Path, help="the images of --target")
+    parser.add_argument("--target", action="store_true", help="also 100 teachers, 50 epochs, ConvNet-D5, 112 pixels")
+    asked = parser.parse_args()
+    if asked.target and asked.data is None:
+        parser.error("--target needs --data")
+    keep_freed_memory()
+    device, plan = choose(asked.device), TeacherPlan(asked.teachers, asked.steps, 10, asked.batch, 0.05, "balanced")
+    images = load(EMBEDDED, 28, device)
+    network = parse(asked.network, channels=1, size=28, classes=images.classes)
+    found: dict[str, Any] = {"date": str(datetime.date.today()), "torch": torch.__version__, "device": describe(device)}
+    found |= {"network": network.name, "teachers": plan.count, "steps": plan.steps, "batch": plan.batch}
+    found["difference_from_alone"] = check(network, images, replace(plan, steps=10))
+    plan = replace(plan, at_once=asked.at_once, arithmetic=asked.arithmetic)
+    processes = torch.get_num_threads() if device.type == "cpu" else 1
+    found |= {
+        "processes": processes,
+        "side_by_side": side_by_side(network, plan, device),
+        "arithmetic": plan.arithmetic,
+    }
+    found["race"] = race(network, images, plan, processes, asked.rounds)
+    found["storage"] = storages(train_teacher(network, images, replace(plan, arithmetic="float32"), 0, 0), network)
+    if asked.target:
+        found["target"] = target(asked.data, replace(plan, batch=256, learning_rate=0.01), device)
+    print(json.dumps(found, indent=2))
+    records = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    records[f"{device.type} {network.name}"] = found
+    RECORD.write_text(json.dumps(records, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

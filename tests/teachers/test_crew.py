@@ -1,0 +1,185 @@
+"""Helper processes: the same bytes however many there are, and none that outlives the process it helps."""
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from meddistill.runtime.errors import OutputError
+from meddistill.teachers import crew
+from meddistill.teachers.crew import Job, News, train_all
+from meddistill.teachers.store import TrajectoryStore
+from meddistill.teachers.train import TeacherPlan, train_teacher
+
+PLAN = TeacherPlan(count=5, steps=100, snapshot_every=10, batch=8, learning_rate=0.1, sampling="balanced")
+
+
+@pytest.fixture
+def make(tmp_path, images, network):
+    def make(name="teachers", plan=PLAN, seconds=5.0):
+        store = TrajectoryStore(tmp_path / name, plan.snapshots, network.parameters)
+        return Job(network, images, plan, 0, store, seconds)
+
+    return make
+
+
+def train(job, processes, report=lambda news: None):
+    tasks = [task for teacher in range(job.plan.count) for task in job.store.waiting((teacher,))]
+    train_all(job, tasks, processes, report)
+
+
+def dawdling(store, news):
+    """A report that holds this process up at its second point until a helper has completed a teacher."""
+
+    def report(told):
+        news.append(told)
+        if len(news) == 3:
+            wait_for(lambda: any(store.path(k).exists() for k in range(5)))
+
+    return report
+
+
+def contents(store):
+    return {path.name: path.read_bytes() for path in store.folder.iterdir()}
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Helpers are started after the first point, however little is left to do."""
+    monkeypatch.setattr(crew, "SECONDS_WORTH_HELP", -1.0)
+
+
+def test_the_bytes_do_not_depend_on_who_trains(make, at_once, capfd):
+    alone, helped, news = make("alone"), make("helped"), []
+    train(alone, 1)
+    train(helped, 3, dawdling(helped.store, news))
+    assert contents(helped.store) == contents(alone.store)
+    assert sum(told.points for told in news) == 5 * 10
+    assert sorted(k for told in news for k in told.complete) == list(range(5))
+    assert torch.equal(helped.store.trajectory(4), train_teacher(helped.network, helped.images, PLAN, 0, 4))
+    assert capfd.readouterr().out == ""
+
+
+def test_threads_do_not_change_the_bytes(make):
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            train(make(str(threads)), 1)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert contents(make("1").store) == contents(make("2").store)
+
+
+def test_little_work_is_not_worth_a_helper(make, monkeypatch):
+    monkeypatch.setattr(crew, "_Helper", None)
+    train(make(), 8)
+
+
+def test_a_lost_helper_is_made_up_for(make, at_once, monkeypatch):
+    monkeypatch.setattr(crew, "_START", "import os; os._exit(7)  # {path!r}")
+    job, news = make(), []
+    train(job, 2, news.append)
+    assert all(job.store.is_complete(k) for k in range(5))
+    assert News(lost=7) in news
+
+
+def test_a_helper_that_cannot_be_started_is_done_without(make, at_once, monkeypatch):
+    def refuse(*_args, **_options):
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    job = make()
+    train(job, 2)
+    assert all(job.store.is_complete(k) for k in range(5))
+
+
+def test_what_goes_wrong_in_a_helper_is_raised_here(make, at_once, capfd):
+    """This process never comes to the end of its first teacher; a helper cannot begin the second one."""
+    job = make(plan=replace(PLAN, count=2, steps=10**7))
+    job.store.path(1, "part").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"cannot write .*teacher-0001\.part\.safetensors: .*folder"):
+        train(job, 2)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+SCRIPT = """
+import sys, torch
+from pathlib import Path
+from meddistill.nets.convnet import ConvNet
+from meddistill.teachers import crew
+from meddistill.teachers.images import LabelledImages, Normalisation
+from meddistill.teachers.store import TrajectoryStore
+from meddistill.teachers.train import TeacherPlan
+crew.SECONDS_WORTH_HELP = -1.0
+images = LabelledImages(torch.zeros(20, 1, 8, 8, dtype=torch.uint8), torch.arange(20) % 2, 255, 2,
+                        Normalisation((0.5,), (0.25,)))
+network = ConvNet(4, 1, 1, 8, 2)
+plan = TeacherPlan(4, 10**7, 10, 8, 0.1, "balanced")
+store = TrajectoryStore(Path(sys.argv[1]), plan.snapshots, network.parameters)
+told = []
+def report(news):
+    helpers = [h._process.pid for h in told[0]._helpers] if told else []
+    if helpers and store.path(1, "state").exists():
+        print(*helpers, flush=True)
+whole = crew._Crew.__init__
+def init(self, *args):
+    whole(self, *args)
+    told.append(self)
+crew._Crew.__init__ = init
+try:
+    crew.train_all(crew.Job(network, images, plan, 0, store, -1.0), [((k,), None) for k in range(4)], 2, report)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_helpers_end_with_the_process_they_help(tmp_path, number):
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        helpers = [int(word) for word in process.stdout.readline().split()]
+        assert helpers
+        assert all(is_running(helper) for helper in helpers)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == (-number if number == signal.SIGKILL else 130)
+    assert b"Traceback" not in said
+    wait_for(lambda: not any(is_running(helper) for helper in helpers))
+    if number == signal.SIGINT:
+        assert not list(tmp_path.glob(".*.tmp"))
+
+
+def is_running(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def wait_for(condition, seconds=120):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_a_file_of_the_working_folder_is_not_taken_for_a_module(make, at_once, tmp_path, monkeypatch, capfd):
+    (tmp_path / "pickle.py").write_text("raise SystemExit('a file of the working folder was run')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(Path.cwd()))])
+    job, news = make(), []
+    train(job, 2, dawdling(job.store, news))
+    assert not [told for told in news if told.lost is not None]
+    assert "working folder" not in capfd.readouterr().err
