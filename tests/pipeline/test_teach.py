@@ -1,0 +1,92 @@
+"""Teaching in groups, which plans share teachers, and what is said of how they learned."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from meddistill.nets.convnet import ConvNet
+from meddistill.pipeline import teach as teaching
+from meddistill.pipeline.plan import Plan, Teachers
+from meddistill.pipeline.teach import describe, learning_window, teach, teacher_identity, trajectory_store
+from meddistill.runtime.events import EventLog
+from meddistill.runtime.progress import Silent
+from meddistill.runtime.streams import stream
+from meddistill.teachers.images import LabelledImages, Normalisation
+from meddistill.teachers.train import train_teacher
+
+NETWORK = ConvNet(width=4, depth=1, channels=1, size=8, classes=2)
+PLAN = Plan(teachers=Teachers(count=5, steps=12, snapshot_every=3, batch=8, momentum=0.5))
+
+
+@pytest.fixture
+def images():
+    pixels = torch.randint(0, 256, (20, 1, 8, 8), generator=stream(0, "pixels"), dtype=torch.uint8)
+    return LabelledImages(pixels, torch.arange(20) % 2, 255, 2, Normalisation((0.5,), (0.25,)))
+
+
+@pytest.fixture
+def pairs(monkeypatch):
+    """Two teachers side by side, as on a GPU; and their state is kept after every point."""
+    monkeypatch.setattr(teaching, "side_by_side", lambda *_: 2)
+    monkeypatch.setattr(teaching, "SECONDS_BETWEEN_PARTS", -1.0)
+
+
+class Interrupting(Silent):
+    """Interrupts the run after so many points."""
+
+    def __init__(self, points):
+        self._left = points
+
+    def stage(self, name, total=None):
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def advance(self, amount=1, **_):
+        self._left -= amount
+        if self._left <= 0:
+            raise KeyboardInterrupt
+
+
+def test_groups_are_those_trained_alone_and_go_on_after_an_interruption(images, pairs, tmp_path):
+    stores = {name: trajectory_store(tmp_path / name, PLAN, NETWORK) for name in ("whole", "stopped")}
+    plan, quiet = PLAN.teacher_plan(), {"events": EventLog(), "progress": Silent()}
+    teach(NETWORK, images, plan, 0, stores["whole"], **quiet)
+    for points in (1, 5, 9, 17):  # those of earlier calls count
+        with pytest.raises(KeyboardInterrupt):
+            teach(NETWORK, images, plan, 0, stores["stopped"], events=EventLog(), progress=Interrupting(points))
+    teach(NETWORK, images, plan, 0, stores["stopped"], **quiet)
+    for teacher in range(5):
+        whole = stores["whole"].trajectory(teacher)
+        assert stores["stopped"].path(teacher).read_bytes() == stores["whole"].path(teacher).read_bytes()
+        torch.testing.assert_close(whole, train_teacher(NETWORK, images, plan, 0, teacher), rtol=1e-5, atol=1e-5)
+    assert sorted(path.name for path in stores["stopped"].folder.iterdir()) == [
+        f"teacher-000{teacher}.safetensors" for teacher in range(5)
+    ]
+
+
+def test_plans_share_teachers_unless_their_beginnings_differ():
+    def identity(**changes):
+        return teacher_identity(replace(PLAN, teachers=replace(PLAN.teachers, **changes)))
+
+    assert identity() == identity(count=9) == identity(steps=999)
+    for changes in ({"batch": 9}, {"optimiser": "sam"}, {"momentum": 0.6}, {"storage": "int16"}, {"snapshot_every": 4}):
+        assert identity() != identity(**changes)
+    for changes in ({"decay": True}, {"storage": "convex2"}):
+        assert identity(**changes) == identity(count=9, **changes)
+        assert identity(**changes) != identity(steps=999, **changes)
+
+
+def test_the_curve_is_told_in_one_line():
+    curve = {0: 0.5, 4: 0.71234, 8: 0.8, 12: 0.85, 16: 0.9}
+    assert describe(curve).endswith("untrained to trained: 0.500 → 0.712 → 0.800 → 0.850 → 0.900")
+    assert describe({0: 0.5, 1: 0.6}).endswith("0.500 → 0.600")
+
+
+def test_an_untrained_network_is_no_end_of_the_window():
+    assert learning_window({0: 0.9, 4: 0.6, 8: 0.9}) == learning_window({4: 0.6, 8: 0.9}) == (4, 8)
