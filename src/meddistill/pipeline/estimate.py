@@ -30,6 +30,8 @@ _REPEATS = 3
 # Shares of the time that is left after evaluation, and how much of a budget is planned for: steps vary in time.
 _PLANNED_SHARE = 0.85
 _TEACHING_SHARE = 0.35
+# Processes share caches and memory, and take seconds to start: together they do less than each would alone.
+_HELPED = 0.75
 _WIDTHS = {"cpu": (64, 32, 16), "cuda": (128, 64, 32), "mps": (128, 64, 32)}
 # A wider network must be given at least this many times the standard plan's work before it pays.
 _ENOUGH_FOR_WIDE, _ENOUGH = 4.0, 0.5
@@ -49,7 +51,7 @@ class Shape:
 class Costs:
     """Seconds of one teacher step, one warm-up iteration, one of matching, one evaluated network, one on all images.
 
-    ``at_once`` teachers take a step in ``at_once`` times ``teacher_step``.
+    ``at_once`` teachers take a step in ``at_once`` times ``teacher_step``, and so do fewer.
     """
 
     teacher_step: float
@@ -177,7 +179,7 @@ def _at_once(plan: Plan, network: ConvNet, device: torch.device) -> int:
 
 
 def _teacher_seconds(plan: Plan, network: ConvNet, images: LabelledImages, at_once: int) -> float:
-    """One step of one teacher while ``at_once`` are trained: on a CPU from one process that has the machine alone."""
+    """One step of one teacher, a share of the time that ``at_once`` take; on a CPU from one that trains alone."""
     teaching = replace(plan.teacher_plan(), steps=2, snapshot_every=2)
     on_cpu = images.device.type == "cpu"
     teachers = range(1 if on_cpu else at_once)
@@ -186,7 +188,8 @@ def _teacher_seconds(plan: Plan, network: ConvNet, images: LabelledImages, at_on
         train_teachers(network, images, teaching, 0, teachers, keep=lambda state: None)
 
     with one_thread() if on_cpu else contextlib.nullcontext():
-        return _seconds(steps) / 2 / at_once
+        seconds = _seconds(steps) / 2
+    return seconds / max(1.0, _HELPED * at_once if on_cpu else at_once)
 
 
 def _warm_up_seconds(network: ConvNet, learned: Learned, images: LabelledImages) -> float:
