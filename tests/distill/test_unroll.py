@@ -17,6 +17,7 @@ from meddistill.nets.convnet import ConvNet
 from meddistill.runtime.streams import stream
 
 CLASSES = 3
+EXACT = ("full", "adjoint")
 
 
 def noise(seed, *shape, scale=1.0):
@@ -127,7 +128,7 @@ def plain_gradient(network, start, learned, batches, score, at):
     return float(value.detach()), torch.autograd.grad(value, (images, logits, log_steps))
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", EXACT)
 @pytest.mark.parametrize(("depth", "size", "step_sizes"), [(1, 6, 1), (2, 7, 4)])
 def test_a_plain_implementation_agrees(strategy, depth, size, step_sizes):
     network, at = network_of(3, depth, 2, size), (1, 4)
@@ -139,7 +140,7 @@ def test_a_plain_implementation_agrees(strategy, depth, size, step_sizes):
         close(one, other, 1e-9)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", EXACT)
 @pytest.mark.parametrize("step_sizes", [1, 3])
 @pytest.mark.parametrize("place", [0, 1, 2], ids=["images", "label logits", "log steps"])
 def test_finite_differences_agree(strategy, step_sizes, place):

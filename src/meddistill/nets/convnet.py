@@ -13,7 +13,7 @@ from meddistill.runtime.errors import InputError
 
 _NAME = re.compile(r"convnet-d(\d+)-w(\d+)")
 MAX_WIDTH, MAX_DEPTH = 1024, 8
-_NORM_EPSILON = 1e-5
+NORM_EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class ConvNet:
         for block in range(self.depth):
             weight, bias, scale, shift = (param.flatten(0, 1) for param in params[4 * block : 4 * block + 4])
             features = F.conv2d(features, weight, bias, padding=1, groups=networks)
-            features = F.group_norm(features, networks * self.width, scale, shift, _NORM_EPSILON)
+            features = F.group_norm(features, networks * self.width, scale, shift, NORM_EPSILON)
             features = F.avg_pool2d(F.relu(features), 2)
         flat = features.view(count, networks, -1).transpose(0, 1)
         return torch.baddbmm(params[-1][:, None], flat, params[-2].transpose(1, 2))
@@ -101,7 +101,7 @@ class ConvNet:
         for block in range(self.depth):
             weight, bias, scale, shift = params[4 * block : 4 * block + 4]
             features = F.conv2d(features, weight, bias, padding=1)
-            features = F.group_norm(features, self.width, scale, shift, _NORM_EPSILON)
+            features = F.group_norm(features, self.width, scale, shift, NORM_EPSILON)
             features = F.avg_pool2d(F.relu(features), 2)
         return features.flatten(1)
 

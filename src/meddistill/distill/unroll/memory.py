@@ -1,0 +1,55 @@
+"""How many students fit at once."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from meddistill.nets.convnet import ConvNet
+
+# A student's work must leave room for what the rest of the process does meanwhile.
+_SHARE = 0.8
+# Maps of a layer that one step of the adjoint holds at its peak, and one step's graph in ``full``, in units of the
+# layer's output, with its input and output counted; measured (benchmarks/records/engine.json) and rounded up.
+_MAPS = {"adjoint": 14, "full": 20}
+
+
+def bytes_of_student(network: ConvNet, batch: int, steps: int, *, full: bool, bytes_each: int = 4) -> int:
+    """The most memory that one student needs beside the synthetic set, in bytes, by counting maps and states."""
+    maps, side = 0, network.size
+    for _ in range(network.depth):
+        maps += network.width * side * side
+        side //= 2
+    graph = batch * maps * (_MAPS["full"] * steps if full else _MAPS["adjoint"])
+    return bytes_each * (graph + network.parameters * (steps + 8))
+
+
+def students_that_fit(free: int, each: int, wanted: int) -> int:
+    """How many of ``wanted`` students of ``each`` bytes go side by side into ``free`` bytes: at least one."""
+    return max(1, min(wanted, int(_SHARE * free) // max(1, each)))
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be taken on that device; of a CPU, what the system says is available."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    if sys.platform == "linux":
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return 4 << 30
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocator, of a GPU or of a CPU, found no memory."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in text or "not enough memory" in text)
+    )
+
+
+def give_back(device: torch.device) -> None:
+    """Hand memory that the allocator holds for later back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,0 +1,91 @@
+"""S students side by side: every tensor of theirs gets a leading dimension S."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from meddistill.distill.unroll.types import Batch, Learned, Score, Student
+from meddistill.nets.augment import Draw
+from meddistill.nets.params import Params, leaves
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What S students see in one step: rows ``(S·n,)`` student by student, and one draw for all of them."""
+
+    students: int
+    rows: Tensor
+    draw: Draw | None
+
+    def images(self, learned: Tensor) -> Tensor:
+        """The augmented images ``(S, n, C, H, W)``, differentiable."""
+        return self.augmented(learned[self.rows])
+
+    def augmented(self, images: Tensor) -> Tensor:
+        """Images ``(S·n, C, H, W)`` as the students see them, ``(S, n, C, H, W)``."""
+        changed = images if self.draw is None else self.draw.apply(images)
+        return changed.unflatten(0, (self.students, -1))
+
+    def logits(self, learned: Tensor) -> Tensor:
+        """The label logits ``(S, n, K)``, differentiable."""
+        return learned[self.rows].unflatten(0, (self.students, -1))
+
+
+@dataclass(frozen=True)
+class Class:
+    """S students of N steps: the stacked start, what they see in each step, and each one's score."""
+
+    start: Params
+    steps: tuple[Seen, ...]
+    scores: tuple[Score, ...]
+
+
+def stack(students: Sequence[Student], count: int, device: torch.device) -> Class:
+    """The first ``count`` steps of students side by side. Raises ValueError unless their batches have the same sizes step by step."""
+    start = tuple(torch.stack(parts).detach() for parts in zip(*(student.start for student in students), strict=True))
+    steps = zip(*(student.batches[:count] for student in students), strict=True)
+    return Class(
+        start, tuple(_side_by_side(batches, device) for batches in steps), tuple(student.score for student in students)
+    )
+
+
+def _side_by_side(batches: Sequence[Batch], device: torch.device) -> Seen:
+    sizes = {len(batch.rows) for batch in batches}
+    if len(sizes) > 1:
+        raise ValueError(f"students side by side need batches of one size in a step, not of {sorted(sizes)}")
+    rows = torch.cat([batch.rows for batch in batches]).to(device)
+    draws = [batch.draw for batch in batches if batch.draw is not None]
+    if len(draws) not in (0, len(batches)):
+        raise ValueError("students side by side are augmented all or none")
+    return Seen(len(batches), rows, _one_draw(draws, device) if draws else None)
+
+
+def _one_draw(draws: Sequence[Draw], device: torch.device) -> Draw:
+    parts = ((draw.affine, draw.brightness, draw.contrast) for draw in draws)
+    return Draw(*(torch.cat(part).to(device) for part in zip(*parts, strict=True)))
+
+
+def score_each(scores: Sequence[Score], states: Mapping[int, Params]) -> Tensor:
+    """Every student's score of its own states, ``(S,)``."""
+    return torch.stack(
+        [
+            score({step: tuple(param[place] for param in params) for step, params in states.items()})
+            for place, score in enumerate(scores)
+        ]
+    )
+
+
+def differentiate(scores: Sequence[Score], states: Mapping[int, Params]) -> tuple[Tensor, dict[int, Params]]:
+    """The scores ``(S,)``, and the gradient of their sum with respect to every state that they asked for."""
+    variables = {step: leaves(params) for step, params in states.items()}
+    values = score_each(scores, variables)
+    flat = [param for params in variables.values() for param in params]
+    gradients = iter(torch.autograd.grad(values.sum(), flat, materialize_grads=True))
+    return values.detach(), {step: tuple(next(gradients) for _ in params) for step, params in variables.items()}
+
+
+def zeros_of(learned: Learned) -> Learned:
+    """A gradient of zero."""
+    return Learned(*(torch.zeros_like(tensor) for tensor in learned.tensors()))

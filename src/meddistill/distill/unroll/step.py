@@ -1,0 +1,128 @@
+"""One student step of S students at once: its slopes, and the derivative of them along a direction.
+
+``reverse``   differentiates the slopes' product with the direction once more: the plain definition.
+``forward``   pushes the direction through the slopes as a tangent; needs a network that supports it.
+``written``   the ConvNet's, worked out by hand in :mod:`meddistill.nets.curvature`.
+
+Measured on a CPU (benchmarks/records/engine.json), the written one is the fastest for every batch size, compiled or
+not; ``reverse`` serves other networks. Slopes alone are taken by automatic differentiation, whose fused kernels beat the
+written ones unless a compiler fuses those too.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import torch
+from torch import Tensor
+
+from meddistill.distill.unroll.compiled import Compiled
+from meddistill.distill.unroll.types import Network, Precision
+from meddistill.nets.convnet import ConvNet
+from meddistill.nets.curvature import Curved, curvature, slopes
+from meddistill.nets.params import Params, leaves
+
+Slopes = Callable[[Params, Tensor, Tensor], Params]
+# Parameters, direction, images, soft labels, and whether the parameters' own part is asked for.
+Curvature = Callable[[Params, Params, Tensor, Tensor, bool], Curved]
+
+
+@dataclass(frozen=True)
+class Step:
+    """How the slopes and the curvature of one step are computed."""
+
+    slopes: Slopes
+    curvature: Curvature
+
+
+@lru_cache(maxsize=8)
+def step_of(network: Network, precision: Precision = "full", compiled: bool = False) -> Step:
+    """The fastest step for that network; a compiled one is kept for as long as the process needs it."""
+    if not isinstance(network, ConvNet):
+        return Step(partial(automatic, network, precision), partial(reverse, network, precision))
+    by_hand = Step(partial(written_slopes, network, precision), partial(written, network, precision))
+    plain = Step(partial(automatic, network, precision), by_hand.curvature)
+    if not compiled:
+        return plain
+    return Step(Compiled(by_hand.slopes, plain.slopes), Compiled(by_hand.curvature, plain.curvature))
+
+
+def soft_loss(network: Network, precision: Precision, params: Params, images: Tensor, labels: Tensor) -> Tensor:
+    """The sum over S students of the mean cross-entropy with soft labels ``(S, n, K)``, a scalar."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        logits = network.apply_many(params, images)
+    losses = -(labels * logits.to(labels.dtype).log_softmax(2)).sum(2)
+    return losses.mean(1).sum()
+
+
+def automatic(network: Network, precision: Precision, params: Params, images: Tensor, labels: Tensor) -> Params:
+    """The slopes by automatic differentiation."""
+    variables = leaves(params)
+    with torch.enable_grad():
+        return torch.autograd.grad(soft_loss(network, precision, variables, images, labels), variables)
+
+
+def reverse(
+    network: Network,
+    precision: Precision,
+    params: Params,
+    along: Params,
+    images: Tensor,
+    labels: Tensor,
+    hessian: bool = True,
+) -> Curved:
+    """The curvature by differentiating the slopes' product with ``along``."""
+    variables, (images, labels) = leaves(params), leaves((images, labels))
+    with torch.enable_grad():
+        loss = soft_loss(network, precision, variables, images, labels)
+        found = torch.autograd.grad(loss, variables, create_graph=True)
+        product = torch.stack([(one * other).sum() for one, other in zip(found, along, strict=True)]).sum()
+    wanted = (images, labels, *(variables if hessian else ()))
+    by_image, by_label, *rest = torch.autograd.grad(product, wanted, materialize_grads=True)
+    return Curved(tuple(rest) if hessian else None, by_image, by_label)
+
+
+def forward(
+    network: Network,
+    precision: Precision,
+    params: Params,
+    along: Params,
+    images: Tensor,
+    labels: Tensor,
+    hessian: bool = True,
+) -> Curved:
+    """The curvature by the tangent of the slopes."""
+
+    def every_slope(*moved: Tensor) -> tuple[Params, Tensor, Tensor]:
+        def loss(some: Params, seen: Tensor, soft: Tensor) -> Tensor:
+            return soft_loss(network, precision, some, seen, soft)
+
+        slopes_of: tuple[Params, Tensor, Tensor] = torch.func.grad(loss, (0, 1, 2))(moved, images, labels)
+        return slopes_of
+
+    _, (curved, by_image, by_label) = torch.func.jvp(every_slope, tuple(params), tuple(along))
+    return Curved(curved if hessian else None, by_image, by_label)
+
+
+def written_slopes(network: ConvNet, precision: Precision, params: Params, images: Tensor, labels: Tensor) -> Params:
+    """The slopes by hand."""
+    with torch.no_grad():
+        return slopes(network, params, images, labels, _work(precision, params))
+
+
+def written(
+    network: ConvNet,
+    precision: Precision,
+    params: Params,
+    along: Params,
+    images: Tensor,
+    labels: Tensor,
+    hessian: bool = True,
+) -> Curved:
+    """The curvature by hand."""
+    with torch.no_grad():
+        return curvature(network, params, along, images, labels, _work(precision, params), hessian)
+
+
+def _work(precision: Precision, params: Params) -> torch.dtype:
+    return torch.bfloat16 if precision == "bfloat16" else params[0].dtype

@@ -1,0 +1,184 @@
+"""Unroll S students on one synthetic set: as many side by side as memory allows, each dropped alone when it runs away."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from meddistill.distill.unroll.adjoint import carried_back
+from meddistill.distill.unroll.graph import full
+from meddistill.distill.unroll.memory import (
+    bytes_of_student,
+    free_bytes,
+    give_back,
+    is_out_of_memory,
+    students_that_fit,
+)
+from meddistill.distill.unroll.stacked import stack, zeros_of
+from meddistill.distill.unroll.types import (
+    Batch,
+    Learned,
+    Network,
+    Outcome,
+    Outcomes,
+    Rule,
+    Score,
+    Strategy,
+    Student,
+    Truncated,
+)
+from meddistill.nets.convnet import ConvNet
+from meddistill.nets.params import Params
+from meddistill.runtime.errors import MeddistillError
+
+
+def unroll(
+    network: Network,
+    start: Params,
+    learned: Learned,
+    batches: Sequence[Batch],
+    score: Score,
+    *,
+    at: Sequence[int] | None = None,
+    strategy: Strategy = "adjoint",
+    rule: Rule | None = None,
+    generator: torch.Generator | None = None,
+) -> Outcome:
+    """Take ``len(batches)`` student steps from ``start`` and differentiate ``score`` of the states on the way.
+
+    ``at``: the steps whose parameters the score asks for, from 0 (the start) to N (the end, the default). ``score`` is
+    called with a mapping from those steps to parameters, and must return a scalar tensor. ``rule`` says more than a
+    strategy and replaces it. ``generator`` draws the steps of a random truncation.
+    """
+    rule = rule or Rule(strategy)
+    wanted = _checked([Student(start, batches, score)], learned, at)
+    values, gradient = _compute(network, [Student(start, batches, score)], learned, wanted, rule, generator)
+    return Outcome(float(values), gradient)
+
+
+def unroll_many(
+    network: Network,
+    students: Sequence[Student],
+    learned: Learned,
+    *,
+    at: Sequence[int] | None = None,
+    rule: Rule = Rule(),
+    generator: torch.Generator | None = None,
+    highest: float = math.inf,
+    together: int | None = None,
+) -> Outcomes:
+    """The gradient of the mean score of S students, of one number of steps N and one batch size in each step.
+
+    A student whose score is not finite or above ``highest``, or whose gradient is not finite, is left out of the mean.
+    ``together``: how many go side by side; by default one on a CPU, where more were not measured to be faster, and on a
+    GPU what its free memory holds. When memory runs out after all, half as many go on. Raises
+    :class:`MeddistillError` when it does not suffice for one.
+    """
+    wanted = _checked(students, learned, at)
+    size = together or _default_size(network, students, learned, rule)
+    total, scores, used = zeros_of(learned), list[float](), list[bool]()
+    drawn = None if generator is None else generator.get_state()
+    while len(scores) < len(students):
+        if generator is not None and drawn is not None:
+            generator.set_state(drawn)
+        try:
+            group = students[len(scores) : len(scores) + size]
+            part = _usable(network, group, learned, wanted, rule, generator, highest)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            size = _halved(size, learned)
+            continue
+        for sum_, slope in zip(total.tensors(), part.gradient.tensors(), strict=True):
+            sum_.add_(slope)
+        scores += part.scores
+        used += part.used
+    count = sum(used)
+    mean = (slope / count if count else torch.full_like(slope, math.nan) for slope in total.tensors())
+    return Outcomes(tuple(scores), tuple(used), Learned(*mean))
+
+
+def _checked(students: Sequence[Student], learned: Learned, at: Sequence[int] | None) -> frozenset[int]:
+    """The steps asked for, once they and the step sizes fit the students."""
+    lengths = {len(student.batches) for student in students}
+    if len(lengths) != 1:
+        raise ValueError(f"students must take the same number of steps, not {sorted(lengths)}")
+    steps = lengths.pop()
+    wanted = frozenset((steps,) if at is None else at)
+    if not wanted or min(wanted) < 0 or max(wanted) > steps:
+        raise ValueError(f"a score may ask for the steps 0 to {steps}, not {sorted(wanted)}")
+    if len(learned.log_steps) not in (1, steps):
+        raise ValueError(f"{len(learned.log_steps)} step sizes for {steps} steps: expected one, or one per step")
+    return wanted
+
+
+def _compute(
+    network: Network,
+    students: Sequence[Student],
+    learned: Learned,
+    wanted: frozenset[int],
+    rule: Rule,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Learned]:
+    """The scores ``(S,)`` of students side by side, and the gradient of their sum; nobody steps on after the last score."""
+    side_by_side = stack(students, max(wanted), learned.images.device)
+    if rule.strategy == "full":
+        return full(network, side_by_side, learned, wanted, rule)
+    steps = len(side_by_side.steps)
+    through = frozenset(range(steps))
+    if isinstance(rule.strategy, Truncated):
+        through = rule.strategy.chosen(steps, generator)
+    hessian = rule.strategy != "two-pass"
+    return carried_back(network, side_by_side, learned, wanted, rule, through=through, hessian=hessian)
+
+
+def _usable(
+    network: Network,
+    students: Sequence[Student],
+    learned: Learned,
+    wanted: frozenset[int],
+    rule: Rule,
+    generator: torch.Generator | None,
+    highest: float,
+) -> Outcomes:
+    """The gradient of the sum of scores of the students that can be used; one by one where the sum is not finite."""
+    drawn = None if generator is None else generator.get_state()
+    values, gradient = _compute(network, students, learned, wanted, rule, generator)
+    scores = tuple(values.tolist())
+    good = [math.isfinite(score) and score <= highest for score in scores]
+    finite = all(bool(torch.isfinite(slope).all()) for slope in gradient.tensors())
+    if all(good) and finite:
+        return Outcomes(scores, tuple(good), gradient)
+    total = zeros_of(learned)
+    for place, student in enumerate(students if len(students) > 1 else ()):
+        if not good[place]:
+            continue
+        if generator is not None and drawn is not None:
+            generator.set_state(drawn)
+        alone = _usable(network, [student], learned, wanted, rule, generator, highest)
+        good[place] = alone.used[0]
+        for sum_, slope in zip(total.tensors(), alone.gradient.tensors(), strict=True):
+            sum_.add_(slope)
+    return Outcomes(scores, tuple(good) if len(students) > 1 else (False,), total)
+
+
+def _default_size(network: Network, students: Sequence[Student], learned: Learned, rule: Rule) -> int:
+    device = learned.images.device
+    if device.type == "cpu" or not isinstance(network, ConvNet):
+        return 1
+    batches = students[0].batches
+    each = bytes_of_student(
+        network, max(len(batch.rows) for batch in batches), len(batches), full=rule.strategy == "full"
+    )
+    return students_that_fit(free_bytes(device), each, len(students))
+
+
+def _halved(size: int, learned: Learned) -> int:
+    """Half as many students at once. Raises :class:`MeddistillError` when one was too many."""
+    if size == 1:
+        raise MeddistillError(
+            "there is not enough memory for one student: use a smaller batch, network or image size, or strategy = adjoint"
+        )
+    give_back(learned.images.device)
+    return size // 2

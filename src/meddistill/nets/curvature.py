@@ -1,0 +1,283 @@
+"""First and second derivatives of the ConvNet's soft-label loss, written out by hand for S networks at once.
+
+The second derivative along a direction v of the parameters is the directional derivative of the whole gradient:
+``d/dε ∇ℓ(θ + εv, X, q)``, which holds ``Hv``, ``∂(g·v)/∂X`` and ``∂(g·v)/∂q`` together. It is worked out forward over
+reverse: values and their tangents go through the network side by side, then cotangents and theirs come back.
+Against automatic differentiation it saves
+
+* the weights' own gradient, which nobody asks for here, and every gradient of a convolution's bias: the norm behind it
+  takes the bias away again, so that its gradient is zero;
+* all sums over full planes on the way back. The pooled maps of the ReLU's mask m, of m·x̂ and of its tangent m·x̂'
+  are kept at a quarter of the resolution, and every sum that the norm's derivative needs is a product with one of them;
+* launches: a value and its tangent stand in one batch, so that one convolution serves both.
+
+A convolution costs as much as one forward pass of it, F: a gradient costs 3 F, its derivative along v 8 F, where
+automatic differentiation of the gradient takes 9 F.
+
+``work`` is the dtype of convolutions, matrix products and the maps between them. Statistics, sums over planes, the
+loss and everything that is returned have the parameters' dtype, so that ``work=torch.bfloat16`` keeps float32 sums.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from meddistill.nets.convnet import NORM_EPSILON, ConvNet
+from meddistill.nets.params import Params
+
+_aten = torch.ops.aten
+
+
+class Curved(NamedTuple):
+    """The derivative of the gradient along a direction.
+
+    ``params``: Hv, stacked as the parameters are, or None where it was not asked for. ``images``: ``(S, n, C, H, W)``.
+    ``labels``: ``(S, n, K)``, with respect to the soft label.
+    """
+
+    params: Params | None
+    images: Tensor
+    labels: Tensor
+
+
+def slopes(network: ConvNet, params: Params, images: Tensor, labels: Tensor, work: torch.dtype) -> Params:
+    """The gradient of S losses with respect to S stacked networks, every tensor with a leading dimension S.
+
+    ``images``: ``(S, n, C, H, W)``. ``labels``: soft labels ``(S, n, K)``. The loss is the mean cross-entropy of each.
+    """
+    networks, count = images.shape[:2]
+    seen, saved = _beside(images).to(work), []
+    for block in range(network.depth):
+        weight, _, scale, shift = (param.flatten(0, 1) for param in params[4 * block : 4 * block + 4])
+        normed, rate = _normalise(_convolve(seen, weight.to(work), networks))
+        mask = _mask(normed, scale, shift)
+        pools = _pool(mask), _pool(mask * normed)
+        saved.append((seen, weight, scale, rate, normed, mask, pools))
+        seen = (_flat(shift) * pools[0] + _flat(scale) * pools[1]).to(work)
+    flat = _per_network(seen, networks)
+    logits = torch.baddbmm(params[-1][:, None].to(work), flat, params[-2].to(work).transpose(1, 2)).to(params[-1].dtype)
+    by_logit = (logits.softmax(2) - labels) / count
+    slope = by_logit.to(work)
+    found = [torch.bmm(slope.transpose(1, 2), flat), by_logit.sum(1)]
+    arriving = torch.bmm(slope, params[-2].to(work)).transpose(0, 1).reshape(seen.shape)
+    for block in reversed(range(network.depth)):
+        seen, weight, scale, rate, normed, mask, pools = saved[block]
+        by_shift, by_scale = (_dots(arriving, pool) for pool in pools)
+        area, factor = mask.shape[2] * mask.shape[3], rate * scale
+        leaving = _spread(arriving * _flat(factor / 4).to(work), mask)
+        leaving = _less(leaving, [(normed, factor * by_scale / area)], factor * by_shift / area)
+        found = [_by_weight(seen, leaving, weight, networks), by_scale.sum(0), by_shift.sum(0), *found]
+        if block:
+            arriving = _by_input(leaving, weight.to(work), networks)
+    for block in range(network.depth):
+        found.insert(4 * block + 1, torch.zeros_like(params[4 * block + 1]))
+    return tuple(slope.reshape(param.shape).to(param.dtype) for slope, param in zip(found, params, strict=True))
+
+
+def curvature(
+    network: ConvNet,
+    params: Params,
+    along: Params,
+    images: Tensor,
+    labels: Tensor,
+    work: torch.dtype,
+    hessian: bool = True,
+) -> Curved:
+    """The derivative of :func:`slopes`, and of the gradient of images and labels, when parameters move along ``along``.
+
+    Shapes as in :func:`slopes`; ``along`` is shaped as ``params``. Without ``hessian`` the parameters' part is left out.
+    """
+    networks, count = images.shape[:2]
+    both, saved = _beside(images).to(work), []
+    for block in range(network.depth):
+        both, kept = _block(both, params, along, block, networks, count)
+        saved.append(kept)
+    flat, moving = (_per_network(part, networks) for part in (both[:count], both[count:]))
+    last, bias, last_along, bias_along = (p.to(work) for p in (*params[-2:], *along[-2:]))
+    logits = torch.baddbmm(bias[:, None], flat, last.transpose(1, 2)).to(params[-1].dtype)
+    logits_along = torch.baddbmm(bias_along[:, None], flat, last_along.transpose(1, 2))
+    logits_along = (logits_along + torch.bmm(moving, last.transpose(1, 2))).to(params[-1].dtype)
+    chances = logits.softmax(2)
+    centred = logits_along - (chances * logits_along).sum(2, keepdim=True)
+    slope, bending = ((chances - labels) / count).to(work), (chances * centred / count).to(work)
+    found: list[Tensor] = []
+    if hessian:
+        found = [torch.bmm(bending.transpose(1, 2), flat) + torch.bmm(slope.transpose(1, 2), moving), bending.sum(1)]
+    back = torch.cat([torch.bmm(slope, last), torch.bmm(bending, last) + torch.bmm(slope, last_along)], 1)
+    arriving = back.transpose(0, 1).reshape(both.shape)
+    for block in reversed(range(network.depth)):
+        arriving, part = _block_back(arriving, saved[block], networks, count, block == 0, hessian)
+        found = part + found
+    by_image = arriving.unflatten(1, (networks, -1)).transpose(0, 1).to(images.dtype)
+    if not hessian:
+        return Curved(None, by_image, -centred / count)
+    for block in range(network.depth):
+        found.insert(4 * block + 1, torch.zeros_like(params[4 * block + 1]))
+    curved = tuple(one.reshape(param.shape).to(param.dtype) for one, param in zip(found, params, strict=True))
+    return Curved(curved, by_image, -centred / count)
+
+
+class _Kept(NamedTuple):
+    """What one block keeps for the way back: see :func:`_block`."""
+
+    both: Tensor
+    weight: Tensor
+    weight_along: Tensor
+    factor: Tensor
+    factor_along: Tensor
+    normed: Tensor
+    normed_along: Tensor
+    mask: Tensor
+    pools: tuple[Tensor, Tensor, Tensor]
+
+
+def _block(
+    both: Tensor, params: Params, along: Params, block: int, networks: int, count: int
+) -> tuple[Tensor, _Kept]:
+    """One block on values ``both[:count]`` and tangents ``both[count:]``; the images have no tangent.
+
+    With x̂ = (z − μ)·r: x̂' = r·(z' − mean z' − x̂ mean(x̂ z')), and the rate of r is −r² mean(x̂ z').
+    """
+    work = both.dtype
+    weight, _, scale, shift = (param.flatten(0, 1) for param in params[4 * block : 4 * block + 4])
+    weight_along, _, scale_along, shift_along = (param.flatten(0, 1) for param in along[4 * block : 4 * block + 4])
+    weight, weight_along = weight.to(work), weight_along.to(work)
+    value = _convolve(both, weight, networks)
+    tangent = _convolve(both[:count], weight_along, networks)
+    if block:
+        value, tangent = value[:count], tangent.add_(value[count:])
+    normed, rate = _normalise(value)
+    area = value.shape[2] * value.shape[3]
+    stretch = _dots(normed, tangent) / area
+    normed_along = _less(tangent, [(normed, stretch)], _means(tangent)).mul_(_flat(rate).to(work))
+    mask = _mask(normed, scale, shift)
+    pools = _pool(mask), _pool(mask * normed), _pool(mask * normed_along)
+    value = _flat(shift) * pools[0] + _flat(scale) * pools[1]
+    tangent = _flat(shift_along) * pools[0] + _flat(scale_along) * pools[1] + _flat(scale) * pools[2]
+    factor = rate * scale
+    factor_along = rate * (scale_along - stretch * factor)
+    kept = _Kept(both, weight, weight_along, factor, factor_along, normed, normed_along, mask, pools)
+    return torch.cat([value, tangent]).to(work), kept
+
+
+def _block_back(
+    arriving: Tensor, kept: _Kept, networks: int, count: int, first: bool, hessian: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """Cotangents ``arriving[:count]`` and their tangents through one block: those of its input, and its share of Hv.
+
+    Of the images only the tangent is returned. With f = rγ, a = m·g the cotangent behind the ReLU and a' its tangent:
+    z̄ = f·a − x̂·f mean(a x̂) − f mean(a), and z̄' is the derivative of that.
+    """
+    both, weight, weight_along, factor, factor_along, normed, normed_along, mask, pools = kept
+    work, area = both.dtype, mask.shape[2] * mask.shape[3]
+    slope, bending = arriving[:count], arriving[count:]
+    by_shift, by_scale = _dots(slope, pools[0]), _dots(slope, pools[1])
+    by_shift_along = _dots(bending, pools[0])
+    by_scale_along = _dots(bending, pools[1]) + _dots(slope, pools[2])
+    low = slope * _flat(factor / 4).to(work)
+    low_along = slope * _flat(factor_along / 4).to(work) + bending * _flat(factor / 4).to(work)
+    stretch, centre = factor * by_scale / area, factor * by_shift / area
+    stretch_along = (factor_along * by_scale + factor * by_scale_along) / area
+    centre_along = (factor_along * by_shift + factor * by_shift_along) / area
+    leaving = _less(_spread(low, mask), [(normed, stretch)], centre)
+    leaving_along = _less(_spread(low_along, mask), [(normed, stretch_along), (normed_along, stretch)], centre_along)
+    if first:
+        by_input = _by_input(leaving_along, weight, networks) + _by_input(leaving, weight_along, networks)
+        pair = leaving_along
+    else:
+        pair = torch.cat([leaving_along, leaving])
+        each = _by_input(pair, weight, networks)
+        by_input = torch.cat([each[count:], each[:count].add_(_by_input(leaving, weight_along, networks))])
+    if not hessian:
+        return by_input, []
+    # The pair stands the other way round than ``both``: a value meets the cotangent's tangent, and a tangent its value.
+    return by_input, [_by_weight(both, pair, weight, networks), by_scale_along.sum(0), by_shift_along.sum(0)]
+
+
+def _beside(images: Tensor) -> Tensor:
+    """``(S, n, C, H, W)`` as ``(n, S·C, H, W)``, S groups of channels."""
+    return images.transpose(0, 1).flatten(1, 2)
+
+
+def _per_network(maps: Tensor, networks: int) -> Tensor:
+    """``(n, S·C, h, w)`` as what S linear layers see: ``(S, n, C·h·w)``."""
+    return maps.reshape(len(maps), networks, -1).transpose(0, 1)
+
+
+def _convolve(maps: Tensor, weight: Tensor, networks: int) -> Tensor:
+    return F.conv2d(maps, weight, padding=1, groups=networks)
+
+
+def _by_input(slope: Tensor, weight: Tensor, networks: int) -> Tensor:
+    channels = networks * weight.shape[1]
+    like = slope.new_empty(1).expand(len(slope), channels, *slope.shape[2:])
+    return _convolution_backward(slope, like, weight, networks, 0)
+
+
+def _by_weight(maps: Tensor, slope: Tensor, weight: Tensor, networks: int) -> Tensor:
+    return _convolution_backward(slope, maps, weight.to(maps.dtype), networks, 1)
+
+
+def _convolution_backward(slope: Tensor, maps: Tensor, weight: Tensor, networks: int, part: int) -> Tensor:
+    wanted = [part == 0, part == 1, False]
+    ones, zeros = [1, 1], [0, 0]
+    found = _aten.convolution_backward(slope, maps, weight, None, ones, ones, ones, False, zeros, networks, wanted)
+    gradient: Tensor = found[part]
+    return gradient
+
+
+def _normalise(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Every plane with mean 0 and variance 1, and the factor r ``(n, S·C)`` that brought it there."""
+    count, channels, height, width = maps.shape
+    if maps.dtype in (torch.float32, torch.float64):
+        area = height * width
+        normed, _, rate = _aten.native_group_norm(maps, None, None, count, channels, area, channels, NORM_EPSILON)
+        return normed, rate
+    variance, mean = torch.var_mean(maps.float(), (2, 3), correction=0)
+    rate = torch.rsqrt(variance + NORM_EPSILON)
+    return ((maps - _flat(mean)) * _flat(rate)).to(maps.dtype), rate
+
+
+def _mask(normed: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """1 where the ReLU lets through, else 0."""
+    return torch.addcmul(_flat(shift).to(normed.dtype), normed, _flat(scale).to(normed.dtype)).gt(0).to(normed.dtype)
+
+
+def _pool(maps: Tensor) -> Tensor:
+    return F.avg_pool2d(maps, 2)
+
+
+def _spread(low: Tensor, mask: Tensor) -> Tensor:
+    """``mask`` times every pooled pixel's value at each of its four pixels; what pooling left over gets nothing."""
+    height, width = low.shape[2:]
+    windows = mask[..., : 2 * height, : 2 * width].unflatten(3, (width, 2)).unflatten(2, (height, 2))
+    spread = (windows * low[:, :, :, None, :, None]).flatten(4, 5).flatten(2, 3)
+    odd = (0, mask.shape[3] - 2 * width, 0, mask.shape[2] - 2 * height)
+    return F.pad(spread, odd) if any(odd) else spread
+
+
+def _less(maps: Tensor, others: list[tuple[Tensor, Tensor]], constant: Tensor) -> Tensor:
+    """``maps`` less other maps times a factor a plane, less a constant a plane; in place."""
+    for other, factor in others:
+        maps.addcmul_(other, _flat(factor).to(maps.dtype), value=-1)
+    return maps.sub_(_flat(constant).to(maps.dtype))
+
+
+def _dots(one: Tensor, other: Tensor) -> Tensor:
+    """The product of two maps summed over each plane, ``(n, S·C)``, in float32 or better."""
+    return (one * other).sum((2, 3), dtype=_exact(one))
+
+
+def _means(maps: Tensor) -> Tensor:
+    return maps.mean((2, 3), dtype=_exact(maps))
+
+
+def _exact(maps: Tensor) -> torch.dtype:
+    return torch.float64 if maps.dtype == torch.float64 else torch.float32
+
+
+def _flat(factors: Tensor) -> Tensor:
+    """One factor a plane, as a map of one pixel."""
+    return factors[..., None, None]

@@ -1,0 +1,123 @@
+"""Slopes and curvature of one step: by hand against automatic differentiation, and compiled against neither."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meddistill.distill.unroll import compiled, step
+from meddistill.distill.unroll.compiled import Compiled
+from meddistill.nets.convnet import ConvNet
+from meddistill.runtime.streams import stream
+from tests.distill.test_unroll import close, network_of, noise, start_of
+
+
+def close_as_a_whole(found, expected, relative):
+    """Every tensor to a share of the whole: a bias before a norm has a slope that is nothing but rounding."""
+    size = float(torch.cat([part.flatten() for part in expected]).norm())
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape
+        assert float((one - other).norm()) <= relative * size
+
+
+@st.composite
+def steps(draw):
+    depth = draw(st.integers(1, 3))
+    network = ConvNet(draw(st.integers(1, 5)), depth, draw(st.sampled_from([1, 3])), draw(st.integers(8, 11)), 3)
+    students, count, seed = draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.integers(0, 10**6))
+    starts = [start_of(network, seed + 100 * place) for place in range(students)]
+    params = tuple(torch.stack(parts) for parts in zip(*starts, strict=True))
+    along = tuple(noise(seed + place, *param.shape) for place, param in enumerate(params))
+    images = noise(seed, students, count, network.channels, network.size, network.size)
+    return network, params, along, images, noise(seed, students, count, 3, scale=2.0).softmax(2)
+
+
+@settings(max_examples=80, deadline=None)
+@given(steps())
+def test_curvature_is_one_function_however_it_is_computed(problem):
+    network, params, along, images, labels = problem
+    reference = step.reverse(network, "full", params, along, images, labels)
+    for other in (step.written, step.forward):
+        found = other(network, "full", params, along, images, labels)
+        close_as_a_whole(found.params, reference.params, 1e-9)
+        close(found.images, reference.images, 1e-9)
+        close(found.labels, reference.labels, 1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(steps())
+def test_slopes_are_one_function_however_they_are_computed(problem):
+    network, params, _, images, labels = problem
+    found = step.written_slopes(network, "full", params, images, labels)
+    close_as_a_whole(found, step.automatic(network, "full", params, images, labels), 1e-9)
+
+
+@pytest.mark.parametrize("by", [step.reverse, step.forward, step.written])
+def test_without_the_parameters_part_the_rest_stays(by):
+    network = network_of()
+    params = tuple(param[None] for param in start_of(network))
+    along = tuple(noise(1, *param.shape) for param in params)
+    arguments = (network, "full", params, along, noise(2, 1, 4, 1, 6, 6), noise(3, 1, 4, 3).softmax(2))
+    whole, part = by(*arguments), by(*arguments, False)
+    assert part.params is None
+    torch.testing.assert_close(part.images, whole.images, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(part.labels, whole.labels, rtol=1e-12, atol=1e-14)
+
+
+def test_other_networks_are_differentiated_automatically():
+    class Linear:
+        def apply_many(self, params, images):
+            return torch.bmm(images.flatten(2), params[0])
+
+    by = step.step_of(Linear())
+    params, along = (noise(0, 2, 4, 3),), (noise(1, 2, 4, 3),)
+    images, labels = noise(2, 2, 5, 1, 2, 2), noise(3, 2, 5, 3).softmax(2)
+    ahead, behind = (by.slopes((params[0] + e * along[0],), images, labels)[0] for e in (1e-5, -1e-5))
+    close(by.curvature(params, along, images, labels, True).params[0], (ahead - behind) / 2e-5, 1e-7)
+
+
+@pytest.mark.parametrize("precision", ["full", "bfloat16"])
+def test_half_precision_by_hand_is_near_the_exact_one(precision):
+    network = ConvNet(16, 2, 1, 16, 3)
+    params = tuple(param[None] for param in start_of(network))
+    along = tuple(noise(place, *param.shape) for place, param in enumerate(params))
+    images, labels = noise(2, 1, 6, 1, 16, 16), noise(3, 1, 6, 3).softmax(2)
+    exact = step.written(network, "full", params, along, images, labels).images
+    rounded = [tuple(p.float() for p in group) for group in (params, along, (images, labels))]
+    found = step.written(network, precision, rounded[0], rounded[1], *rounded[2])
+    assert all(part.dtype == torch.float32 for part in (*found.params, found.images, found.labels))
+    cosine = float(torch.cosine_similarity(found.images.flatten().double(), exact.flatten(), dim=0))
+    assert cosine > (0.999999 if precision == "full" else 0.99)
+
+
+def test_without_a_compiler_the_plain_function_is_called(monkeypatch):
+    monkeypatch.setattr(compiled, "has_compiler", lambda device: False)
+    assert Compiled(lambda a, b: a - b, lambda a, b: a + b)(1, torch.ones(())) == 2
+
+
+def test_a_compiler_that_fails_is_answered_by_the_plain_function(monkeypatch, caplog):
+    def broken(function, **_):
+        def fails(*_):
+            raise RuntimeError("no luck")
+
+        return fails
+
+    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(compiled, "has_compiler", lambda device: True)
+    both = Compiled(lambda a, b: a - b, lambda a, b: a + b)
+    assert both(1, torch.ones(())) == 2
+    assert both(2, torch.ones(())) == 3
+    assert [record.getMessage() for record in caplog.records] == ["steps are not compiled: no luck"]
+
+
+@pytest.mark.skipif(not compiled.has_compiler(torch.device("cpu")), reason="needs a C++ compiler")
+def test_compiled_steps_give_the_same_numbers():
+    network = ConvNet(3, 1, 1, 6, 2)
+    params = tuple(param[None].double() for param in network.init(stream(0, "init")))
+    along = tuple(noise(place, *param.shape) for place, param in enumerate(params))
+    images, labels = noise(2, 1, 3, 1, 6, 6), noise(3, 1, 3, 2).softmax(2)
+    fast, slow = step.step_of(network, "full", True), step.step_of(network)
+    for _ in range(2):
+        found, expected = (by.curvature(params, along, images, labels, True).params for by in (fast, slow))
+        close_as_a_whole(found, expected, 1e-9)
+    close_as_a_whole(fast.slopes(params, images, labels), slow.slopes(params, images, labels), 1e-9)

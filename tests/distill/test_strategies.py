@@ -1,0 +1,295 @@
+"""Strategies beside the exact two against their definitions, momentum, many students at once, and running out of memory."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meddistill.distill.unroll import Learned, Rule, Student, Truncated, memory, together, unroll, unroll_many
+from meddistill.distill.unroll.stacked import stack
+from meddistill.nets.params import leaves
+from meddistill.runtime.errors import MeddistillError
+from meddistill.runtime.streams import stream
+from tests.distill.test_unroll import batches_of, close, learned_of, network_of, score_of_end, score_of_many, start_of
+
+
+def defined(network, start, learned, batches, score, at, *, momentum=0.0, moving=True, through=None):
+    """The gradient by its definition, one graph of all steps: what is constant is detached.
+
+    ``moving``: whether slopes depend on the states at which they are taken. ``through``: the steps whose slopes vary.
+    """
+    images, logits, log_steps = variables = leaves(learned.tensors())
+    states, buffer = {0: leaves(start)}, [torch.zeros_like(p) for p in start]
+    for step, batch in enumerate(batches):
+        params = states[step] if moving else leaves(states[step])
+        seen = images[batch.rows] if batch.draw is None else batch.draw.apply(images[batch.rows])
+        loss = -(logits[batch.rows].softmax(1) * network.apply(params, seen).log_softmax(1)).sum(1).mean()
+        slopes = torch.autograd.grad(loss, params, create_graph=True)
+        if through is not None and step not in through:
+            slopes = [slope.detach() for slope in slopes]
+        buffer = [momentum * u + g for u, g in zip(buffer, slopes, strict=True)]
+        size = log_steps[step if len(log_steps) > 1 else 0].exp()
+        states[step + 1] = tuple(p - size * u for p, u in zip(states[step], buffer, strict=True))
+    value = score({step: states[step] for step in at})
+    return float(value.detach()), torch.autograd.grad(value, variables, materialize_grads=True)
+
+
+def agree(outcome, value, slopes, relative=1e-9):
+    assert outcome.score == pytest.approx(value, rel=1e-11)
+    for one, other in zip(outcome.gradient.tensors(), slopes, strict=True):
+        close(one, other, relative)
+
+
+@st.composite
+def problems(draw, students=1):
+    depth = draw(st.integers(1, 2))
+    network = network_of(draw(st.integers(2, 5)), depth, draw(st.sampled_from([1, 3])), draw(st.integers(4, 8)))
+    steps, seed = draw(st.integers(1, 5)), draw(st.integers(0, 10**6))
+    learned = learned_of(network, seed, count=5, step_sizes=draw(st.sampled_from([1, steps])))
+    size, augment = draw(st.integers(1, 6)), draw(st.booleans())
+    at = tuple(draw(st.sets(st.integers(0, steps), min_size=1)))
+    many = [
+        Student(
+            start_of(network, seed + 50 * place),
+            batches_of(steps, 5, size, seed + 100 * place, augment),
+            score_of_many(network, seed + place),
+        )
+        for place in range(students)
+    ]
+    return network, learned, many, at, draw(st.sampled_from([0.0, 0.5, 0.9])), seed
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(), st.sampled_from(["full", "adjoint"]))
+def test_momentum_is_exact(problem, strategy):
+    network, learned, [student], at, momentum, _ = problem
+    arguments = (network, student.start, learned, student.batches, student.score)
+    agree(
+        unroll(*arguments, at=at, rule=Rule(strategy, momentum)),
+        *defined(*arguments, at, momentum=momentum),
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems())
+def test_two_pass_takes_the_states_of_slopes_as_constants(problem):
+    network, learned, [student], at, momentum, _ = problem
+    arguments = (network, student.start, learned, student.batches, student.score)
+    agree(
+        unroll(*arguments, at=at, rule=Rule("two-pass", momentum)),
+        *defined(*arguments, at, momentum=momentum, moving=False),
+    )
+
+
+def test_two_pass_is_the_published_formula_with_its_factor():
+    """For ‖θ_N − θ*‖² / Z, the published gradient of step i's images is −2β/Z ∂(g_i · (θ_N − θ*))/∂X."""
+    network = network_of()
+    start, learned, batches = start_of(network), learned_of(network), batches_of(4, augment=False)
+    found = unroll(network, start, learned, batches, score_of_end(network, 4), strategy="two-pass").gradient.images
+    target, beta, params = start_of(network, 1000), float(learned.step_size(0)), start
+    states = []
+    for batch in batches:
+        variables, seen = leaves(params), learned.images[batch.rows].requires_grad_()
+        loss = torch.nn.functional.cross_entropy(
+            network.apply(variables, seen), learned.label_logits[batch.rows].softmax(1)
+        )
+        slopes = torch.autograd.grad(loss, variables, create_graph=True)
+        states.append((batch.rows, seen, slopes))
+        params = tuple((p - beta * g).detach() for p, g in zip(variables, slopes, strict=True))
+    away = [p - t for p, t in zip(params, target, strict=True)]
+    scale = sum(float(((s - t) ** 2).sum()) for s, t in zip(start, target, strict=True))
+    expected = torch.zeros_like(found)
+    for rows, seen, slopes in states:
+        product = sum((g * a).sum() for g, a in zip(slopes, away, strict=True))
+        expected.index_add_(0, rows, torch.autograd.grad(product, seen)[0], alpha=-2 * beta / scale)
+    close(found, expected, 1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(), st.integers(1, 6), st.sampled_from(["last", "random"]))
+def test_truncated_takes_the_slopes_of_other_steps_as_constants(problem, kept, which):
+    network, learned, [student], at, momentum, seed = problem
+    arguments = (network, student.start, learned, student.batches, student.score)
+    rule = Rule(Truncated(kept, which), momentum)
+    through = rule.strategy.chosen(max(at), stream(seed, "truncated"))
+    assert len(through) == min(kept, max(at))
+    outcome = unroll(*arguments, at=at, rule=rule, generator=stream(seed, "truncated"))
+    agree(outcome, *defined(*arguments, at, momentum=momentum, through=through))
+
+
+def test_truncation_to_all_steps_is_exact_and_to_the_last_is_the_last():
+    network = network_of()
+    arguments = (network, start_of(network), learned_of(network), batches_of(4), score_of_end(network, 4))
+    exact = unroll(*arguments)
+    for kept in (4, 9):
+        whole = unroll(*arguments, strategy=Truncated(kept))
+        for one, other in zip(whole.gradient.tensors(), exact.gradient.tensors(), strict=True):
+            assert torch.equal(one, other)
+    assert Truncated(2).chosen(5, None) == {3, 4}
+    assert Truncated(2, "random").chosen(9, stream(0, "a")) != Truncated(2, "random").chosen(9, stream(1, "a"))
+
+
+def test_a_truncation_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="at least 1"):
+        Truncated(0)
+    with pytest.raises(ValueError, match="pass one"):
+        Truncated(1, "random").chosen(3, None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(students=3), st.sampled_from(["full", "adjoint"]), st.integers(1, 4))
+def test_many_students_at_once_have_the_mean_gradient_of_each_alone(problem, strategy, size):
+    network, learned, students, at, momentum, _ = problem
+    found = unroll_many(network, students, learned, at=at, rule=Rule(strategy, momentum), together=size)
+    alone = [
+        unroll(network, s.start, learned, s.batches, s.score, at=at, rule=Rule("full", momentum)) for s in students
+    ]
+    assert found.used == (True,) * 3
+    assert found.scores == pytest.approx([outcome.score for outcome in alone], rel=1e-11)
+    for place, slope in enumerate(found.gradient.tensors()):
+        close(slope, torch.stack([outcome.gradient.tensors()[place] for outcome in alone]).mean(0), 1e-9)
+
+
+def class_of(count=4, steps=3):
+    network = network_of()
+    students = [
+        Student(start_of(network, 10 * p), batches_of(steps, seed=p), score_of_end(network, steps, 10 * p))
+        for p in range(count)
+    ]
+    return network, students, learned_of(network)
+
+
+@pytest.mark.parametrize("strategy", ["full", "adjoint", "two-pass", Truncated(2), Truncated(2, "random")])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e200])
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_a_student_that_is_not_finite_is_left_out_alone(strategy, value, size):
+    network, students, learned = class_of()
+    bad = tuple(torch.full_like(p, value) for p in students[2].start)
+    spoiled = [*students[:2], Student(bad, students[2].batches, students[2].score), students[3]]
+    rule, rest = Rule(strategy), [students[0], students[1], students[3]]
+    found = unroll_many(network, spoiled, learned, rule=rule, generator=stream(0, "t"), together=size)
+    expected = unroll_many(network, rest, learned, rule=rule, generator=stream(0, "t"), together=1)
+    assert found.used == (True, True, False, True)
+    assert found.score == pytest.approx(expected.score)
+    for one, other in zip(found.gradient.tensors(), expected.gradient.tensors(), strict=True):
+        close(one, other, 1e-9)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_students_above_the_limit_are_left_out_and_their_scores_told(size):
+    network, students, learned = class_of()
+    scores = unroll_many(network, students, learned).scores
+    limit = sorted(scores)[1]
+    found = unroll_many(network, students, learned, highest=limit, together=size)
+    assert found.scores == pytest.approx(scores)
+    assert found.used == tuple(score <= limit for score in scores)
+    none = unroll_many(network, students, learned, highest=-1.0, together=size)
+    assert none.used == (False,) * 4
+    assert none.score == pytest.approx(sum(scores) / 4)
+    assert all(bool(slope.isnan().all()) for slope in none.gradient.tensors())
+
+
+def test_a_score_that_is_finite_with_a_gradient_that_is_not_is_left_out():
+    network, students, learned = class_of(3)
+
+    def edge(states):
+        return (states[3][0] - states[3][0].detach()).abs().sum().sqrt()  # 0, with an infinite slope
+
+    spoiled = [students[0], Student(students[1].start, students[1].batches, edge), students[2]]
+    found = unroll_many(network, spoiled, learned, together=3)
+    assert found.used == (True, False, True)
+    assert all(bool(slope.isfinite().all()) for slope in found.gradient.tensors())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_no_memory_is_answered_by_fewer_at_once(monkeypatch, error):
+    network, students, learned = class_of()
+    expected, sizes = unroll_many(network, students, learned, together=1), []
+
+    def failing(group, count, device):
+        sizes.append(len(group))
+        if len(group) > 1:
+            raise error
+        return stack(group, count, device)
+
+    monkeypatch.setattr(together, "stack", failing)
+    found = unroll_many(network, students, learned, together=4)
+    assert sizes == [4, 2, 1, 1, 1, 1]
+    for one, other in zip(found.gradient.tensors(), expected.gradient.tensors(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_too_little_memory_for_one_student_ends_with_advice(monkeypatch):
+    network, students, learned = class_of()
+
+    def failing(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(together, "stack", failing)
+    with pytest.raises(MeddistillError, match="not enough memory for one student: use a smaller batch"):
+        unroll_many(network, students, learned, together=2)
+
+
+def test_other_errors_are_not_taken_for_missing_memory(monkeypatch):
+    network, students, learned = class_of()
+
+    def failing(*_):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(together, "stack", failing)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        unroll_many(network, students, learned, together=2)
+
+
+@pytest.mark.parametrize(("free", "expected"), [(0, 1), (100, 1), (1000, 8), (10**9, 50)])
+def test_how_many_students_fit(free, expected):
+    assert memory.students_that_fit(free, 100, 50) == expected
+
+
+def test_the_adjoint_is_counted_to_need_a_state_a_step_and_full_a_graph_a_step():
+    network = network_of(8, 2, 1, 16)
+    adjoint = [memory.bytes_of_student(network, 10, steps, full=False) for steps in (10, 11)]
+    full = [memory.bytes_of_student(network, 10, steps, full=True) for steps in (10, 11)]
+    assert adjoint[1] - adjoint[0] == 4 * network.parameters
+    assert full[1] - full[0] > 10 * (adjoint[1] - adjoint[0])
+    assert memory.free_bytes(torch.device("cpu")) > 0
+
+
+def test_students_that_do_not_fit_side_by_side_are_refused():
+    network, students, learned = class_of()
+    shorter = Student(students[1].start, students[1].batches[:2], students[1].score)
+    with pytest.raises(ValueError, match=r"the same number of steps, not \[2, 3\]"):
+        unroll_many(network, [students[0], shorter], learned)
+    smaller = Student(students[1].start, batches_of(3, size=2), students[1].score)
+    with pytest.raises(ValueError, match=r"one size in a step, not of \[2, 3\]"):
+        unroll_many(network, [students[0], smaller], learned, together=2)
+    bare = Student(students[1].start, batches_of(3, augment=False), students[1].score)
+    with pytest.raises(ValueError, match="all or none"):
+        unroll_many(network, [students[0], bare], learned, together=2)
+
+
+def test_half_precision_points_the_same_way():
+    network = network_of(16, 2, 1, 16)
+    start = tuple(p.float() for p in start_of(network))
+    learned = Learned(*(tensor.float() for tensor in learned_of(network).tensors()))
+    target = tuple(p.float() for p in start_of(network, 1000))
+
+    def score(states):
+        return sum(((p - t) ** 2).sum() for p, t in zip(states[4], target, strict=True))
+
+    batches = batches_of(4, size=5)
+    one, half = (
+        unroll(network, start, learned, batches, score, rule=Rule(precision=p)) for p in ("full", "bfloat16")
+    )
+    assert all(slope.dtype == torch.float32 for slope in half.gradient.tensors())
+    pair = (one.gradient.images.flatten(), half.gradient.images.flatten())
+    assert 0.99 < float(torch.cosine_similarity(*pair, dim=0)) < 0.9999999
