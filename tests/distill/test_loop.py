@@ -13,7 +13,7 @@ from meddistill.distill.labels import class_of_each, first_logits
 from meddistill.distill.loop import LoopPlan, Matching, distill, student_batches
 from meddistill.distill.segments import RandomSegments
 from meddistill.distill.start import first_images
-from meddistill.distill.unroll import Learned, unroll
+from meddistill.distill.unroll import Learned, Truncated, unroll
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import unflatten
@@ -406,3 +406,33 @@ def test_students_see_every_image_before_they_see_one_again(count, batch, sizes)
     rows = torch.cat([b.rows for b in batches])
     for begin in range(0, len(rows) - count + 1, count):
         assert sorted(rows[begin : begin + count].tolist()) == list(range(count))
+
+
+def test_a_segment_that_is_not_finite_is_left_out_of_its_iteration(first, matching, tmp_path):
+    """Of two segments the sound one still counts, alone."""
+    bad = spoiled(matching, tmp_path, list(range(11)), float("nan"))
+    plan = replace(PLAN, warm_up=0, iterations=30, segments_at_once=2)
+    log = EventLog(tmp_path / "events")
+    found = distill(first, bad, plan, SEED, events=log)
+    drawn = [
+        [plan.segments.draw(2, TEACHING.snapshots, stream(SEED, "distill", i, place)).teacher for place in range(2)]
+        for i in range(30)
+    ]
+    skipped = {event["iteration"] - 1 for event in events_of(tmp_path / "events", "skipped")}
+    assert skipped == {i for i, pair in enumerate(drawn) if pair == [0, 0]}
+    assert any(sorted(pair) == [0, 1] for pair in drawn)
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in found.tensors())
+
+
+@pytest.mark.parametrize("together", [2, 3])
+def test_segments_side_by_side_give_the_same_result_but_for_rounding(first, matching, together):
+    plan = replace(PLAN, segments_at_once=3, momentum=0.5)
+    one, other = (distill(first, matching, replace(plan, together=size), SEED) for size in (1, together))
+    torch.testing.assert_close(one.images, other.images, rtol=1e-3, atol=1e-4)
+
+
+def test_random_truncations_follow_the_seed(first, matching):
+    plan = replace(PLAN, strategy=Truncated(1, "random"))
+    one, again = (distill(first, matching, plan, SEED) for _ in range(2))
+    assert same(one, again)
+    assert not same(one, distill(first, matching, replace(plan, strategy=Truncated(1)), SEED))

@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.distill.test_unroll import close, network_of, noise, start_of
 
 from meddistill.distill.unroll import compiled, step
 from meddistill.distill.unroll.compiled import Compiled
 from meddistill.nets.convnet import ConvNet
 from meddistill.runtime.streams import stream
-from tests.distill.test_unroll import close, network_of, noise, start_of
 
 
 def close_as_a_whole(found, expected, relative):

@@ -1,4 +1,4 @@
-"""Strategies beside the exact two against their definitions, momentum, many students at once, and running out of memory."""
+"""Strategies beside the exact two against their definitions, momentum, many students at once, and too little memory."""
 
 import math
 
@@ -6,13 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.distill.test_unroll import batches_of, close, learned_of, network_of, score_of_end, score_of_many, start_of
 
 from meddistill.distill.unroll import Learned, Rule, Student, Truncated, memory, together, unroll, unroll_many
 from meddistill.distill.unroll.stacked import stack
 from meddistill.nets.params import leaves
 from meddistill.runtime.errors import MeddistillError
 from meddistill.runtime.streams import stream
-from tests.distill.test_unroll import batches_of, close, learned_of, network_of, score_of_end, score_of_many, start_of
 
 
 def defined(network, start, learned, batches, score, at, *, momentum=0.0, moving=True, through=None):
@@ -287,9 +287,7 @@ def test_half_precision_points_the_same_way():
         return sum(((p - t) ** 2).sum() for p, t in zip(states[4], target, strict=True))
 
     batches = batches_of(4, size=5)
-    one, half = (
-        unroll(network, start, learned, batches, score, rule=Rule(precision=p)) for p in ("full", "bfloat16")
-    )
+    one, half = (unroll(network, start, learned, batches, score, rule=Rule(precision=p)) for p in ("full", "bfloat16"))
     assert all(slope.dtype == torch.float32 for slope in half.gradient.tensors())
     pair = (one.gradient.images.flatten(), half.gradient.images.flatten())
     assert 0.99 < float(torch.cosine_similarity(*pair, dim=0)) < 0.9999999

@@ -6,7 +6,7 @@ optimiser's moments and i, and a run that was killed ends with the same bytes as
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,17 @@ from torch import Tensor
 from meddistill.distill.distance import normalised_l2
 from meddistill.distill.matching.distribution import match_features
 from meddistill.distill.segments import RandomSegments
-from meddistill.distill.unroll import Batch, Learned, Outcome, Strategy, unroll
+from meddistill.distill.unroll import (
+    Batch,
+    Learned,
+    Outcome,
+    Outcomes,
+    Precision,
+    Rule,
+    Strategy,
+    Student,
+    unroll_many,
+)
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import Params, unflatten
@@ -50,6 +60,8 @@ class LoopPlan:
     Rates are those of the optimiser: ``adam``, whose steps do not depend on the scale of the score, or ``sgd`` with
     momentum 0.5 as in the literature; ``step_rate`` acts on the logarithm of the step size. With ``decay`` rates fall
     to zero along half a cosine. ``warm_up`` iterations of distribution matching come first; they move only the images.
+    ``momentum``, ``precision`` and ``compiled`` are the student's :class:`Rule`. ``together``: how many of the S
+    segments are unrolled side by side; None follows the memory that is free on a GPU, and is one on a CPU.
     """
 
     iterations: int
@@ -66,6 +78,15 @@ class LoopPlan:
     strategy: Strategy
     augmentation: Augmentation
     warm_up: int = 0
+    momentum: float = 0.0
+    precision: Precision = "full"
+    compiled: bool = False
+    together: int | None = None
+
+    @property
+    def rule(self) -> Rule:
+        """How students step and how their gradient is computed."""
+        return Rule(self.strategy, self.momentum, self.precision, self.compiled)
 
 
 @dataclass(frozen=True)
@@ -126,12 +147,15 @@ def distill(
 
 
 def _iteration(learned: Learned, matching: Matching, plan: LoopPlan, seed: int, iteration: int) -> Outcome:
-    """The mean score and gradient of S segments, or of S batches of real images while warming up."""
-    part = _features if iteration < plan.warm_up else _segment
-    outcomes = [
-        part(learned, matching, plan, stream(seed, "distill", iteration, place))
-        for place in range(plan.segments_at_once)
-    ]
+    """The mean score and gradient of S segments, or of S batches of real images while warming up.
+
+    A segment whose student ran away is left out of the mean; only when all did is the gradient not a number.
+    """
+    generators = [stream(seed, "distill", iteration, place) for place in range(plan.segments_at_once)]
+    if iteration >= plan.warm_up:
+        found = _segments(learned, matching, plan, generators, stream(seed, "distill", iteration, "truncated"))
+        return Outcome(found.score, found.gradient)
+    outcomes = [_features(learned, matching, plan, generator) for generator in generators]
     gradients = (torch.stack(parts).mean(0) for parts in zip(*(o.gradient.tensors() for o in outcomes), strict=True))
     return Outcome(sum(o.score for o in outcomes) / len(outcomes), Learned(*gradients))
 
@@ -147,7 +171,26 @@ def _features(learned: Learned, matching: Matching, plan: LoopPlan, generator: t
     return match_features(matching.network, params, learned, matching.images, plan.augmentation, generator)
 
 
-def _segment(learned: Learned, matching: Matching, plan: LoopPlan, generator: torch.Generator) -> Outcome:
+def _segments(
+    learned: Learned,
+    matching: Matching,
+    plan: LoopPlan,
+    generators: Sequence[torch.Generator],
+    truncation: torch.Generator,
+) -> Outcomes:
+    students = [_student(learned, matching, plan, generator) for generator in generators]
+    return unroll_many(
+        matching.network,
+        students,
+        learned,
+        rule=plan.rule,
+        generator=truncation,
+        highest=_RUNAWAY_SCORE,
+        together=plan.together,
+    )
+
+
+def _student(learned: Learned, matching: Matching, plan: LoopPlan, generator: torch.Generator) -> Student:
     segment = plan.segments.draw(matching.teachers, matching.store.snapshots, generator)
     start, target = (
         unflatten(matching.store.snapshot(segment.teacher, index).to(learned.images.device), matching.network.shapes)
@@ -158,7 +201,7 @@ def _segment(learned: Learned, matching: Matching, plan: LoopPlan, generator: to
     def score(states: Mapping[int, Params]) -> Tensor:
         return normalised_l2(states[plan.student_steps], target, start)
 
-    return unroll(matching.network, start, learned, batches, score, strategy=plan.strategy)
+    return Student(start, batches, score)
 
 
 def student_batches(count: int, plan: LoopPlan, generator: torch.Generator) -> list[Batch]:

@@ -87,7 +87,7 @@ def curvature(
 ) -> Curved:
     """The derivative of :func:`slopes`, and of the gradient of images and labels, when parameters move along ``along``.
 
-    Shapes as in :func:`slopes`; ``along`` is shaped as ``params``. Without ``hessian`` the parameters' part is left out.
+    Shapes as in :func:`slopes`; ``along`` is shaped as ``params``. Without ``hessian`` the parameters' part is None.
     """
     networks, count = images.shape[:2]
     both, saved = _beside(images).to(work), []
@@ -133,9 +133,7 @@ class _Kept(NamedTuple):
     pools: tuple[Tensor, Tensor, Tensor]
 
 
-def _block(
-    both: Tensor, params: Params, along: Params, block: int, networks: int, count: int
-) -> tuple[Tensor, _Kept]:
+def _block(both: Tensor, params: Params, along: Params, block: int, networks: int, count: int) -> tuple[Tensor, _Kept]:
     """One block on values ``both[:count]`` and tangents ``both[count:]``; the images have no tangent.
 
     With x̂ = (z − μ)·r: x̂' = r·(z' − mean z' − x̂ mean(x̂ z')), and the rate of r is −r² mean(x̂ z').

@@ -6,7 +6,7 @@ parameters after the steps that it asked for to a scalar. Its gradient with resp
 sizes is computed by a strategy:
 
 ``full``        keeps the graph of all steps, as public trajectory-matching code does; memory is linear in N.
-``adjoint``     keeps only θ_0 … θ_N and carries cotangents backwards, one step at a time. The same gradient to rounding.
+``adjoint``     keeps only θ_0 … θ_N and carries cotangents backwards, step by step: the same gradient to rounding.
 ``two-pass``    takes the states at which slopes are taken as constants (TESLA, Cui et al. 2023, arXiv 2211.10586).
 ``Truncated``   takes the slopes of all but K steps as constants.
 

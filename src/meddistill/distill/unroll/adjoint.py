@@ -7,9 +7,9 @@ With p the cotangent of θ_{i+1} and w that of the momentum buffer u_{i+1}, step
     ∂/∂X = ∂(g_i · c)/∂X, labels alike         read off the step's curvature along c
     p ← p + H_i c,   w ← μ c                   cotangents of θ_i and u_i
 
-and what the score asked of θ_i enters p there. Memory is one step's and N + 1 states. ``two-pass`` leaves ``H_i c`` out:
-the states at which slopes are taken are then constants, and with one state asked for, p is the same in all steps.
-A step whose slope is a constant contributes nothing but its step size.
+and what the score asked of θ_i enters p there. Memory is one step's and N + 1 states. ``two-pass`` leaves
+``H_i c`` out: the states at which slopes are taken are then constants, and with one state asked for, p is the same in
+all steps. A step whose slope is a constant contributes nothing but its step size.
 """
 
 import torch

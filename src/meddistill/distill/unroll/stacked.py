@@ -26,11 +26,11 @@ class Seen:
     def augmented(self, images: Tensor) -> Tensor:
         """Images ``(S·n, C, H, W)`` as the students see them, ``(S, n, C, H, W)``."""
         changed = images if self.draw is None else self.draw.apply(images)
-        return changed.unflatten(0, (self.students, -1))
+        return changed.view(self.students, -1, *changed.shape[1:])
 
     def logits(self, learned: Tensor) -> Tensor:
         """The label logits ``(S, n, K)``, differentiable."""
-        return learned[self.rows].unflatten(0, (self.students, -1))
+        return learned[self.rows].view(self.students, -1, learned.shape[1])
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,10 @@ class Class:
 
 
 def stack(students: Sequence[Student], count: int, device: torch.device) -> Class:
-    """The first ``count`` steps of students side by side. Raises ValueError unless their batches have the same sizes step by step."""
+    """The first ``count`` steps of students side by side.
+
+    Raises ValueError unless their batches have the same sizes step by step.
+    """
     start = tuple(torch.stack(parts).detach() for parts in zip(*(student.start for student in students), strict=True))
     steps = zip(*(student.batches[:count] for student in students), strict=True)
     return Class(

@@ -5,8 +5,8 @@
 ``written``   the ConvNet's, worked out by hand in :mod:`meddistill.nets.curvature`.
 
 Measured on a CPU (benchmarks/records/engine.json), the written one is the fastest for every batch size, compiled or
-not; ``reverse`` serves other networks. Slopes alone are taken by automatic differentiation, whose fused kernels beat the
-written ones unless a compiler fuses those too.
+not; ``reverse`` serves other networks. Slopes alone are taken by automatic differentiation, whose fused kernels
+beat the written ones unless a compiler fuses those too.
 """
 
 from collections.abc import Callable
@@ -100,7 +100,8 @@ def forward(
         slopes_of: tuple[Params, Tensor, Tensor] = torch.func.grad(loss, (0, 1, 2))(moved, images, labels)
         return slopes_of
 
-    _, (curved, by_image, by_label) = torch.func.jvp(every_slope, tuple(params), tuple(along))
+    moved = torch.func.jvp(every_slope, tuple(params), tuple(along))[1]
+    curved, by_image, by_label = moved
     return Curved(curved if hessian else None, by_image, by_label)
 
 

@@ -1,4 +1,4 @@
-"""Unroll S students on one synthetic set: as many side by side as memory allows, each dropped alone when it runs away."""
+"""Unroll S students on one synthetic set: as many side by side as fit, each left out alone if it runs away."""
 
 import math
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ def unroll_many(
     learned: Learned,
     *,
     at: Sequence[int] | None = None,
-    rule: Rule = Rule(),
+    rule: Rule | None = None,
     generator: torch.Generator | None = None,
     highest: float = math.inf,
     together: int | None = None,
@@ -75,6 +75,7 @@ def unroll_many(
     GPU what its free memory holds. When memory runs out after all, half as many go on. Raises
     :class:`MeddistillError` when it does not suffice for one.
     """
+    rule = rule or Rule()
     wanted = _checked(students, learned, at)
     size = together or _default_size(network, students, learned, rule)
     total, scores, used = zeros_of(learned), list[float](), list[bool]()
@@ -121,7 +122,7 @@ def _compute(
     rule: Rule,
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Learned]:
-    """The scores ``(S,)`` of students side by side, and the gradient of their sum; nobody steps on after the last score."""
+    """The scores ``(S,)`` of students and the gradient of their sum; steps after the last score are not taken."""
     side_by_side = stack(students, max(wanted), learned.images.device)
     if rule.strategy == "full":
         return full(network, side_by_side, learned, wanted, rule)
@@ -178,7 +179,8 @@ def _halved(size: int, learned: Learned) -> int:
     """Half as many students at once. Raises :class:`MeddistillError` when one was too many."""
     if size == 1:
         raise MeddistillError(
-            "there is not enough memory for one student: use a smaller batch, network or image size, or strategy = adjoint"
+            "there is not enough memory for one student: use a smaller batch, network or image size, "
+            "or strategy = adjoint"
         )
     give_back(learned.images.device)
     return size // 2

@@ -16,7 +16,10 @@ Score = Callable[[Mapping[int, Params]], Tensor]
 
 
 class Network(Protocol):
-    """What an unroll needs of a network."""
+    """What an unroll needs of a network, which must be hashable."""
+
+    def __hash__(self) -> int:
+        """Equal networks are the same function of parameters and images."""
 
     def apply_many(self, params: Params, images: Tensor) -> Tensor:
         """Logits ``(S, n, K)`` of S stacked networks, each on its own images ``(S, n, C, H, W)``."""
@@ -26,8 +29,8 @@ class Network(Protocol):
 class Truncated:
     """The gradient flows through the slopes of ``steps`` steps; those of all other steps are constants.
 
-    ``last``: the last steps, which is truncated back-propagation through time. ``random``: drawn anew each time, without
-    replacement. A step size keeps its whole first-order gradient in every step, which costs nothing.
+    ``last``: the last steps, which is truncated back-propagation through time. ``random``: drawn anew each time,
+    without replacement. A step size keeps its whole first-order gradient in every step, which costs nothing.
     """
 
     steps: int
@@ -56,7 +59,7 @@ class Rule:
 
     ``momentum``: μ of the student's SGD, whose buffer starts at zero (not dampened, as ``torch.optim.SGD``).
     ``precision``: of convolutions, matrix products and the maps between them; everything else, and all sums, have the
-    parameters' dtype. ``compiled``: let the compiler fuse a step where there is one; worth its minute only in long runs.
+    parameters' dtype. ``compiled``: let the compiler fuse a step where there is one, for long runs.
     """
 
     strategy: Strategy = "adjoint"

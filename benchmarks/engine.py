@@ -1,0 +1,310 @@
+"""How fast the gradient of an unrolled student is, beside the literature's way of computing it.
+
+    python benchmarks/engine.py                    the CPU's rows
+    python benchmarks/engine.py --device cuda      the GPU's rows: correctness first, then the published recipes
+
+The yardstick is the inner loop of public trajectory-matching code, written plainly: one segment, parameters re-packed
+from a flat vector, ``F.instance_norm``, ``create_graph=True``, eager. Ratios are taken side by side in one run, in turns
+(A B A B …), as medians and as ratios of minima; on a busy machine the minima of processor seconds are the steadier ones.
+Operations are counted: 2 a multiplication and addition of convolutions and the linear layer, nine forward passes a step
+for the yardstick. Records go to ``benchmarks/records/engine.json``.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from meddistill.distill.distance import normalised_l2
+from meddistill.distill.unroll import Batch, Learned, Rule, Student, unroll, unroll_many
+from meddistill.nets.convnet import ConvNet
+from meddistill.nets.params import Params, flatten, unflatten
+from meddistill.runtime.streams import stream
+
+RECORD = Path(__file__).parent / "records" / "engine.json"
+SMALL = ConvNet(128, 3, 1, 28, 2)
+# The recipes of HoP-TM (arXiv 2509.24177): PathMNIST at 32 pixels and COVID-19 chest X-rays at 112, N = 80, batch 10.
+RECIPES = {"d3-32": ConvNet(128, 3, 3, 32, 9), "d5-112": ConvNet(128, 5, 3, 112, 4)}
+FORWARD_PASSES = 9  # of one step of the yardstick
+
+
+def learned_of(network: ConvNet, count: int, device: str, dtype: torch.dtype = torch.float32) -> Learned:
+    """Random images and labels, one step size of 0.01."""
+    generator = stream(0, "learned")
+    images = torch.randn(count, network.channels, network.size, network.size, generator=generator)
+    logits = torch.randn(count, network.classes, generator=generator)
+    return Learned(*(t.to(device, dtype) for t in (images, logits, torch.tensor([math.log(0.01)]))))
+
+
+def student_of(
+    network: ConvNet, batch: int, steps: int, device: str, dtype: torch.dtype = torch.float32, place: int = 0
+) -> Student:
+    """A random start whose target lies nearby, and batches of ``2 · batch`` images in random order."""
+    start = tuple(p.to(device, dtype) for p in network.init(stream(place, "start")))
+    noise = network.init(stream(place, "target"))
+    target = tuple(p + 0.1 * n.to(device, dtype) for p, n in zip(start, noise, strict=True))
+    batches = [
+        Batch(torch.randperm(2 * batch, generator=stream(place, "rows", step))[:batch].to(device))
+        for step in range(steps)
+    ]
+    return Student(start, batches, lambda states: normalised_l2(states[steps], target, start))
+
+
+def yardstick(network: ConvNet, student: Student, learned: Learned) -> Learned:
+    """The gradient as public code computes it."""
+    images, logits, log_step = (tensor.detach().requires_grad_() for tensor in learned.tensors())
+    flat = flatten(student.start).requires_grad_()
+    for batch in student.batches:
+        out = _plain(network, unflatten(flat, network.shapes), images[batch.rows])
+        loss = F.cross_entropy(out, logits[batch.rows].softmax(1))
+        (slope,) = torch.autograd.grad(loss, flat, create_graph=True)
+        flat = flat - log_step.exp() * slope
+    score = student.score({len(student.batches): unflatten(flat, network.shapes)})
+    return Learned(*torch.autograd.grad(score, (images, logits, log_step)))
+
+
+def _plain(network: ConvNet, params: Params, maps: Tensor) -> Tensor:
+    for block in range(network.depth):
+        weight, bias, scale, shift = params[4 * block : 4 * block + 4]
+        maps = F.instance_norm(F.conv2d(maps, weight, bias, padding=1), weight=scale, bias=shift)
+        maps = F.avg_pool2d(F.relu(maps), 2)
+    return F.linear(maps.flatten(1), params[-2], params[-1])
+
+
+def operations(network: ConvNet, images: int) -> int:
+    """Of one forward pass, counted: two a multiplication and addition."""
+    total, inputs, side = 0, network.channels, network.size
+    for _ in range(network.depth):
+        total += 9 * inputs * network.width * side * side
+        inputs, side = network.width, side // 2
+    return 2 * images * (total + inputs * side * side * network.classes)
+
+
+def in_turns(ways: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, dict[str, float]]:
+    """Seconds of every way, taken in turns after one run to warm up: on the wall and of the processor."""
+    wall: dict[str, list[float]] = {name: [] for name in ways}
+    cpu: dict[str, list[float]] = {name: [] for name in ways}
+    for one in range(rounds + 1):
+        for name, way in ways.items():
+            _wait(device)
+            begun, begun_cpu = time.perf_counter(), time.process_time()
+            way()
+            _wait(device)
+            if one:
+                wall[name].append(time.perf_counter() - begun)
+                cpu[name].append(time.process_time() - begun_cpu)
+    return {
+        name: {"wall_median": median(wall[name]), "wall_min": min(wall[name]), "cpu_min": min(cpu[name])}
+        for name in ways
+    }
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def matrix_rate(device: str, dtype: torch.dtype) -> float:
+    """Operations a second of a large matrix product on random data."""
+    size = 8192 if device == "cuda" else 1024
+    one, other = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    times = in_turns({"product": lambda: one @ other}, 20, device)
+    return 2 * size**3 / times["product"]["wall_min"]
+
+
+def cosine(one: Tensor, other: Tensor) -> float:
+    """Between two gradients of images."""
+    return float(torch.cosine_similarity(one.double().flatten(), other.double().flatten().to(one.device), dim=0))
+
+
+def side_by_side(batch: int, steps: int, rounds: int, compiled: bool) -> dict[str, object]:
+    """The CPU's rows of time: every way on the same work, with the cosine of its gradient to float64."""
+    student, learned = student_of(SMALL, batch, steps, "cpu"), learned_of(SMALL, 2 * batch, "cpu")
+    rules = {"adjoint": Rule(), "full": Rule("full"), "two-pass": Rule("two-pass")}
+    rules["adjoint bfloat16"] = Rule(precision="bfloat16")
+    if compiled:
+        rules["adjoint compiled"] = Rule(compiled=True)
+        rules["adjoint bfloat16 compiled"] = Rule(precision="bfloat16", compiled=True)
+    ways: dict[str, Callable[[], Learned]] = {"yardstick": lambda: yardstick(SMALL, student, learned)}
+    for name, rule in rules.items():
+        ways[name] = lambda rule=rule: _gradient(student, learned, rule)
+    exact = _gradient(
+        student_of(SMALL, batch, steps, "cpu", torch.float64), learned_of(SMALL, 2 * batch, "cpu", torch.float64), Rule()
+    )
+    cosines = {name: cosine(way().images, exact.images) for name, way in ways.items()}
+    times = in_turns(ways, rounds, "cpu")
+    work = steps * FORWARD_PASSES * operations(SMALL, batch)
+    rows = {
+        name: {
+            **{key: round(value, 4) for key, value in figures.items()},
+            "over_yardstick_median": round(figures["wall_median"] / times["yardstick"]["wall_median"], 3),
+            "over_yardstick_min": round(figures["wall_min"] / times["yardstick"]["wall_min"], 3),
+            "over_yardstick_cpu": round(figures["cpu_min"] / times["yardstick"]["cpu_min"], 3),
+            "rate_gflops": round(work / figures["wall_min"] / 1e9, 1),
+            "cosine_to_float64": round(cosines[name], 6),
+        }
+        for name, figures in times.items()
+    }
+    return {"batch": batch, "steps": steps, "rounds": rounds, "operations": work, "ways": rows}
+
+
+def _gradient(student: Student, learned: Learned, rule: Rule) -> Learned:
+    return unroll(SMALL, student.start, learned, student.batches, student.score, rule=rule).gradient
+
+
+def peak_of(way: str, batch: int, steps: int, device: str) -> float:
+    """Extra megabytes at the peak of one gradient; for a process of its own."""
+    student, learned = student_of(SMALL, batch, steps, device), learned_of(SMALL, 2 * batch, device)
+    short = Student(student.start, student.batches[:1], lambda states: (states[1][0] ** 2).sum())
+    unroll(SMALL, short.start, _small(learned), [Batch(torch.arange(1, device=device))], short.score)
+    before = _held(device)
+    if way == "yardstick":
+        yardstick(SMALL, student, learned)
+    else:
+        _gradient(student, learned, Rule(way))  # type: ignore[arg-type]
+    return _held(device) - before
+
+
+def _small(learned: Learned) -> Learned:
+    return Learned(learned.images[:1], learned.label_logits[:1], learned.log_steps)
+
+
+def _held(device: str) -> float:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def memory_rows(device: str) -> list[dict[str, object]]:
+    """Peak extra memory for N = 10 and 80, each in a process of its own."""
+    rows = []
+    for way, batch in (("adjoint", 10), ("adjoint", 64), ("yardstick", 10)):
+        peaks = {}
+        for steps in (10, 80) if way == "adjoint" else (10,):
+            call = [sys.executable, __file__, "--device", device, "--peak", way, str(batch), str(steps)]
+            peaks[steps] = float(subprocess.run(call, capture_output=True, text=True, check=True).stdout)
+        row = {"way": way, "batch": batch, "megabytes": peaks}
+        rows.append({**row, "ratio": round(peaks[80] / peaks[10], 3)} if 80 in peaks else row)
+    return rows
+
+
+def recipe_rows(name: str, network: ConvNet, sizes: list[int], compiled: bool) -> dict[str, object]:
+    """A published recipe on a GPU: correctness first, then segments a second beside the yardstick."""
+    steps, batch = 80, 10
+    learned = learned_of(network, 2 * batch, "cuda")
+    check_gpu(network, batch)
+    single = student_of(network, batch, steps, "cuda")
+    plain = in_turns({"yardstick": lambda: yardstick(network, single, learned)}, 3, "cuda")["yardstick"]["wall_median"]
+    rate, rows = matrix_rate("cuda", torch.bfloat16), []
+    for precision in ("full", "bfloat16"):
+        for size in sizes:
+            students = [student_of(network, batch, steps, "cuda", place=place) for place in range(size)]
+            rule = Rule(precision=precision, compiled=compiled)  # type: ignore[arg-type]
+            torch.cuda.reset_peak_memory_stats()
+            way = lambda s=students, r=rule: unroll_many(network, s, learned, rule=r, together=len(s))  # noqa: E731
+            seconds = in_turns({"many": way}, 3, "cuda")["many"]["wall_median"]
+            work = size * steps * FORWARD_PASSES * operations(network, batch)
+            rows.append(
+                {
+                    "precision": precision,
+                    "students": size,
+                    "segments_per_second": size / seconds,
+                    "over_yardstick": size / seconds * plain,
+                    "share_of_matrix_rate": work / seconds / rate,
+                    "peak_gigabytes": torch.cuda.max_memory_allocated() / 1e9,
+                    "minutes_for_10000": 10_000 * seconds / size / 60,
+                }
+            )
+            print(name, json.dumps(rows[-1]), flush=True)
+    return {"recipe": name, "yardstick_seconds": plain, "matrix_rate": rate, "rows": rows}
+
+
+def check_gpu(network: ConvNet, batch: int) -> None:
+    """Three students on the GPU against float64 on the CPU; stops the benchmark when they differ."""
+    many = {
+        where: [student_of(network, batch, 3, where, dtype, place) for place in range(3)]
+        for where, dtype in (("cpu", torch.float64), ("cuda", torch.float32))
+    }
+    exact = unroll_many(network, many["cpu"], learned_of(network, 2 * batch, "cpu", torch.float64))
+    for rule, lowest in ((Rule(), 0.9999), (Rule(precision="bfloat16"), 0.98)):
+        found = unroll_many(network, many["cuda"], learned_of(network, 2 * batch, "cuda"), rule=rule, together=3)
+        near = cosine(found.gradient.images.cpu(), exact.gradient.images)
+        print(f"correct: {network.name} {rule.precision}: cosine to float64 {near:.6f}", flush=True)
+        if not near > lowest:
+            raise SystemExit(f"the gradient on the GPU is wrong: cosine {near}, expected above {lowest}")
+
+
+def device_of(device: str) -> dict[str, object]:
+    """What was measured on."""
+    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    rates = {str(dtype): matrix_rate(device, dtype) / 1e9 for dtype in (torch.float32, torch.bfloat16)}
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "matrix_rate_gflops": {key: round(value, 1) for key, value in rates.items()},
+        "load": None if device == "cuda" else os.getloadavg()[0],
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            return line.split(":")[1].strip()
+    return platform.processor()
+
+
+def keep(part: str, value: object) -> None:
+    """Add one part to the record."""
+    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    record[part] = value
+    RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    print(part, json.dumps(value, indent=1), flush=True)
+
+
+def main() -> None:
+    """Measure what was asked for and keep the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", type=int, nargs="+", default=[10, 64])
+    parser.add_argument("--steps", type=int, nargs="+", default=[10, 40])
+    parser.add_argument("--compiled", action="store_true", help="compiled steps too: minutes of compiling first")
+    parser.add_argument("--students", type=int, nargs="+", default=[1, 8, 32, 64])
+    parser.add_argument("--only", choices=["time", "memory"], help="one part alone")
+    parser.add_argument("--peak", nargs=3, metavar=("WAY", "BATCH", "N"), help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    if asked.peak:
+        print(peak_of(asked.peak[0], int(asked.peak[1]), int(asked.peak[2]), asked.device))
+        return
+    keep(f"{asked.device} device", device_of(asked.device))
+    if asked.only != "time":
+        keep(f"{asked.device} memory", memory_rows(asked.device))
+    if asked.only == "memory":
+        return
+    if asked.device == "cuda":
+        for name, network in RECIPES.items():
+            keep(f"cuda {name}", recipe_rows(name, network, asked.students, asked.compiled))
+        return
+    for batch in asked.batches:
+        for steps in asked.steps:
+            part = f"cpu batch {batch} N {steps} threads {asked.threads}"
+            keep(part + (" compiled" if asked.compiled else ""), side_by_side(batch, steps, asked.rounds, asked.compiled))
+
+
+if __name__ == "__main__":
+    main()
