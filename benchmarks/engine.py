@@ -4,10 +4,10 @@
     python benchmarks/engine.py --device cuda      the GPU's rows: correctness first, then the published recipes
 
 The yardstick is the inner loop of public trajectory-matching code, written plainly: one segment, parameters re-packed
-from a flat vector, ``F.instance_norm``, ``create_graph=True``, eager. Ratios are taken side by side in one run, in turns
-(A B A B …), as medians and as ratios of minima; on a busy machine the minima of processor seconds are the steadier ones.
-Operations are counted: 2 a multiplication and addition of convolutions and the linear layer, nine forward passes a step
-for the yardstick. Records go to ``benchmarks/records/engine.json``.
+from a flat vector, ``F.instance_norm``, ``create_graph=True``, eager. Ratios are taken side by side in one run, in
+turns (A B A B …), as medians and as ratios of minima; on a busy machine, minima of processor seconds with one thread
+are the steadiest. Operations are counted: 2 a multiplication and addition of convolutions and the linear layer, nine
+forward passes a step for the yardstick. Records go to ``benchmarks/records/engine.json``.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from meddistill.distill.distance import normalised_l2
-from meddistill.distill.unroll import Batch, Learned, Rule, Student, unroll, unroll_many
+from meddistill.distill.unroll import Batch, Learned, Rule, Student, step, unroll, unroll_many
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import Params, flatten, unflatten
 from meddistill.runtime.streams import stream
@@ -38,6 +38,14 @@ SMALL = ConvNet(128, 3, 1, 28, 2)
 # The recipes of HoP-TM (arXiv 2509.24177): PathMNIST at 32 pixels and COVID-19 chest X-rays at 112, N = 80, batch 10.
 RECIPES = {"d3-32": ConvNet(128, 3, 3, 32, 9), "d5-112": ConvNet(128, 5, 3, 112, 4)}
 FORWARD_PASSES = 9  # of one step of the yardstick
+RULES = {
+    "adjoint": Rule(),
+    "full": Rule("full"),
+    "two-pass": Rule("two-pass"),
+    "bfloat16": Rule(precision="bfloat16"),
+    "compiled": Rule(compiled=True),
+    "bfloat16-compiled": Rule(precision="bfloat16", compiled=True),
+}
 
 
 def learned_of(network: ConvNet, count: int, device: str, dtype: torch.dtype = torch.float32) -> Learned:
@@ -129,20 +137,14 @@ def cosine(one: Tensor, other: Tensor) -> float:
     return float(torch.cosine_similarity(one.double().flatten(), other.double().flatten().to(one.device), dim=0))
 
 
-def side_by_side(batch: int, steps: int, rounds: int, compiled: bool) -> dict[str, object]:
+def side_by_side(batch: int, steps: int, rounds: int, names: list[str]) -> dict[str, object]:
     """The CPU's rows of time: every way on the same work, with the cosine of its gradient to float64."""
     student, learned = student_of(SMALL, batch, steps, "cpu"), learned_of(SMALL, 2 * batch, "cpu")
-    rules = {"adjoint": Rule(), "full": Rule("full"), "two-pass": Rule("two-pass")}
-    rules["adjoint bfloat16"] = Rule(precision="bfloat16")
-    if compiled:
-        rules["adjoint compiled"] = Rule(compiled=True)
-        rules["adjoint bfloat16 compiled"] = Rule(precision="bfloat16", compiled=True)
     ways: dict[str, Callable[[], Learned]] = {"yardstick": lambda: yardstick(SMALL, student, learned)}
-    for name, rule in rules.items():
-        ways[name] = lambda rule=rule: _gradient(student, learned, rule)
-    exact = _gradient(
-        student_of(SMALL, batch, steps, "cpu", torch.float64), learned_of(SMALL, 2 * batch, "cpu", torch.float64), Rule()
-    )
+    for name in names:
+        ways[name] = lambda rule=RULES[name]: _gradient(student, learned, rule)
+    wide = student_of(SMALL, batch, steps, "cpu", torch.float64)
+    exact = _gradient(wide, learned_of(SMALL, 2 * batch, "cpu", torch.float64), Rule())
     cosines = {name: cosine(way().images, exact.images) for name, way in ways.items()}
     times = in_turns(ways, rounds, "cpu")
     work = steps * FORWARD_PASSES * operations(SMALL, batch)
@@ -158,6 +160,21 @@ def side_by_side(batch: int, steps: int, rounds: int, compiled: bool) -> dict[st
         for name, figures in times.items()
     }
     return {"batch": batch, "steps": steps, "rounds": rounds, "operations": work, "ways": rows}
+
+
+def variants(batch: int, rounds: int) -> dict[str, object]:
+    """Seconds of one step's curvature, however it is computed, and of one step's slopes."""
+    student, learned = student_of(SMALL, batch, 1, "cpu"), learned_of(SMALL, batch, "cpu")
+    params = tuple(param[None] for param in student.start)
+    images, labels = learned.images[None], learned.label_logits.softmax(1)[None]
+    ways: dict[str, Callable[[], object]] = {
+        "slopes automatic": lambda: step.automatic(SMALL, "full", params, images, labels),
+        "slopes written": lambda: step.written_slopes(SMALL, "full", params, images, labels),
+    }
+    for by in (step.reverse, step.forward, step.written):
+        ways[by.__name__] = lambda by=by: by(SMALL, "full", params, params, images, labels)
+    ways["written bfloat16"] = lambda: step.written(SMALL, "bfloat16", params, params, images, labels)
+    return {"batch": batch, "rounds": rounds, "seconds": in_turns(ways, rounds, "cpu")}
 
 
 def _gradient(student: Student, learned: Learned, rule: Rule) -> Learned:
@@ -187,10 +204,10 @@ def _held(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
-def memory_rows(device: str) -> list[dict[str, object]]:
+def memory_rows(device: str, batches: list[int]) -> list[dict[str, object]]:
     """Peak extra memory for N = 10 and 80, each in a process of its own."""
     rows = []
-    for way, batch in (("adjoint", 10), ("adjoint", 64), ("yardstick", 10)):
+    for way, batch in (*(("adjoint", batch) for batch in batches), ("yardstick", batches[0])):
         peaks = {}
         for steps in (10, 80) if way == "adjoint" else (10,):
             call = [sys.executable, __file__, "--device", device, "--peak", way, str(batch), str(steps)]
@@ -282,9 +299,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, nargs="+", default=[10, 64])
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 40])
-    parser.add_argument("--compiled", action="store_true", help="compiled steps too: minutes of compiling first")
+    parser.add_argument("--ways", nargs="+", choices=RULES, default=["adjoint", "full", "two-pass", "bfloat16"])
+    parser.add_argument("--compiled", action="store_true", help="on a GPU: compiled steps")
     parser.add_argument("--students", type=int, nargs="+", default=[1, 8, 32, 64])
-    parser.add_argument("--only", choices=["time", "memory"], help="one part alone")
+    parser.add_argument("--only", choices=["time", "memory", "variants"], help="one part alone")
     parser.add_argument("--peak", nargs=3, metavar=("WAY", "BATCH", "N"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
@@ -292,9 +310,12 @@ def main() -> None:
         print(peak_of(asked.peak[0], int(asked.peak[1]), int(asked.peak[2]), asked.device))
         return
     keep(f"{asked.device} device", device_of(asked.device))
-    if asked.only != "time":
-        keep(f"{asked.device} memory", memory_rows(asked.device))
-    if asked.only == "memory":
+    if asked.only in (None, "memory"):
+        keep(f"{asked.device} memory", memory_rows(asked.device, asked.batches))
+    if asked.only in (None, "variants") and asked.device == "cpu":
+        for batch in asked.batches:
+            keep(f"cpu variants batch {batch} threads {asked.threads}", variants(batch, asked.rounds))
+    if asked.only in ("memory", "variants"):
         return
     if asked.device == "cuda":
         for name, network in RECIPES.items():
@@ -302,8 +323,8 @@ def main() -> None:
         return
     for batch in asked.batches:
         for steps in asked.steps:
-            part = f"cpu batch {batch} N {steps} threads {asked.threads}"
-            keep(part + (" compiled" if asked.compiled else ""), side_by_side(batch, steps, asked.rounds, asked.compiled))
+            part = f"cpu batch {batch} N {steps} threads {asked.threads} {' '.join(asked.ways)}"
+            keep(part, side_by_side(batch, steps, asked.rounds, asked.ways))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Slopes and curvature of one step: by hand against automatic differentiation, and compiled against neither."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -110,8 +112,11 @@ def test_a_compiler_that_fails_is_answered_by_the_plain_function(monkeypatch, ca
     assert [record.getMessage() for record in caplog.records] == ["steps are not compiled: no luck"]
 
 
-@pytest.mark.skipif(not compiled.has_compiler(torch.device("cpu")), reason="needs a C++ compiler")
-def test_compiled_steps_give_the_same_numbers():
+def test_traced_steps_give_the_same_numbers(monkeypatch, caplog):
+    """The whole path of the compiler but for the C++ that it writes, which would take a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr(compiled, "has_compiler", lambda device: True)
+    step.step_of.cache_clear()
     network = ConvNet(3, 1, 1, 6, 2)
     params = tuple(param[None].double() for param in network.init(stream(0, "init")))
     along = tuple(noise(place, *param.shape) for place, param in enumerate(params))
@@ -121,3 +126,5 @@ def test_compiled_steps_give_the_same_numbers():
         found, expected = (by.curvature(params, along, images, labels, True).params for by in (fast, slow))
         close_as_a_whole(found, expected, 1e-9)
     close_as_a_whole(fast.slopes(params, images, labels), slow.slopes(params, images, labels), 1e-9)
+    step.step_of.cache_clear()
+    assert "not compiled" not in caplog.text
