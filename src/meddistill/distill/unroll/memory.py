@@ -9,9 +9,9 @@ from meddistill.nets.convnet import ConvNet
 
 # A student's work must leave room for what the rest of the process does meanwhile.
 _SHARE = 0.8
-# Maps of a layer that one step of the adjoint holds at its peak, and one step's graph in ``full``, in units of the
-# layer's output, with its input and output counted; measured (benchmarks/records/engine.json) and rounded up.
-_MAPS = {"adjoint": 14, "full": 20}
+# How often a layer's output is held at the peak, by one step of the adjoint and by each step's graph in ``full``.
+# Measured on a CPU with width 128 at 28 pixels: 8 and 6; rounded up.
+_MAPS = {"adjoint": 10, "full": 8}
 
 
 def bytes_of_student(network: ConvNet, batch: int, steps: int, *, full: bool, bytes_each: int = 4) -> int:

@@ -53,7 +53,8 @@ def unroll(
     """
     rule = rule or Rule(strategy)
     wanted = _checked([Student(start, batches, score)], learned, at)
-    values, gradient = _compute(network, [Student(start, batches, score)], learned, wanted, rule, generator)
+    through = _through(rule.strategy, max(wanted), generator)
+    values, gradient = _compute(network, [Student(start, batches, score)], learned, wanted, rule, through)
     return Outcome(float(values), gradient)
 
 
@@ -71,7 +72,7 @@ def unroll_many(
     """The gradient of the mean score of S students, of one number of steps N and one batch size in each step.
 
     A student whose score is not finite or above ``highest``, or whose gradient is not finite, is left out of the mean.
-    ``together``: how many go side by side; by default one on a CPU, where more were not measured to be faster, and on a
+    ``together``: how many go side by side; by default one on a CPU, where more need memory and gain nothing, and on a
     GPU what its free memory holds. When memory runs out after all, half as many go on. Raises
     :class:`MeddistillError` when it does not suffice for one.
     """
@@ -79,16 +80,16 @@ def unroll_many(
     wanted = _checked(students, learned, at)
     size = together or _default_size(network, students, learned, rule)
     total, scores, used = zeros_of(learned), list[float](), list[bool]()
-    drawn = None if generator is None else generator.get_state()
+    through = _through(rule.strategy, max(wanted), generator)
     while len(scores) < len(students):
-        if generator is not None and drawn is not None:
-            generator.set_state(drawn)
+        group = students[len(scores) : len(scores) + size]
         try:
-            group = students[len(scores) : len(scores) + size]
-            part = _usable(network, group, learned, wanted, rule, generator, highest)
+            part = _usable(network, group, learned, wanted, rule, through, highest)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+            part = None
+        if part is None:  # halved out here, where the error no longer holds on to the tensors of its frames
             size = _halved(size, learned)
             continue
         for sum_, slope in zip(total.tensors(), part.gradient.tensors(), strict=True):
@@ -114,22 +115,23 @@ def _checked(students: Sequence[Student], learned: Learned, at: Sequence[int] | 
     return wanted
 
 
+def _through(strategy: Strategy, steps: int, generator: torch.Generator | None) -> frozenset[int]:
+    """The steps whose slopes are not constants."""
+    return strategy.chosen(steps, generator) if isinstance(strategy, Truncated) else frozenset(range(steps))
+
+
 def _compute(
     network: Network,
     students: Sequence[Student],
     learned: Learned,
     wanted: frozenset[int],
     rule: Rule,
-    generator: torch.Generator | None,
+    through: frozenset[int],
 ) -> tuple[Tensor, Learned]:
     """The scores ``(S,)`` of students and the gradient of their sum; steps after the last score are not taken."""
     side_by_side = stack(students, max(wanted), learned.images.device)
     if rule.strategy == "full":
         return full(network, side_by_side, learned, wanted, rule)
-    steps = len(side_by_side.steps)
-    through = frozenset(range(steps))
-    if isinstance(rule.strategy, Truncated):
-        through = rule.strategy.chosen(steps, generator)
     hessian = rule.strategy != "two-pass"
     return carried_back(network, side_by_side, learned, wanted, rule, through=through, hessian=hessian)
 
@@ -140,12 +142,11 @@ def _usable(
     learned: Learned,
     wanted: frozenset[int],
     rule: Rule,
-    generator: torch.Generator | None,
+    through: frozenset[int],
     highest: float,
 ) -> Outcomes:
     """The gradient of the sum of scores of the students that can be used; one by one where the sum is not finite."""
-    drawn = None if generator is None else generator.get_state()
-    values, gradient = _compute(network, students, learned, wanted, rule, generator)
+    values, gradient = _compute(network, students, learned, wanted, rule, through)
     scores = tuple(values.tolist())
     good = [math.isfinite(score) and score <= highest for score in scores]
     finite = all(bool(torch.isfinite(slope).all()) for slope in gradient.tensors())
@@ -155,9 +156,7 @@ def _usable(
     for place, student in enumerate(students if len(students) > 1 else ()):
         if not good[place]:
             continue
-        if generator is not None and drawn is not None:
-            generator.set_state(drawn)
-        alone = _usable(network, [student], learned, wanted, rule, generator, highest)
+        alone = _usable(network, [student], learned, wanted, rule, through, highest)
         good[place] = alone.used[0]
         for sum_, slope in zip(total.tensors(), alone.gradient.tensors(), strict=True):
             sum_.add_(slope)
