@@ -27,7 +27,8 @@ class Compiled:
         """What ``function`` would return."""
         if self._chosen is not None:
             return self._chosen(*arguments)
-        if not has_compiler(arguments[1].device if isinstance(arguments[1], torch.Tensor) else torch.device("cpu")):
+        tensors = (one for one in arguments if isinstance(one, torch.Tensor))
+        if not has_compiler(next(tensors).device):
             self._chosen = self._plain
             return self._plain(*arguments)
         return self._first_call(arguments)
