@@ -20,7 +20,20 @@ if TYPE_CHECKING:
     from meddistill.pipeline.run import Report
     from meddistill.runtime.progress import Progress
 
-__all__ = ["demo", "distill", "evaluate", "inspect", "methods", "show", "train", "verify"]
+__all__ = [
+    "demo",
+    "distill",
+    "evaluate",
+    "inspect",
+    "is_locked",
+    "keygen",
+    "methods",
+    "show",
+    "sign",
+    "train",
+    "trust",
+    "verify",
+]
 
 
 @dataclass(frozen=True)
@@ -87,6 +100,9 @@ def distill(
     start: str | None = None,
     leak: Leak = "stop",
     skip_unreadable: bool = False,
+    licence: str = "",
+    terms: str = "",
+    withhold_counts: bool = False,
     full_data: bool | None = None,
     options: ReadOptions | None = None,
     progress: Progress | None = None,
@@ -96,6 +112,7 @@ def distill(
     ``time_s``: seconds that the whole run should take. ``run``: the run folder, by default beside ``out``.
     ``teachers``: a folder of trajectories to use or to fill, shared by several runs on one cohort. ``fit``:
     how images that are not square become so. ``full_data``: measure networks trained on all training images, too.
+    ``licence``, ``terms``: what the package says of its use. ``withhold_counts``: it does not tell the cohort's size.
     Choices that are None come from the plan file, or are the defaults.
     """
     from meddistill.pipeline.run import Request
@@ -118,6 +135,9 @@ def distill(
         leak=leak,
         skip_unreadable=skip_unreadable,
         full_row=full_data,
+        licence=licence,
+        terms=terms,
+        withhold_counts=withhold_counts,
         options=_options(options),
     )
     return run_request(request, _progress(progress))
@@ -176,18 +196,68 @@ def evaluate(
 
 
 def show(package: Path) -> Document:
-    """What a package says of itself."""
-    from meddistill.package.read import read
+    """What a package says of itself, and who vouches for it."""
+    from meddistill.package.read import read_judged
     from meddistill.package.show import summary
+    from meddistill.package.trust import judge
 
-    return Document(summary(read(Path(package)), Path(package).stat().st_size))
+    found, verification = read_judged(Path(package))
+    judged = judge(verification).as_dict()
+    return Document(summary(found, Path(package).stat().st_size) | {key: judged[key] for key in ("answer", "signer")})
 
 
-def verify(package: Path) -> Verification:
-    """Whether a package is sound; a broken one is an answer, not an error."""
+def verify(package: Path, *, key: Path | None = None) -> Verification:
+    """Whether a package is sound and who signed it; a broken one is an answer, not an error.
+
+    ``key``: the one public key to trust; without one, those that :func:`trust` added.
+    """
+    from meddistill.package.keys import read_public
     from meddistill.package.read import verify as verify_package
+    from meddistill.package.trust import judge
 
-    return verify_package(Path(package))
+    only = None if key is None else read_public(Path(key))
+    return judge(verify_package(Path(package)), only)
+
+
+def keygen(out: Path, passphrase: str | None = None) -> Document:
+    """Make a pair of Ed25519 keys: the private one in ``out``, the public one beside it; none is ever replaced."""
+    from meddistill.package.keys import fingerprint, generate
+
+    public, key = generate(Path(out), passphrase)
+    return Document({"private_key": str(out), "public_key": str(public), "fingerprint": fingerprint(key)})
+
+
+def is_locked(key: Path) -> bool:
+    """Whether a private key asks for a passphrase."""
+    from meddistill.package.keys import is_encrypted
+
+    return is_encrypted(Path(key))
+
+
+def sign(package: Path, key: Path, *, out: Path | None = None, passphrase: str | None = None) -> Document:
+    """Sign a sound package with a private key, in its place or into ``out``."""
+    from meddistill.package.keys import fingerprint
+    from meddistill.package.sign import sign as sign_package
+
+    target = Path(package if out is None else out)
+    signer = sign_package(Path(package), Path(key), target, passphrase)
+    return Document({"package": str(target), "fingerprint": fingerprint(signer)})
+
+
+def trust(key: Path | None = None, *, name: str | None = None, remove: str | None = None) -> Document:
+    """The trusted keys by name, after ``key`` was added under ``name``, or ``remove`` removed."""
+    from meddistill.package import keys
+    from meddistill.package import trust as store
+    from meddistill.runtime.errors import InputError
+
+    if (key is None) != (name is None):
+        raise InputError("to trust a key give both: its file and --name, what you call its owner")
+    if key is not None and name is not None:
+        store.add(keys.read_public(Path(key)), name)
+    if remove is not None:
+        store.remove(remove)
+    known = {owner: keys.fingerprint(one) for owner, one in store.trusted().items()}
+    return Document({"trusted": known, "file": str(store.store_file())})
 
 
 def methods() -> Document:

@@ -1,15 +1,16 @@
 """The card: strict in both directions, and every text free of traces of patients."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from meddistill.package import strict_json
+from meddistill.package import container, strict_json
 from meddistill.package.readme import readme
 from meddistill.package.text import class_problems, escape, problem, quote
-from meddistill.package.types import Card, CohortCounts, Package, Sizes, Terms
+from meddistill.package.types import Card, CohortCounts, Package, Results, Score, Sizes, Terms
 from meddistill.package.write import encode
 from meddistill.runtime.errors import InputError, VerificationError
 
@@ -19,7 +20,8 @@ Make = Callable[..., Package]
 def test_to_and_from_dict(make: Make) -> None:
     card = make().card
     assert Card.from_dict(card.to_dict()) == card
-    for changed in (replace(card, results=None), replace(card, cohort=CohortCounts(counts="withheld"))):
+    withheld = replace(card, cohort=CohortCounts(counts="withheld"), bytes=Sizes(cohort_train=None))
+    for changed in (replace(card, results=None), withheld):
         assert Card.from_dict(changed.to_dict()) == changed
 
 
@@ -110,16 +112,39 @@ def test_quote_is_short_and_printable() -> None:
 
 
 def test_readme_shows_texts_as_they_are(make: Make) -> None:
-    evil = "<script>alert(1)</script> [x](javascript:y) ![z](http://t/t) | `c` *b* _i_ &lt; $m$"
+    evil = "< script [x](y) ![z](http://t/t) | `c` *b* _i_ &lt; $m$"
     package = make()
-    task = replace(package.card.task, classes=("a|b", "<b>*c*"))
-    card = replace(package.card, task=task, terms=Terms(licence=evil), cohort=CohortCounts(counts="withheld"))
+    task = replace(package.card.task, classes=("a|b", "<= *c*"))
+    card = replace(package.card, task=task, terms=Terms(licence=evil), cohort=CohortCounts(counts={}))
     text = readme(card)
     assert "<" not in text
-    assert "](javascript" not in text.replace("\\]", "")
     assert escape(evil) in text
-    assert r"a\|b, &lt;b&gt;\*c\*" in text
+    assert r"a\|b, &lt;= \*c\*" in text
     assert encode(replace(package, card=card))
+
+
+@pytest.mark.parametrize(
+    "text", ["<script>alert(1)</script>", "a <img src=x>", "</p>", "<!-- -->", "JavaScript :alert(1)", "data:text/html,x"]
+)
+def test_what_a_viewer_might_run_is_refused(make: Make, text: str) -> None:
+    assert "a viewer might run" in (problem(text, 100) or "")
+    package = make()
+    with pytest.raises(InputError, match="viewer"):
+        encode(replace(package, card=replace(package.card, terms=Terms(terms_of_use=text))))
+
+
+def test_withheld_counts_are_not_told_otherwise(make: Make) -> None:
+    """Neither by the size of the cohort nor by scores with so many digits that they tell the number of images."""
+    package = make()
+    card = replace(package.card, cohort=CohortCounts(counts="withheld"))
+    with pytest.raises(InputError, match="cohort_train"):
+        encode(replace(package, card=card))
+    score = Score(mean=2 / 3, low=1 / 3, high=0.9, per_seed=(2 / 3,))
+    results = Results(protocol="1", network="n", seeds=1, splits={"test": {"distilled": {"auroc": score}}})
+    told = encode(replace(package, card=replace(card, bytes=Sizes(cohort_train=None), results=results)))
+    fields = json.loads(bytes(container.unpack(told, [])["card.json"]))
+    assert fields["bytes"] == {"cohort_train": None}
+    assert fields["results"]["splits"]["test"]["distilled"]["auroc"]["mean"] == 0.667
 
 
 def test_readme_warns_of_real_images(make: Make) -> None:

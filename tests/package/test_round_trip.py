@@ -16,9 +16,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from meddistill.package import limits
-from meddistill.package.deflate import deflate
-from meddistill.package.members import DEFLATED
+from meddistill.package import container, limits
 from meddistill.package.read import _examine, read, verify
 from meddistill.package.show import summary
 from meddistill.package.types import CohortCounts, Package, Results, Score
@@ -94,17 +92,23 @@ def test_reading_imports_neither_torch_nor_pillow(sound: bytes, tmp_path: Path) 
 
 @given(place=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
 @hypothesis_settings(max_examples=300, deadline=None)
-def test_a_changed_byte_never_passes(sound: bytes, place: float, change: int) -> None:
+def test_a_changed_byte_never_passes(sound: bytes, members: dict[str, bytes], place: float, change: int) -> None:
     broken = bytearray(sound)
     broken[int(place * len(sound))] ^= change
-    assert not _examine(bytes(broken))[0].ok
+    assert _refused_or_the_same(bytes(broken), members)
+
+
+def _refused_or_the_same(data: bytes, members: dict[str, bytes]) -> bool:
+    """The bits behind the end of a deflate stream mean nothing; all others do, and none changes a member unnoticed."""
+    found: dict[str, memoryview] = {}
+    return not _examine(data, found)[0].ok or found == members
 
 
 def test_every_changed_header_byte_is_found(sound: bytes, members: dict[str, bytes]) -> None:
     """All bytes that are not data: local headers, names, the central directory, the end record."""
     inside: set[int] = set()
-    for name, data in members.items():
-        packed = deflate(data) if name in DEFLATED else data
+    for data in members.values():
+        packed = container._packed(data)[1]
         start = sound.index(packed)
         inside |= set(range(start, start + len(packed)))
     for place in set(range(len(sound))) - inside:
@@ -113,18 +117,17 @@ def test_every_changed_header_byte_is_found(sound: bytes, members: dict[str, byt
         assert not _examine(bytes(broken))[0].ok, place
 
 
-def test_every_changed_bit_of_a_deflated_text_is_found(sound: bytes, members: dict[str, bytes]) -> None:
-    """Also those that change nothing of the text: behind the end of the stream, or in how it is coded."""
-    packed = deflate(members["README.md"])
+def test_every_changed_bit_of_a_deflated_text_is_harmless(sound: bytes, members: dict[str, bytes]) -> None:
+    packed = container._packed(members["README.md"])[1]
     start = sound.index(packed)
     for bit in [*range(8 * 100), *range(8 * (len(packed) - 20), 8 * len(packed))]:
         broken = bytearray(sound)
         broken[start + bit // 8] ^= 1 << bit % 8
-        assert not _examine(bytes(broken))[0].ok, bit
+        assert _refused_or_the_same(bytes(broken), members), bit
 
 
 def test_truncated_anywhere(sound: bytes) -> None:
-    for length in [*range(0, len(sound) - 400, 37), *range(len(sound) - 400, len(sound))]:
+    for length in range(len(sound)):
         assert not _examine(sound[:length])[0].ok, length
 
 
@@ -203,7 +206,7 @@ def test_scores_are_written_with_five_digits(make: Make, tmp_path: Path) -> None
     assert encode(back) == path.read_bytes()
 
 
-def test_a_long_text_is_stored_not_deflated(make: Make, tmp_path: Path) -> None:
+def test_what_would_shrink_too_much_is_stored(make: Make, tmp_path: Path) -> None:
     package = make()
     plan = {f"{'k' * 90}{i}": "v" * 99 for i in range(128)} | {"x": 1}
     counts = {split: {f"class {i} {'n' * 80}": 1 for i in range(200)} for split in ("train", "val", "test")}
@@ -223,15 +226,15 @@ def test_a_long_text_is_stored_not_deflated(make: Make, tmp_path: Path) -> None:
     write(path, long)
     with zipfile.ZipFile(path) as file:
         kinds = {entry.filename: entry.compress_type for entry in file.infolist()}
-        assert file.getinfo("card.json").file_size > limits.MAX_DEFLATED_BYTES
-    assert kinds["card.json"] == zipfile.ZIP_STORED
+    assert kinds["card.json"] == zipfile.ZIP_STORED, "it would unpack to more than 32 times"
+    assert kinds["croissant.json"] == zipfile.ZIP_DEFLATED
     assert encode(read(path)) == path.read_bytes()
 
 
 def test_the_file_is_hardly_more_than_its_images(make: Make) -> None:
     """Images of noise, the worst case; a card with fewer results than a run's."""
     few, many = len(encode(make(2, 1, 28))), len(encode(make(2, 10, 28)))
-    assert few < 6_000
+    assert few < 6_500
     assert many < 24_000
 
 

@@ -27,6 +27,9 @@ def distill(
     run: Path | None = None,
     teachers: Path | None = None,
     start: str | None = None,
+    licence: str = "",
+    terms: str = "",
+    withhold_counts: Flag = False,
     full_data: Flag = False,
     skip_unreadable: Flag = False,
     resplit: LeakFlag = False,
@@ -53,6 +56,9 @@ def distill(
         run: Folder of the plan, event log and checkpoints [default: beside the package].
         teachers: Folder of trajectories to use or to fill, shared by runs on one cohort [default: in the run].
         start: Start images: noise, prototypes, or real (patients' images: marks the package).
+        licence: Licence that the package says it is under, as one line of text.
+        terms: Terms of use that the package states, as one line of text.
+        withhold_counts: Do not tell how many images the cohort has.
         full_data: Measure networks trained on all training images, too (may take longer than the rest).
         skip_unreadable: Leave out images that cannot be read instead of stopping.
         resplit: Split the images anew, by patient and by identical images.
@@ -77,6 +83,9 @@ def distill(
         start=start,
         leak=_leak(resplit, drop_leak, allow_leak),
         skip_unreadable=skip_unreadable,
+        licence=licence,
+        terms=terms,
+        withhold_counts=withhold_counts,
         full_data=full_data or None,  # left out, the plan file decides
         options=reading.options(),
         progress=output.progress(),

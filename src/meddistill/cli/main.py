@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from cyclopts import App, CycloptsError
 
 from meddistill import __version__
-from meddistill.cli import demo, distill, evaluate, inspect, methods, show, text, train, verify
+from meddistill.cli import demo, distill, evaluate, inspect, keygen, methods, show, sign, text, train, trust, verify
 from meddistill.cli.common import Answer
 from meddistill.runtime.device import keep_freed_memory
 from meddistill.runtime.errors import InputError, MeddistillError, OutputError, VerificationError
@@ -38,6 +38,9 @@ VERBS: tuple[Callable[..., Answer], ...] = (
     evaluate.evaluate,
     show.show,
     verify.verify,
+    keygen.keygen,
+    sign.sign,
+    trust.trust,
     methods.methods,
 )
 for _place, _verb in enumerate(VERBS):

@@ -163,6 +163,8 @@ def package(document: Document, console: Console) -> None:
     )
     described = [("classes", document["task"]["classes"]), ("images", f"{shape}, {images['per_class']} a class")]
     fields(console, [*described, ("labels", document["task"]["labels"]), ("size", _sizes(document)), ("made by", made)])
+    if document.get("answer"):
+        fields(console, [("signature", _answer(document["answer"], document.get("signer")))])
     fields(console, [(name.replace("_", " "), value) for name, value in document["terms"].items() if value])
     _title(console, "Plan")
     fields(console, _flat(recipe["plan"]))
@@ -174,17 +176,35 @@ def package(document: Document, console: Console) -> None:
 
 def verification(document: Document, console: Console) -> None:
     """The answer, what is wrong, and the members that were checked."""
-    answers = {
-        "unsigned": "sound and unsigned: it is whole, as its card says; nobody vouches for who made it",
-        "broken": "broken: do not use it; ask the sender for the file anew",
-    }
-    paragraph(console, answers.get(document["answer"], str(document["answer"])))
+    paragraph(console, _answer(document["answer"], document.get("signer")))
     for problem in document["problems"]:
         paragraph(console, f"problem: {problem}")
     members = [(name, size(facts["bytes"]), facts["sha256"][:16]) for name, facts in document["members"].items()]
     if members:
         console.print()
         table(console, ["member", "size", "SHA-256 begins"], members)
+
+
+def key_pair(document: Document, console: Console) -> None:
+    """The two files of a new key, and its fingerprint."""
+    keys = [(name.replace("_", " "), document[name]) for name in ("private_key", "public_key", "fingerprint")]
+    fields(console, keys)
+    paragraph(console, "Keep the private key where only you can read it; give the public one to receivers.")
+
+
+def signed(document: Document, console: Console) -> None:
+    """The signed package and the key that signed it."""
+    fields(console, [(name, document[name]) for name in ("package", "fingerprint")])
+
+
+def trusted_keys(document: Document, console: Console) -> None:
+    """Names and fingerprints."""
+    known = document["trusted"]
+    if known:
+        table(console, ["trusted", "fingerprint"], list(known.items()), left=2, whole=True)
+    else:
+        paragraph(console, "No key is trusted yet: meddistill trust KEY.pub.pem --name NAME")
+    fields(console, [("kept in", document["file"])])
 
 
 def catalogue(document: Document, console: Console) -> None:
@@ -211,6 +231,17 @@ def demonstration(document: Document, console: Console) -> None:
     console.print()
     _listed(console, "package", document.get("packages", ()))
     _listed(console, "preview", document.get("previews", ()))
+
+
+def _answer(answer: str, signer: Document | None) -> str:
+    """What a verification's answer means for whoever holds the file."""
+    facts = signer or {}
+    return {
+        "trusted": f"sound, signed by {facts.get('name')}, whom you trust ({facts.get('fingerprint')})",
+        "stranger": f"sound, but signed by a key that you do not trust: {facts.get('fingerprint')}",
+        "unsigned": "sound and unsigned: it is whole, as its card says; nobody vouches for who made it",
+        "broken": "broken: do not use it; ask the sender for the file anew",
+    }.get(answer, answer)
 
 
 def _escape(sign: str) -> str:
@@ -262,8 +293,9 @@ def _results(splits: Document | None, console: Console) -> None:
 
 def _sizes(document: Document) -> str:
     factor = document.get("factor")
+    each = "" if document.get("bytes_per_class") is None else f", {size(document['bytes_per_class'])} a class"
     smaller = "" if factor is None else f", {factor:,.0f} times smaller than the training images"
-    return f"{size(document['bytes'])}{smaller}"
+    return f"{size(document['bytes'])}{each}{smaller}"
 
 
 def _files(document: Document, console: Console) -> None:

@@ -1,7 +1,9 @@
-"""The outer file: a plain zip archive of which every byte is determined by the members' names and contents.
+"""The outer file: a plain zip archive, determined by its members' names and contents but for the coding of deflate.
 
-Because there is exactly one archive for given members, a reader need not guess what a strange one means: whatever
-differs (another compression, extra fields, comments, appended or hidden bytes, a second table of contents) is refused.
+There is exactly one way to lay out an archive of given packed members, so a reader need not guess what a strange one
+means: whatever differs (another method, extra fields, comments, appended or hidden bytes, a second table of contents)
+is refused. Members are deflated where that makes them smaller. What is signed are the contents, never the packed bytes:
+another version of zlib may pack the same package into another file, but not into another meaning.
 """
 
 import re
@@ -11,15 +13,15 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from meddistill.package import limits
-from meddistill.package.deflate import deflate, inflate
-from meddistill.package.members import DEFLATED
+from meddistill.package.members import MEMBERS
 from meddistill.package.text import quote
 
 _LOCAL = struct.Struct("<4s5H3I2H")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
 _END = struct.Struct("<4s4H2IH")
 _VERSION, _FLAGS, _TIME, _DATE = 20, 0, 0, 0x21  # 1 January 1980, the earliest that zip can say
-_METHODS = {0: "stored (0)", 8: "deflated (8)"}
+_STORED, _DEFLATED = 0, 8
+_LEVEL = 9
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{limits.MAX_NAME - 1}}}")
 
 
@@ -32,12 +34,11 @@ class Entry(NamedTuple):
     size: int
 
 
-def pack(members: Mapping[str, bytes]) -> bytes:
-    """The archive with these members, in this order."""
-    parts, entries = [], {}
+def pack(members: Mapping[str, bytes | memoryview]) -> bytes:
+    """The archive with these members, in this order; the same bytes every time with one version of zlib."""
+    parts, entries = list[bytes | memoryview](), {}
     for name, data in members.items():
-        method = _method(name, len(data))
-        packed = deflate(data) if method else data
+        method, packed = _packed(data)
         entries[name] = Entry(method, zlib.crc32(data), len(packed), len(data))
         parts += [_local(name, entries[name]), packed]
     return b"".join([*parts, _table(entries)])
@@ -46,7 +47,8 @@ def pack(members: Mapping[str, bytes]) -> bytes:
 def unpack(data: bytes, problems: list[str]) -> dict[str, memoryview]:
     """The members of an archive, stored ones as views into ``data``; what is wrong is appended to ``problems``.
 
-    Nothing is allocated by what the archive claims: two short texts are all that is ever decompressed.
+    What the archive claims is checked against the bytes that are there before anything is allocated: a member unpacks
+    to at most 32 times its own bytes, and to at most the limit of its name.
     """
     members: dict[str, memoryview] = {}
     entries: dict[str, Entry] = {}
@@ -58,7 +60,7 @@ def unpack(data: bytes, problems: list[str]) -> dict[str, memoryview]:
         start = position + _LOCAL.size + len(name)
         content = _content(entry, view[start : start + entry.packed]) if problem is None else None
         if content is None:
-            problems.append(problem or f"{name} is not compressed as a package's is; damaged, altered or packed anew")
+            problems.append(problem or f"{name} does not unpack to the {entry.size} bytes that it claims; damaged")
             return members
         if zlib.crc32(content) != entry.checksum:
             problems.append(f"{name}: its checksum is wrong; the file was damaged or altered")
@@ -69,9 +71,15 @@ def unpack(data: bytes, problems: list[str]) -> dict[str, memoryview]:
     return members
 
 
-def _method(name: str, size: int) -> int:
-    """How a member of that name and size is packed: zip's number."""
-    return 8 if name in DEFLATED and size <= limits.MAX_DEFLATED_BYTES else 0
+def _packed(data: bytes | memoryview) -> tuple[int, bytes | memoryview]:
+    """How a member is packed, as zip's number, and its packed bytes."""
+    stream = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+    packed = stream.compress(data) + stream.flush()
+    return (_DEFLATED, packed) if _may_deflate(len(packed), len(data)) else (_STORED, data)
+
+
+def _may_deflate(packed: int, size: int) -> bool:
+    return packed < size <= limits.MAX_RATIO * packed
 
 
 def _header(view: memoryview, position: int) -> tuple[str, Entry, str | None]:
@@ -89,19 +97,36 @@ def _header(view: memoryview, position: int) -> tuple[str, Entry, str | None]:
         return name, entry, f"{name}: its zip header is not a package's (repacked by another program?); write it anew"
     if start + name_length + packed > len(view):
         return name, entry, f"{name} should have {packed} bytes, but the file ends before; truncated"
-    wanted = _method(name, size)
-    if method != wanted or (wanted == 0 and packed != size):
-        found = _METHODS.get(method, f"compressed by zip method {method}")
-        return name, entry, f"{name}, {size} bytes, is {found} in {packed}; a package's is {_METHODS[wanted]}"
-    return name, entry, None
+    return name, entry, _packing_problem(name, entry)
+
+
+def _packing_problem(name: str, entry: Entry) -> str | None:
+    method, _, packed, size = entry
+    if method == _STORED:
+        return None if packed == size else f"{name} is stored in {packed} bytes and claims to be {size}"
+    if method != _DEFLATED:
+        return f"{name} is packed by zip method {method}; expected stored (0) or deflated (8)"
+    if not _may_deflate(packed, size):
+        return (
+            f"{name} is deflated from {size} bytes to {packed}; expected smaller, by at most {limits.MAX_RATIO} times"
+        )
+    if size > MEMBERS.get(name, 0):
+        return f"{name} would unpack to {size} bytes; at most {MEMBERS.get(name, 0)} are allowed"
+    return None
 
 
 def _content(entry: Entry, packed: memoryview) -> memoryview | None:
-    """The member's content; ``None`` if it is compressed in another way than ours, or to another size."""
-    if entry.method == 0:
+    """The member's content; ``None`` if it is not one deflate stream of exactly the size that it claims."""
+    if entry.method == _STORED:
         return packed
-    data = inflate(packed, entry.size)
-    return None if data is None else memoryview(data)
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        data = stream.decompress(packed, entry.size)
+        over = b"" if stream.eof else stream.decompress(stream.unconsumed_tail, 1)
+    except zlib.error:
+        return None
+    whole = stream.eof and not (over or stream.unused_data) and len(data) == entry.size
+    return memoryview(data) if whole else None
 
 
 def _tail_problem(data: bytes, position: int, entries: Mapping[str, Entry]) -> str | None:

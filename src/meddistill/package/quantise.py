@@ -1,4 +1,4 @@
-"""Images as 8-bit numbers with one scale and offset per channel, so exact that every reader gets the same float32.
+"""Images as whole numbers with one scale and offset per channel, so exact that every reader gets the same float32.
 
 ``value = number * scale + offset``. Scale and offset are whole multiples of 2**-19 and products and
 sums stay below 2**5, so they fit into float32's 24 bits without rounding. Quantising what was read back gives the same
@@ -11,15 +11,18 @@ import numpy.typing as npt
 from meddistill.package.limits import INTENSITY_UNIT, MAX_INTENSITY, MIN_SCALE
 from meddistill.runtime.errors import InputError
 
+LEVELS = 256  # of each channel
+
 Floats = npt.NDArray[np.float32]
 Levels = npt.NDArray[np.uint8]
 
 
-def quantise(images: npt.NDArray[np.floating]) -> tuple[Levels, Floats, Floats]:
+def quantise(images: npt.NDArray[np.floating], levels: int = LEVELS) -> tuple[Levels, Floats, Floats]:
     """``(n, C, H, W)`` intensities as ``(numbers uint8, scale (C,), offset (C,))``.
 
-    The error of a value is at most half its channel's scale, which is the channel's range / 255, rounded up to a
-    multiple of 2**-19 and at least 2**-10. Raises :class:`InputError` for values that are not finite or beyond ±8.
+    The error of a value is at most half its channel's scale, which is the channel's range / (levels - 1), rounded up to
+    a multiple of 2**-19 and at least 2**-10. ``levels``: 2 to 256. Raises :class:`InputError` for values that are not
+    finite or beyond ±8.
     """
     if images.ndim != 4 or not images.size:
         raise InputError(f"images have the shape {images.shape}; expected (images, channels, height, width), not empty")
@@ -30,12 +33,12 @@ def quantise(images: npt.NDArray[np.floating]) -> tuple[Levels, Floats, Floats]:
             f"the images' intensities go from {low.min():g} to {high.max():g}; a package holds finite values from "
             f"-{MAX_INTENSITY:g} to {MAX_INTENSITY:g} (0 is black, 1 is white): clip them, or distil with smaller steps"
         )
-    offset = np.round(low / INTENSITY_UNIT) * INTENSITY_UNIT
-    scale = np.maximum(np.ceil((high - offset) / 255 / INTENSITY_UNIT) * INTENSITY_UNIT, MIN_SCALE)
-    levels = np.empty(images.shape, np.uint8)
+    offset, top = np.round(low / INTENSITY_UNIT) * INTENSITY_UNIT, levels - 1
+    scale = np.maximum(np.ceil((high - offset) / top / INTENSITY_UNIT) * INTENSITY_UNIT, MIN_SCALE)
+    numbers = np.empty(images.shape, np.uint8)
     for index, image in enumerate(images):  # one at a time: the float64 copy stays small
-        levels[index] = np.clip(np.round((image - _channels(offset)) / _channels(scale)), 0, 255)
-    return levels, scale.astype(np.float32), offset.astype(np.float32)
+        numbers[index] = np.clip(np.round((image - _channels(offset)) / _channels(scale)), 0, top)
+    return numbers, scale.astype(np.float32), offset.astype(np.float32)
 
 
 def dequantise(levels: Levels, scale: Floats, offset: Floats) -> Floats:

@@ -1,7 +1,8 @@
 """Read a stranger's package: everything is checked before anything is used, in bounded memory and time.
 
-The file is read once, at most 140 MiB of it. Checks go from the outside inwards (archive, digests, card, tensors,
-texts) and list all they find. Needs numpy and safetensors; runs nothing that is in the file.
+The file is read once, at most 140 MiB of it. Checks go from the outside inwards (archive, digests, signature, card,
+tensors, texts) and list all they find. Needs numpy and safetensors, and cryptography where a file is signed; runs
+nothing that is in the file.
 """
 
 import hashlib
@@ -10,35 +11,82 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from meddistill.package import container, limits, picture, schema, strict_json, tensors, text
-from meddistill.package.members import CARD, MEMBERS, PREVIEW, README, TENSORS
+from meddistill.package import (
+    container,
+    croissant,
+    keys,
+    limits,
+    picture,
+    schema,
+    signature,
+    strict_json,
+    tensors,
+    text,
+)
+from meddistill.package.audit import audit_problems
+from meddistill.package.members import (
+    AUDIT,
+    CARD,
+    CROISSANT,
+    MEMBERS,
+    ON_CARD,
+    OPTIONAL,
+    PREVIEW,
+    README,
+    SIGNATURE,
+    TENSORS,
+)
 from meddistill.package.types import Card, Package
 from meddistill.runtime.errors import InputError, VerificationError
+
+Answer = Literal["trusted", "stranger", "unsigned", "broken"]
+EXIT_CODES: dict[Answer, int] = {"trusted": 0, "broken": VerificationError.exit_code, "unsigned": 4, "stranger": 5}
 
 _LINK = re.compile(r"\]\((?!preview\.png\))|^\s{0,3}\[[^\]]*\]:", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What :func:`verify` found: ``members`` are sizes in bytes, ``digests`` SHA-256 as computed from the file."""
+    """What :func:`verify` found: ``members`` are sizes in bytes, ``digests`` SHA-256 as computed from the file.
+
+    ``signer`` is the fingerprint of the key whose signature holds; ``signer_name`` what whoever trusts it calls it.
+    """
 
     ok: bool
     problems: tuple[str, ...]
     members: Mapping[str, int]
     digests: Mapping[str, str]
     card: Card | None = None
+    signer: str | None = None
+    signer_name: str | None = None
 
     @property
-    def answer(self) -> str:
-        """``unsigned`` (sound, but nobody vouches for it) or ``broken``."""
-        return "unsigned" if self.ok else "broken"
+    def answer(self) -> Answer:
+        """``trusted`` (signed by a key the user trusts), ``stranger`` (by another), ``unsigned``, ``broken``."""
+        if not self.ok:
+            return "broken"
+        if self.signer is None:
+            return "unsigned"
+        return "stranger" if self.signer_name is None else "trusted"
+
+    @property
+    def exit_code(self) -> int:
+        """What ``meddistill verify`` ends with."""
+        return EXIT_CODES[self.answer]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON output."""
         members = {name: {"bytes": size, "sha256": self.digests[name]} for name, size in self.members.items()}
-        return {"ok": self.ok, "answer": self.answer, "problems": list(self.problems), "members": members}
+        signer = None if self.signer is None else {"fingerprint": self.signer, "name": self.signer_name}
+        return {
+            "ok": self.ok,
+            "answer": self.answer,
+            "signer": signer,
+            "problems": list(self.problems),
+            "members": members,
+        }
 
 
 def read(path: Path) -> Package:
@@ -47,15 +95,31 @@ def read(path: Path) -> Package:
     Raises :class:`InputError` where there is no such file, and :class:`VerificationError` listing every problem of
     a file that is broken, altered or not a package.
     """
-    found, arrays = _examine(_load(path))
-    if not found.ok or found.card is None:
-        listed = "\n".join(f"- {problem}" for problem in found.problems)
-        raise VerificationError(
-            f"{path} is not a sound package:\n{listed}\nDo not use it; ask the sender for the file anew."
-        )
-    return Package(
-        images=tensors.images(arrays), labels=arrays["labels"], step_sizes=arrays["step_sizes"], card=found.card
+    return read_judged(path)[0]
+
+
+def read_judged(path: Path) -> tuple[Package, Verification]:
+    """The package in the file at ``path``, and who signed it. Raises as :func:`read`."""
+    members: dict[str, memoryview] = {}
+    found, arrays = _examine(_load(path), members)
+    _require_sound(path, found)
+    assert found.card is not None  # it is None only where problems say why
+    package = Package(
+        images=tensors.images(arrays),
+        labels=arrays["labels"],
+        step_sizes=arrays["step_sizes"],
+        card=found.card,
+        audit=strict_json.parse(bytes(members[AUDIT]), MEMBERS[AUDIT]) if AUDIT in members else None,
     )
+    return package, found
+
+
+def open_sound(path: Path) -> tuple[dict[str, memoryview], Mapping[str, str]]:
+    """The members of a sound package as they are in the file, and their digests. Raises as :func:`read`."""
+    members: dict[str, memoryview] = {}
+    found, _ = _examine(_load(path), members)
+    _require_sound(path, found)
+    return members, found.digests
 
 
 def verify(path: Path) -> Verification:
@@ -64,6 +128,14 @@ def verify(path: Path) -> Verification:
         return _examine(_load(path))[0]
     except VerificationError as error:
         return Verification(ok=False, problems=(str(error),), members={}, digests={})
+
+
+def _require_sound(path: Path, found: Verification) -> None:
+    if not found.ok:
+        listed = "\n".join(f"- {problem}" for problem in found.problems)
+        raise VerificationError(
+            f"{path} is not a sound package:\n{listed}\nDo not use it; ask the sender for the file anew."
+        )
 
 
 def _load(path: Path) -> bytes:
@@ -85,23 +157,47 @@ def _load(path: Path) -> bytes:
     return data
 
 
-def _examine(data: bytes) -> tuple[Verification, dict[str, tensors.Array]]:
+def _examine(
+    data: bytes, members: dict[str, memoryview] | None = None
+) -> tuple[Verification, dict[str, tensors.Array]]:
+    """All that can be found out about a file, and its arrays; its members are put into ``members``."""
     problems: list[str] = []
-    members = container.unpack(data, problems)
-    card = _card(members, problems)
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in members.items()}
+    members = {} if members is None else members
+    members |= container.unpack(data, problems)
     _member_problems(members, problems)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in members.items()}
+    signer = _signer(members, digests, problems)
+    card = _card(members, problems)
     arrays: dict[str, tensors.Array] = {}
     if card is not None:
         _digest_problems(card, digests, problems)
     if TENSORS in members and len(members[TENSORS]) <= limits.MAX_TENSORS_BYTES:
         arrays = tensors.decode(members[TENSORS], card, problems)
     problems += [f"{README}: {problem}" for problem in _readme_problems(members.get(README))]
+    if CROISSANT in members:
+        found = croissant.croissant_problems(bytes(members[CROISSANT]), digests)
+        problems += [f"{CROISSANT}: {problem}" for problem in found]
     if PREVIEW in members and (problem := picture.png_problem(members[PREVIEW])):
         problems.append(f"{PREVIEW}: {problem}")
+    if AUDIT in members:
+        problems += [f"{AUDIT}: {problem}" for problem in audit_problems(bytes(members[AUDIT]))]
     sizes = {name: len(content) for name, content in members.items()}
     listed = tuple(problems[: limits.MAX_PROBLEMS])
-    return Verification(ok=not problems, problems=listed, members=sizes, digests=digests, card=card), arrays
+    verification = Verification(
+        ok=not problems, problems=listed, members=sizes, digests=digests, card=card, signer=signer
+    )
+    return verification, arrays
+
+
+def _signer(members: Mapping[str, memoryview], digests: Mapping[str, str], problems: list[str]) -> str | None:
+    """The fingerprint of the key whose signature holds; ``None`` without a signature or after a problem."""
+    if SIGNATURE not in members:
+        return None
+    others = {name: digest for name, digest in digests.items() if name != SIGNATURE}
+    key, problem = signature.check(bytes(members[SIGNATURE]), others)
+    if key is None:
+        problems.append(f"{SIGNATURE}: {problem}")
+    return None if key is None else keys.fingerprint(key)
 
 
 def _card(members: Mapping[str, memoryview], problems: list[str]) -> Card | None:
@@ -117,13 +213,13 @@ def _card(members: Mapping[str, memoryview], problems: list[str]) -> Card | None
 
 
 def _member_problems(members: Mapping[str, memoryview], problems: list[str]) -> None:
-    missing = [name for name in MEMBERS if name not in members]
+    missing = [name for name in MEMBERS if name not in members and name not in OPTIONAL]
     unknown = [name for name in members if name not in MEMBERS]
     if missing:
         problems.append(f"missing members: {', '.join(missing)}")
     if unknown:
         problems.append(f"members that the format does not know: {', '.join(map(text.quote, unknown))}")
-    if not (missing or unknown) and list(members) != list(MEMBERS):
+    if not (missing or unknown) and list(members) != [name for name in MEMBERS if name in members]:
         problems.append(f"the members are in another order than {', '.join(MEMBERS)}")
     for name, limit in MEMBERS.items():
         if len(members.get(name, b"")) > limit:
@@ -131,7 +227,7 @@ def _member_problems(members: Mapping[str, memoryview], problems: list[str]) -> 
 
 
 def _digest_problems(card: Card, digests: Mapping[str, str], problems: list[str]) -> None:
-    expected = MEMBERS.keys() - {CARD}
+    expected = (ON_CARD - OPTIONAL) | (ON_CARD & digests.keys())
     if card.digests.keys() != expected:
         problems.append(f"{CARD}: digests are given for {text.quote(sorted(card.digests), 200)}, not for each member")
     problems += [

@@ -83,7 +83,12 @@ def _table(header: list[str], rows: list[list[str]]) -> list[str]:
 
 def _terms(card: Card) -> str:
     terms = card.terms
-    said = (("Licence", terms.licence), ("Intended use", terms.intended_use), ("Limits", terms.limits))
+    said = (
+        ("Licence", terms.licence),
+        ("Terms of use", terms.terms_of_use),
+        ("Intended use", terms.intended_use),
+        ("Limits", terms.limits),
+    )
     lines = [f"- {name}: {escape(text) if text.strip() else 'not stated by the sender'}" for name, text in said]
     return "\n".join(
         [

@@ -152,7 +152,7 @@ def _card(fields: Fields) -> Card:
         cohort=_cohort(fields.child("cohort", CohortCounts.__dataclass_fields__), task),
         contains_real_images=fields.truth("contains_real_images"),
         results=_results(fields) if fields.value.get("results") is not None else None,
-        bytes=Sizes(cohort_train=fields.child("bytes", Sizes.__dataclass_fields__).whole("cohort_train", 1)),
+        bytes=_sizes(fields.child("bytes", Sizes.__dataclass_fields__)),
         terms=_terms(fields.child("terms", Terms.__dataclass_fields__)),
         digests=_digests(fields),
     )
@@ -271,11 +271,14 @@ def _score(metric: str, metrics: Fields) -> Score:
     return score
 
 
+def _sizes(fields: Fields) -> Sizes:
+    withheld = fields.has("cohort_train") and fields.value["cohort_train"] is None
+    return Sizes(cohort_train=None if withheld else fields.whole("cohort_train", 1))
+
+
 def _terms(fields: Fields) -> Terms:
-    licence, use, bounds = (
-        fields.text(key, limits.MAX_TEXT, blank=True, urls=True) for key in ("licence", "intended_use", "limits")
-    )
-    return Terms(licence=licence, intended_use=use, limits=bounds)
+    said = {key: fields.text(key, limits.MAX_TEXT, blank=True, urls=True) for key in Terms.__dataclass_fields__}
+    return Terms(**said)
 
 
 def _digests(parent: Fields) -> dict[str, str]:
@@ -302,6 +305,8 @@ def _contradictions(card: Card) -> list[str]:
         found.append(f"images: more than {limits.MAX_PIXELS} values in all images together")
     if card.recipe.start == "real" and not card.contains_real_images:
         found.append("contains_real_images: found false, but recipe.start says that the images started as real ones")
+    if isinstance(card.cohort.counts, str) and card.bytes.cohort_train is not None:
+        found.append("bytes.cohort_train: found a number, from which the withheld counts follow; expected null")
     if card.results is not None:
         found += _seed_contradictions(card.results)
     return found

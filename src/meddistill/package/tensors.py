@@ -145,20 +145,26 @@ def _shape_problems(shapes: Mapping[str, tuple[int, ...]], card: Card | None, pr
 
 def _number_problems(arrays: Mapping[str, Array], card: Card | None, problems: list[str]) -> None:
     scale, offset = arrays["scale"].astype(np.float64), arrays["offset"].astype(np.float64)
-    unit, bound = limits.INTENSITY_UNIT, limits.MAX_INTENSITY
+    unit, bound, top = limits.INTENSITY_UNIT, limits.MAX_INTENSITY, _top(arrays["images"], scale.size)
     if not (np.isfinite(scale).all() and np.isfinite(offset).all()):
         problems.append("scale, offset: not all numbers are finite")
     elif (
-        (scale < limits.MIN_SCALE).any() or (abs(offset) > bound).any() or (offset + 255 * scale > limits.MAX_TOP).any()
+        (scale < limits.MIN_SCALE).any() or (abs(offset) > bound).any() or (offset + top * scale > limits.MAX_TOP).any()
     ):
         problems.append(
             f"scale, offset: expected scale >= 2**-10, offset within ±{bound:g}, "
-            f"offset + 255 * scale <= {limits.MAX_TOP:g}"
+            f"offset + largest number * scale <= {limits.MAX_TOP:g}"
         )
     elif np.fmod(scale, unit).any() or np.fmod(offset, unit).any():
         problems.append("scale, offset: not whole multiples of 2**-19")
     _label_problems(arrays["labels"], card, problems)
     _step_problems(arrays["step_sizes"], problems)
+
+
+def _top(numbers: Array, channels: int) -> Array:
+    """The largest number of each channel; of all, where the shape is not one of images."""
+    per_channel = numbers.ndim == 4 and numbers.shape[1] == channels
+    return np.asarray(numbers.max(axis=(0, 2, 3) if per_channel else None))
 
 
 def _label_problems(labels: Array, card: Card | None, problems: list[str]) -> None:
@@ -177,5 +183,6 @@ def _label_problems(labels: Array, card: Card | None, problems: list[str]) -> No
 
 
 def _step_problems(steps: Array, problems: list[str]) -> None:
-    if not (np.isfinite(steps).all() and (steps > 0).all() and (steps <= limits.MAX_STEP_SIZE).all()):
-        problems.append(f"step_sizes: not all are finite, above 0 and at most {limits.MAX_STEP_SIZE:g}")
+    low, high = limits.MIN_STEP_SIZE, limits.MAX_STEP_SIZE
+    if not ((steps >= np.float32(low)) & (steps <= np.float32(high))).all():  # NaN fails this too
+        problems.append(f"step_sizes: not all are numbers from {low:g} to {high:g}")

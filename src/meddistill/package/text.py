@@ -17,6 +17,8 @@ _URL = re.compile(r"https?://\S+")
 _EXTENSIONS = (
     "png|jpe?g|tiff?|bmp|gif|webp|dcm|dicom|nii|nrrd|npz|npy|csv|tsv|xlsx?|json|parquet|h5|hdf5|zip|gz|mdz|pdf|txt"
 )
+# What a program that shows a text as a web page would run or fetch.
+_ACTIVE = re.compile(r"<[a-z/!?]|\b(?:javascript|vbscript)\s*:|\bdata:[a-z]+/", re.IGNORECASE)
 _DAY, _MONTH, _YEAR = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])", r"(?:19|20)\d\d"
 _TRACES = (
     ("a path", re.compile(r"""\\|~/|\.\./|(?:^|[\s"'(=:])(?:/[\w.-]+/|\./|[A-Za-z]:/)""")),
@@ -45,15 +47,24 @@ def problem(text: object, limit: int, *, blank: bool = False, urls: bool = False
         return f"{len(text)} characters; at most {limit} are allowed"
     if not blank and not text.strip():
         return "the text is empty"
-    if found := refused(text):
-        codes = ", ".join(f"U+{ord(character):04X}" for character in found[:5])
-        return f"control, line-breaking or invisible characters ({codes}) in {quote(text)}; remove them"
+    if found := unsafe(text):
+        return f"{found} in {quote(text)}; remove them"
     kind = trace(_URL.sub("", text) if urls else text)
     return f"{quote(text)} looks like {kind}; nothing that may point to a patient belongs in a card" if kind else None
 
 
+def unsafe(text: str) -> str | None:
+    """What in ``text`` may deceive its reader or be run by the program that shows it, or ``None``."""
+    if found := refused(text):
+        codes = ", ".join(f"U+{ord(character):04X}" for character in found[:5])
+        return f"control, line-breaking or invisible characters ({codes})"
+    return "tags or addresses that a viewer might run" if _ACTIVE.search(text) else None
+
+
 def refused(text: str) -> list[str]:
     """The control, line-breaking, invisible and direction-changing characters in ``text``, each once, sorted."""
+    if text.isascii() and text.isprintable():
+        return []
     return sorted(character for character in set(text) if _refused(character))
 
 

@@ -1,8 +1,8 @@
 """``preview.png`` inside the package: the images as small as they can be seen, for whoever unzips the file.
 
 The labelled picture that the sender and the receiver look at is :func:`meddistill.package.preview.grid`, drawn from the
-same images; it is several times larger than the data and stays outside. Needs numpy alone, and the same
-images give the same bytes with every library.
+same images; it is several times larger than the data and stays outside. Needs numpy alone. Its data are stored, the
+package deflates it: the same images give the same bytes, hence the same digest, with every version of zlib.
 """
 
 import struct
@@ -11,13 +11,12 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
-from meddistill.package.deflate import zlib_stream
-
 MOST_ROWS, MOST_COLUMNS = 24, 10  # classes, and images of a class
 MOST_SIDE = 64  # pixels of a shown image
 LEAST_VALUES, MOST_VALUES = 2**11, 2**16  # of all shown images together
 SHARE = 2  # of the package's own values, one in so many may be shown
 SHADES = 16  # of each channel
+_BLOCK = 2**16 - 1  # the longest stored block of deflate
 _GAP = 1
 _PAPER = SHADES - 1
 
@@ -77,8 +76,20 @@ def _png(levels: Levels) -> bytes:
     lines: Levels = _pairs(page[0]) if grey else _triples(page)
     unfiltered = np.concatenate([np.zeros((height, 1), np.uint8), lines], axis=1)
     header = struct.pack(">2I5B", width, height, 4 if grey else 8, 0 if grey else 2, 0, 0, 0)
-    parts = ((b"IHDR", header), (b"IDAT", zlib_stream(unfiltered.tobytes())), (b"IEND", b""))
+    parts = ((b"IHDR", header), (b"IDAT", _stored(unfiltered.tobytes())), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_part(*part) for part in parts)
+
+
+def _stored(data: bytes) -> bytes:
+    """``data`` as a zlib stream (RFC 1950) of stored blocks (RFC 1951, 3.2.4)."""
+    starts = range(0, len(data), _BLOCK)
+    blocks = [data[start : start + _BLOCK] for start in starts]
+    heads = [
+        struct.pack("<B2H", start + _BLOCK >= len(data), len(b), len(b) ^ 0xFFFF)
+        for start, b in zip(starts, blocks, strict=True)
+    ]
+    stored = b"".join(head + block for head, block in zip(heads, blocks, strict=True))
+    return b"\x78\x01" + stored + zlib.adler32(data).to_bytes(4, "big")
 
 
 def _pairs(shades: Levels) -> Levels:

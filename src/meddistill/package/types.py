@@ -92,9 +92,9 @@ class Results:
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """``cohort_train``: bytes of the training split as stored at working size, to compare the package with."""
+    """``cohort_train``: bytes of the training split at working size, to compare the package with; None if withheld."""
 
-    cohort_train: int
+    cohort_train: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +102,7 @@ class Terms:
     """What the sender says; each may be empty. Web addresses are allowed, line breaks are not."""
 
     licence: str = ""
+    terms_of_use: str = ""
     intended_use: str = ""
     limits: str = ""
 
@@ -143,13 +144,15 @@ class Card:
 class Package:
     """``images``: (n, C, H, W) float32, 0 black to 1 white of the source (may exceed that range).
 
-    ``labels``: (n, K) float32, rows are probabilities. ``step_sizes``: (m,) float32, positive.
+    ``labels``: (n, K) float32, rows are probabilities. ``step_sizes``: (m,) float32, positive. ``audit``: what was
+    measured of what the package tells about patients, as JSON; ``None`` where nothing was.
     """
 
     images: npt.NDArray[np.float32]
     labels: npt.NDArray[np.float32]
     step_sizes: npt.NDArray[np.float32]
     card: Card
+    audit: Mapping[str, Any] | None = None
 
 
 def _plain(value: Any) -> Any:

@@ -1,12 +1,16 @@
-"""Write a package: the same package gives the same bytes, and what a reader would refuse is not written."""
+"""Write a package: the same package gives the same members, and what a reader would refuse is not written."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from meddistill.package import container, readme, schema, tensors
-from meddistill.package.members import CARD, MEMBERS, PREVIEW, README, TENSORS
+from meddistill.package.audit import audit_problems
+from meddistill.package.croissant import croissant
+from meddistill.package.members import AUDIT, CARD, CROISSANT, MEMBERS, PREVIEW, README, TENSORS
 from meddistill.package.quantise import quantise, round_trip
 from meddistill.package.thumbnail import thumbnail
 from meddistill.package.types import Card, Package, Results, Score
@@ -14,6 +18,7 @@ from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import write_atomic
 
 SCORE_DIGITS = 5  # behind the point
+WITHHELD_DIGITS = 3  # the same where counts are withheld: from five digits the number of test images could be guessed
 
 __all__ = ["encode", "quantise", "round_trip", "write"]
 
@@ -34,10 +39,15 @@ def encode(package: Package) -> bytes:
     members = {
         TENSORS: tensors.encode(package),
         README: readme.readme(card).encode(),
+        CROISSANT: b"",  # keeps its place: it names the digests of its neighbours
         PREVIEW: thumbnail(round_trip(package.images), package.labels),
     }
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
-    members = {CARD: _json(replace(card, digests=digests)), **members}
+    members[CROISSANT] = croissant(card, _digests(members))
+    if package.audit is not None:
+        members[AUDIT] = _json(package.audit)
+        _refuse([f"{AUDIT}: {problem}" for problem in audit_problems(members[AUDIT])])
+    digests = _digests(members)
+    members = {CARD: _json(replace(card, digests=digests).to_dict()), **members}
     _refuse(
         [
             f"{name}: {len(data)} bytes; at most {MEMBERS[name]} are allowed"
@@ -56,21 +66,22 @@ def _checked(package: Package) -> Card:
         problems += tensors.package_problems(package)
     _refuse(problems)
     assert card is not None  # it is None only where problems say why
-    return card if card.results is None else replace(card, results=_rounded(card.results))
+    digits = WITHHELD_DIGITS if isinstance(card.cohort.counts, str) else SCORE_DIGITS
+    return card if card.results is None else replace(card, results=_rounded(card.results, digits))
 
 
-def _rounded(results: Results) -> Results:
+def _rounded(results: Results, digits: int) -> Results:
     """The scores with the digits that mean something: a hundred thousandth is less than one image of 50 000."""
     splits = {
-        split: {row: {name: _round(score) for name, score in scores.items()} for row, scores in rows.items()}
+        split: {row: {name: _round(score, digits) for name, score in scores.items()} for row, scores in rows.items()}
         for split, rows in results.splits.items()
     }
     return replace(results, splits=splits)
 
 
-def _round(score: Score) -> Score:
-    mean, low, high = (round(value, SCORE_DIGITS) for value in (score.mean, score.low, score.high))
-    return Score(mean=mean, low=low, high=high, per_seed=tuple(round(value, SCORE_DIGITS) for value in score.per_seed))
+def _round(score: Score, digits: int) -> Score:
+    mean, low, high = (round(value, digits) for value in (score.mean, score.low, score.high))
+    return Score(mean=mean, low=low, high=high, per_seed=tuple(round(value, digits) for value in score.per_seed))
 
 
 def _refuse(problems: list[str]) -> None:
@@ -78,5 +89,9 @@ def _refuse(problems: list[str]) -> None:
         raise InputError("the package cannot be written:\n" + "\n".join(f"- {problem}" for problem in problems))
 
 
-def _json(card: Card) -> bytes:
-    return json.dumps(card.to_dict(), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+def _digests(members: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()

@@ -1,8 +1,12 @@
 """The card of a package: what a receiver is told, from the plan, the cohort and the scores."""
 
+from dataclasses import replace
+
 from meddistill import __version__
 from meddistill.cohort.types import SPLITS, Cohort, Leak
 from meddistill.distill.methods import find
+from meddistill.package.limits import MAX_TEXT
+from meddistill.package.text import problem
 from meddistill.package.types import (
     Card,
     CohortCounts,
@@ -18,6 +22,7 @@ from meddistill.package.types import Normalisation as CardNormalisation
 from meddistill.package.types import Results as CardResults
 from meddistill.pipeline.evaluate import Judged, Results
 from meddistill.pipeline.plan import Plan
+from meddistill.runtime.errors import InputError
 from meddistill.teachers.images import Normalisation
 from meddistill.train.protocol import PROTOCOL_VERSION
 
@@ -31,7 +36,6 @@ def make_card(
     plan: Plan, leak: Leak, cohort: Cohort, normalisation: Normalisation, judged: Judged, results: Results
 ) -> Card:
     """The card; it holds no file name, no patient id, no date."""
-    train = cohort.indices("train")
     return Card(
         software=Software(name="meddistill", version=__version__),
         task=Task(classes=cohort.classes, labels="hard" if find(plan.method).labels == "hard" else "soft"),
@@ -46,9 +50,27 @@ def make_card(
         cohort=CohortCounts(counts={split: cohort.counts(split) for split in SPLITS}),
         contains_real_images=plan.start == "real",
         results=_results(judged, results),
-        bytes=Sizes(cohort_train=cohort.image_bytes * len(train)),
-        terms=Terms(intended_use=_INTENDED_USE, limits=_LIMITS),
+        bytes=Sizes(cohort_train=training_bytes(cohort)),
+        terms=make_terms(),
     )
+
+
+def make_terms(licence: str = "", terms_of_use: str = "") -> Terms:
+    """What the sender allows, beside what holds for every package. Raises :class:`InputError` for unfit texts."""
+    for option, said in (("--licence", licence), ("--terms", terms_of_use)):
+        if found := problem(said, MAX_TEXT, blank=True, urls=True):
+            raise InputError(f"{option}: {found}")
+    return Terms(licence=licence, terms_of_use=terms_of_use, intended_use=_INTENDED_USE, limits=_LIMITS)
+
+
+def training_bytes(cohort: Cohort) -> int:
+    """Bytes of the training split at working size."""
+    return cohort.image_bytes * len(cohort.indices("train"))
+
+
+def withholding_counts(card: Card) -> Card:
+    """The card without how many images the cohort has, nor the size from which their number follows."""
+    return replace(card, cohort=CohortCounts(counts="withheld"), bytes=Sizes(cohort_train=None))
 
 
 def _recipe(plan: Plan, leak: Leak) -> Recipe:

@@ -14,7 +14,8 @@ from meddistill.cohort.prepare import prepare
 from meddistill.cohort.read import ReadOptions
 from meddistill.cohort.types import SPLITS, Cohort
 from meddistill.nets.convnet import parse
-from meddistill.package.read import read as read_package
+from meddistill.package.read import read_judged
+from meddistill.package.trust import judge, warning
 from meddistill.package.types import Package
 from meddistill.runtime.device import choose
 from meddistill.runtime.errors import InputError
@@ -88,7 +89,9 @@ def train(
     if seeds < 1:
         raise InputError(f"{seeds} seeds were asked for: expected 1 or more")
     where = choose(device)
-    package = read_package(package_file)
+    package, found = read_judged(package_file)
+    if doubt := warning(judge(found)):
+        progress.warn(doubt)
     require_writable(out)
     untrained = _untrained(package, net)
     images = None if test is None else _read_images(test, untrained, test_split, options, where, progress)

@@ -21,12 +21,12 @@ from meddistill.distill.start import first_images
 from meddistill.distill.unroll import Learned
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet, parse
-from meddistill.package.limits import MAX_INTENSITY
+from meddistill.package.limits import MAX_INTENSITY, MAX_STEP_SIZE, MIN_STEP_SIZE, limits_problems
 from meddistill.package.preview import grid
 from meddistill.package.text import class_problems
 from meddistill.package.types import Package
 from meddistill.package.write import round_trip, write
-from meddistill.pipeline.card import make_card
+from meddistill.pipeline.card import make_card, make_terms, training_bytes, withholding_counts
 from meddistill.pipeline.estimate import Estimate, Shape, estimate, fit_to_time
 from meddistill.pipeline.evaluate import Evaluated, Judged, evaluate_rows, evaluation_seeds, rows_of
 from meddistill.pipeline.folder import RunFolder, filling, identify, owned
@@ -41,7 +41,7 @@ from meddistill.pipeline.teach import (
 )
 from meddistill.runtime.device import choose
 from meddistill.runtime.errors import InputError
-from meddistill.runtime.files import require_writable, write_atomic
+from meddistill.runtime.files import remove_leftovers, require_writable, write_atomic
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.teachers.images import LabelledImages, Normalisation, measure_normalisation, split_images
 from meddistill.train.protocol import Protocol
@@ -76,6 +76,9 @@ class Request:
     fit: Fit | None = None
     seeds: int | None = None
     random_sets: int | None = None
+    licence: str = ""
+    terms: str = ""
+    withhold_counts: bool = False
     options: ReadOptions = ReadOptions()
     untold: frozenset[str] = frozenset()  # codes of problems that the caller knows of: they are not shown
 
@@ -88,6 +91,7 @@ class Report:
     preview: Path
     run: Path
     bytes: int
+    classes: int
     cohort_bytes: int
     random_bytes: int
     seconds: float
@@ -104,6 +108,7 @@ class Report:
         return {
             "package": str(self.package),
             "bytes": self.bytes,
+            "bytes_per_class": self.bytes / self.classes,
             "factor": self.cohort_bytes / self.bytes,
             "preview": str(self.preview),
             "run": str(self.run),
@@ -149,12 +154,16 @@ def run(request: Request, progress: Progress = Silent()) -> Report:
     device = choose(request.device)
     base = _base_plan(request)
     _require_own_places(request)
+    make_terms(request.licence, request.terms)  # unfit texts are refused now, not after hours of work
     require_writable(request.out)
     prepared = _prepare(request, base, progress)
     cohort = prepared.cohort
     base = _sized(request, base, cohort)
     _tell(prepared, request.untold, progress)
+    preview = request.out.with_suffix(".png")
     with owned(request.run or request.out.with_suffix(".run")) as folder:
+        for written in (request.out, preview):
+            remove_leftovers(written.parent, of=written.name)
         plan, budget = _settle_plan(request, base, cohort, device, folder, begun, progress)
         data = _load(cohort, device)
         learned = _distil(request, plan, data, folder, budget, progress)
@@ -165,7 +174,6 @@ def run(request: Request, progress: Progress = Silent()) -> Report:
         making_seconds = time.monotonic() - begun
         package, evaluated = _evaluate(request, plan, data, learned, folder, progress)
         size = write(request.out, package)
-        preview = request.out.with_suffix(".png")
         write_atomic(preview, grid(package.images, package.labels, cohort.classes))
         folder.events.write("written", bytes=size)
     return Report(
@@ -173,7 +181,8 @@ def run(request: Request, progress: Progress = Silent()) -> Report:
         preview=preview,
         run=folder.path,
         bytes=size,
-        cohort_bytes=package.card.bytes.cohort_train,
+        classes=len(cohort.classes),
+        cohort_bytes=training_bytes(cohort),
         random_bytes=cohort.image_bytes * package.card.images.count,
         seconds=time.monotonic() - begun,
         making_seconds=making_seconds,
@@ -249,10 +258,12 @@ def _prepare(request: Request, plan: Plan, progress: Progress) -> Prepared:
         skip_unreadable=request.skip_unreadable,
         progress=progress,
     )
-    # A package refuses class names that look like a path, a date or an id: say so now, not after hours of work.
-    problems = class_problems(prepared.cohort.classes)
+    # What a package refuses (class names like a path, a date or an id; too many pixels): say so now, not after hours.
+    cohort = prepared.cohort
+    count = plan.images_per_class * len(cohort.classes)
+    problems = class_problems(cohort.classes) + limits_problems(count, cohort.channels, plan.size, len(cohort.classes))
     if problems:
-        raise InputError("the class names cannot stand in a package:\n" + "\n".join(f"- {text}" for text in problems))
+        raise InputError("this cannot stand in a package:\n" + "\n".join(f"- {text}" for text in problems))
     return prepared
 
 
@@ -365,7 +376,10 @@ def _evaluate(
     )
     evaluated = evaluate_rows(rows, judged, saved=folder.scores, events=folder.events, progress=progress)
     card = make_card(plan, request.leak, data.cohort, data.normalisation, judged, evaluated.results)
-    steps = learned.log_steps.exp().cpu().numpy()
+    card = replace(card, terms=make_terms(request.licence, request.terms))
+    card = withholding_counts(card) if request.withhold_counts else card
+    # At extreme rates a step size may end as 0 or infinity, which a package does not hold.
+    steps = learned.log_steps.exp().clamp(MIN_STEP_SIZE, MAX_STEP_SIZE).cpu().numpy()
     return Package(images=images, labels=labels, step_sizes=steps, card=card), evaluated
 
 

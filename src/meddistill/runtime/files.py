@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import os
 import secrets
 from collections.abc import Iterator
@@ -65,15 +66,19 @@ def require_writable(path: Path) -> None:
         raise write_error(path, error) from error
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files that a killed process left in ``folder``; only one process may own the folder."""
-    for leftover in _leftovers(folder):
+def remove_leftovers(folder: Path, of: str = "") -> None:
+    """Delete temporary files that a killed process left in ``folder``, all or those of one file name.
+
+    Only one process may own the folder, or write the file of that name.
+    """
+    for leftover in _leftovers(folder, of):
         with contextlib.suppress(OSError):
             leftover.unlink()
 
 
-def _leftovers(folder: Path) -> Iterator[Path]:
-    return folder.glob(".*.tmp") if folder.is_dir() else iter(())
+def _leftovers(folder: Path, of: str) -> Iterator[Path]:
+    pattern = f".{glob.escape(of)}.*.tmp" if of else ".*.tmp"
+    return folder.glob(pattern) if folder.is_dir() else iter(())
 
 
 def sync_folder(folder: Path) -> None:
