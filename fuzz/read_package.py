@@ -1,11 +1,12 @@
 """Feed the package reader what a stranger might send, guided by the lines it reaches; needs `pip install atheris`.
 
-    PYTHONPATH=src python fuzz/read_package.py fuzz/corpus -runs=1000000 -timeout=1 -rss_limit_mb=512 -max_len=8192
+    PYTHONPATH=src python fuzz/read_package.py fuzz/corpus -dict=fuzz/tokens.txt \\
+        -runs=1000000 -timeout=1 -rss_limit_mb=512 -max_len=8192
 
-Checksums, digests and signatures stop random bytes at the door, so an input says first which door it takes: 0 is a whole
-file, 1 to 7 replace one member of a sound signed package and mend the card's digests, 8 to 14 go straight to what reads
-that member. The corpus is what reached something new, minimised (``-merge=1``); ``tests/package/test_fuzz_corpus.py``
-replays it.
+Checksums, digests and signatures stop random bytes at the door, so an input says first which door it takes: 0 is a
+whole file, 1 to 7 replace one member of a sound signed package and mend the card's digests, 8 to 14 go straight to what
+reads that member. The corpus is what reached something new, minimised (``-merge=1``);
+``tests/package/test_fuzz_corpus.py`` replays it.
 """
 
 import hashlib

@@ -97,7 +97,9 @@ def test_only_the_document_reaches_standard_output(fake_api, capsys, document, r
 
 def test_a_broken_package_is_reported_and_ends_with_3(fake_api, capsys, document, result):
     answer = {"ok": False, "answer": "broken", "problems": ["card.json: digest differs"], "members": {}}
-    fake_api.verify = lambda _package: result(answer)
+    found = result(answer)
+    found.exit_code = 3
+    fake_api.verify = lambda _package, key: found
     assert main(["verify", "x"]) == 3
     assert "card.json: digest differs" in capsys.readouterr().out
     assert main(["verify", "x", "--json"]) == 3

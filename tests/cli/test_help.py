@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-VERBS = ("inspect", "distill", "train", "evaluate", "show", "verify", "methods", "demo")
+VERBS = ("inspect", "distill", "train", "evaluate", "show", "verify", "keygen", "sign", "trust", "methods", "demo")
 
 HEAVY = """
 import contextlib, io, sys

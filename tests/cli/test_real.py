@@ -66,10 +66,36 @@ def test_show(run, document, package):
 
 def test_verify_a_sound_package(run, document, package):
     done = run("verify", package, "--json")
-    assert done.returncode == 0
+    assert done.returncode == 4
     answer = document(done.stdout)
     assert (answer["ok"], answer["answer"], answer["problems"]) == (True, "unsigned", [])
     assert "sound and unsigned" in run("verify", package).stdout
+
+
+def test_the_way_of_a_signed_package(run, document, package, tmp_path):
+    """Sender and receiver, as the documentation tells them: every answer of verify with its own exit code."""
+    secret = {"MEDDISTILL_PASSPHRASE": "correct horse"}
+    receiver = {"MEDDISTILL_CONFIG": str(tmp_path / "receiver")}
+    made = document(run("keygen", "st-mary.pem", "--passphrase", "--json", env=secret).stdout)
+    locked = run("sign", package, "--key", "st-mary.pem")
+    assert locked.returncode == 2
+    assert "MEDDISTILL_PASSPHRASE" in locked.stderr
+    signed = document(run("sign", package, "--key", "st-mary.pem", "--json", env=secret).stdout)
+    assert signed["fingerprint"] == made["fingerprint"]
+    stranger = run("verify", package, env=receiver)
+    assert stranger.returncode == 5
+    assert made["fingerprint"] in stranger.stdout
+    assert run("verify", package, "--key", "st-mary.pub.pem", env=receiver).returncode == 0
+    assert run("trust", "st-mary.pub.pem", "--name", "St Mary", env=receiver).returncode == 0
+    assert made["fingerprint"] in run("trust", env=receiver).stdout
+    trusted = run("verify", package, env=receiver)
+    assert trusted.returncode == 0
+    assert "signed by St Mary, whom you trust" in trusted.stdout
+    assert "signed by St Mary" in run("show", package, env=receiver).stdout
+    assert run("trust", "--remove", "St Mary", env=receiver).returncode == 0
+    assert run("verify", package, env=receiver).returncode == 5
+    package.write_bytes(package.read_bytes()[:-1])
+    assert run("verify", package, env=receiver).returncode == 3
 
 
 @pytest.mark.parametrize("verb", ["verify", "show"])

@@ -124,7 +124,8 @@ def test_readme_shows_texts_as_they_are(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["<script>alert(1)</script>", "a <img src=x>", "</p>", "<!-- -->", "JavaScript :alert(1)", "data:text/html,x"]
+    "text",
+    ["<script>alert(1)</script>", "a <img src=x>", "</p>", "<!-- -->", "JavaScript :alert(1)", "data:text/html,x"],
 )
 def test_what_a_viewer_might_run_is_refused(make: Make, text: str) -> None:
     assert "a viewer might run" in (problem(text, 100) or "")

@@ -4,6 +4,9 @@ import hashlib
 import io
 import json
 import struct
+import subprocess
+import sys
+import textwrap
 import time
 import tracemalloc
 import zipfile
@@ -15,17 +18,20 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from meddistill.package import container
+from meddistill.package import container, keys, signature
 from meddistill.package.container import Entry
+from meddistill.package.members import MEMBERS
 from meddistill.package.read import _examine, read, verify
 from meddistill.runtime.errors import VerificationError
 
 Members = dict[str, bytes]
 Pack = Callable[..., bytes]
 T, C, R, P = "tensors.safetensors", "card.json", "README.md", "preview.png"
+J, A, S = "croissant.json", "audit.json", "signature.json"
 
 
 def _tensors(members: Members, **changes: Any) -> bytes:
@@ -65,10 +71,10 @@ def _picture(width: int = 2, height: int = 2, depth: int = 8, colour: int = 0, p
     return [(b"IHDR", header), (b"IDAT", zlib.compress(pixels, 9)), (b"IEND", b"")]
 
 
-def _set(*path: str, to: object) -> Callable[[dict[str, Any]], object]:
-    """A change to a card."""
+def _set(*path: Any, to: object) -> Callable[[Any], object]:
+    """A change to a card, or to any other JSON."""
 
-    def change(card: dict[str, Any]) -> None:
+    def change(card: Any) -> None:
         for key in path[:-1]:
             card = card[key]
         card[path[-1]] = to
@@ -93,7 +99,7 @@ def _wide(value: float) -> np.ndarray:
 
 
 def _containers(m: Members, sound: bytes) -> dict[str, tuple[bytes, str]]:
-    swapped = {C: m[C], T: m[R], R: m[T], P: m[P]}
+    swapped = {**m, T: m[R], R: m[T]}
     names = list(m)
     return {
         "empty": (b"", "does not begin as a zip"),
@@ -116,6 +122,7 @@ def _containers(m: Members, sound: bytes) -> dict[str, tuple[bytes, str]]:
         "missing-card": (container.pack({n: m[n] for n in names[1:]}), "missing members: card.json"),
         "missing-tensors": (container.pack({n: m[n] for n in names if n != T}), f"missing members: {T}"),
         "missing-readme": (container.pack({n: m[n] for n in names if n != R}), "missing members: README.md"),
+        "missing-croissant": (container.pack({n: m[n] for n in names if n != J}), f"missing members: {J}"),
         "missing-preview": (container.pack({n: m[n] for n in names[:-1]}), "missing members: preview.png"),
         "order": (container.pack({n: m[n] for n in reversed(names)}), "another order"),
         "duplicate": (_zip_named(m, "preview.png"), "preview.png' is there twice"),
@@ -163,7 +170,7 @@ def _packings(m: Members) -> dict[str, tuple[bytes, str]]:
         "larger-than-stored": (_archive(m, P, _raw(m[P], 0)), "expected smaller"),
         "bomb": (_archive(m, C, _raw(bytes(50_000_000)), size=1_000_000), other),
         "bomb-that-says-so": (_archive(m, C, _raw(bytes(50_000_000)), size=50_000_000), "by at most 32 times"),
-        "bomb-of-bombs": (_archive(m, R, _raw(_raw(bytes(10**9))), size=10**9), "by at most 32 times"),
+        "bomb-of-bombs": (_archive(m, R, _raw(_raw(bytes(10**7))), size=10**7), "by at most 32 times"),
         "too-large-for-its-name": (_archive(m, R, _raw(_hex(400_000)), size=400_000), "at most 262144 are allowed"),
         "longer-than-it-says": (_archive(m, C, own, size=len(m[C]) - 1), other),
         "shorter-than-it-says": (_archive(m, C, own, size=len(m[C]) + 1), other),
@@ -300,6 +307,10 @@ def _card_files(pack: Pack) -> dict[str, tuple[bytes, str]]:
         "score-lies": (_set("results", "splits", "val", "random", "accuracy", "mean", to=0.89), "is not the mean"),
         "score-seeds": (_set("results", "seeds", to=2), "for at most 2 seeds"),
         "score-train": (_set("results", "splits", "train", to={}), "unknown field 'train'"),
+        "terms-script": (_set("terms", "licence", to="<script>alert(1)</script>"), "a viewer might run"),
+        "terms-link": (_set("terms", "terms_of_use", to="javascript:alert(1)"), "a viewer might run"),
+        "class-script": (_set("task", "classes", to=["a", "<img src=x onerror=y>"]), "a viewer might run"),
+        "withheld-yet-told": (_set("cohort", "counts", to="withheld"), "from which the withheld counts follow"),
         "terms-date": (_set("terms", "limits", to="agreed on 2024-05-01"), "a date"),
         "terms-long": (_set("terms", "licence", to="x" * 4001), "at most 4000"),
         "terms-lines": (_set("terms", "licence", to="a\nb"), "U+000A"),
@@ -309,6 +320,113 @@ def _card_files(pack: Pack) -> dict[str, tuple[bytes, str]]:
         "digest-upper": (_set("digests", R, to="A" * 64), "hexadecimal"),
     }
     return {f"card-{name}": (pack(card=change), reason) for name, (change, reason) in cards.items()}
+
+
+def _croissant_files(m: Members, pack: Pack) -> dict[str, tuple[bytes, str]]:
+    document = json.loads(m[J])
+
+    def changed(*path: Any, to: object) -> bytes:
+        copy = json.loads(m[J])
+        _set(*path, to=to)(copy)
+        return json.dumps(copy).encode()
+
+    files = {
+        "not-json": (b"{", "not JSON"),
+        "list": (b"[]", "expected an object"),
+        "deep": (b"[" * 100_000, "nested"),
+        "large": (_hex(1_100_000), "at most 1048576"),
+        "remote-context": (changed("@context", to="https://example.org/evil.jsonld"), "@context: missing, or not"),
+        "own-context": (changed("@context", "sha256", to="cr:evil"), "@context: missing, or not"),
+        "no-type": (json.dumps({k: v for k, v in document.items() if k != "@type"}).encode(), "@type: missing"),
+        "version": (changed("conformsTo", to=["http://mlcommons.org/croissant/9.0"]), "conformsTo"),
+        "unknown-field": (changed("transform", to="import os"), "unknown fields ['transform']"),
+        "remote-file": (changed("distribution", 0, "contentUrl", to="https://example.org/x"), "distribution"),
+        "local-file": (changed("distribution", 0, "contentUrl", to="../../etc/passwd"), "distribution"),
+        "other-digest": (changed("distribution", 0, "sha256", to="0" * 64), "distribution"),
+        "script": (changed("description", to="<script>alert(1)</script>"), "a viewer might run"),
+        "script-in-data": (changed("recordSet", 0, "data", 0, "classes/name", to="<img src=x>"), "a viewer might run"),
+        "script-in-a-name": (changed("recordSet", 0, "<svg onload=x>", to=1), "a viewer might run"),
+        "address": (changed("license", to="javascript:alert(1)"), "a viewer might run"),
+        "right-to-left": (changed("name", to="\u202egnp"), "U+202E"),
+    }
+    return {f"croissant-{name}": (pack({J: data}), reason) for name, (data, reason) in files.items()}
+
+
+def _audit_files(m: Members, pack: Pack) -> dict[str, tuple[bytes, str]]:
+    files = {
+        "not-json": (b"\x80\x04.", "not UTF-8"),
+        "list": (b"[1]", "expected an object"),
+        "nan": (b'{"advantage": NaN}', "NaN"),
+        "deep": (b'{"a":' * 20 + b"1" + b"}" * 20, "nested"),
+        "twice": (b'{"a": 1, "a": 2}', "twice"),
+        "large": (json.dumps({"a": _hex(300_000).decode()}).encode(), "at most 262144"),
+        "script": (b'{"a": "<script>"}', "a viewer might run"),
+        "path": (b'{"worst": "/home/jane/scan"}', "a path"),
+        "patient": (b'{"worst": "1.2.840.10008.5.1"}', "a DICOM identifier"),
+    }
+    found = {name: (pack({A: data}, _set("digests", A, to=_sha(data))), why) for name, (data, why) in files.items()}
+    found["not-on-the-card"] = (pack({A: b"{}"}), "digests are given for")
+    found["on-the-card-only"] = (pack(card=_set("digests", A, to="0" * 64)), "digests are given for")
+    found["swapped"] = (pack({A: b"{}"}, _set("digests", A, to="0" * 64)), f"{A}: its digest")
+    return {f"audit-{name}": file for name, file in found.items()}
+
+
+def _signature_files(m: Members, pack: Pack) -> dict[str, tuple[bytes, str]]:
+    private, other = (Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32) for seed in (1, 2))
+    key = keys.public_half(private)
+    digests = {name: _sha(data) for name, data in m.items()}
+    payload = signature.statement(key, digests)
+    proof = private.sign(signature.message(payload))
+    whole = signature.envelope(key, proof, payload)
+    foreign = signature.statement(key, {**digests, T: "0" * 64})
+    fewer = signature.statement(key, {C: digests[C]})
+    later = (int.from_bytes(proof[32:], "little") + 2**252 + 27742317777372353535851937790883648493).to_bytes(
+        32, "little"
+    )
+
+    def signed(what: bytes, by: Ed25519PrivateKey = private) -> bytes:
+        return signature.envelope(key, by.sign(signature.message(what)), what)
+
+    def changed(*path: Any, to: object) -> bytes:
+        document = json.loads(whole)
+        _set(*path, to=to)(document)
+        return json.dumps(document, separators=(",", ":")).encode()
+
+    pkcs1 = payload.replace(b"PUBLIC", b"RSA PUBLIC")
+    files = {
+        "nothing": (b"", "not a DSSE envelope"),
+        "not-json": (b"\x30\x82", "not a DSSE envelope"),
+        "list": (b"[]", "not a DSSE envelope"),
+        "number": (b"1", "not a DSSE envelope"),
+        "null": (b'{"payload":null,"payloadType":null,"signatures":null}', "not a DSSE envelope"),
+        "unsigned": (changed("signatures", to=[]), "not a DSSE envelope"),
+        "two": (changed("signatures", to=json.loads(whole)["signatures"] * 2), "not a DSSE envelope"),
+        "short": (signature.envelope(key, proof[:-1], payload), "not a DSSE envelope"),
+        "base64": (changed("payload", to="%%%"), "not a DSSE envelope"),
+        "payload-not-json": (signed(b"hello"), "not a DSSE envelope"),
+        "other-kind-of-key": (signed(pkcs1), "not a DSSE envelope"),
+        "large": (json.dumps({"payload": _hex(20_000).decode()}).encode(), "at most 16384"),
+        "of-another-file": (signed(foreign), "of other contents"),
+        "of-one-member": (signed(fewer), "of other contents"),
+        "of-nothing": (signed(signature.statement(key, {})), "of other contents"),
+        "by-another-key": (signed(payload, other), "does not hold"),
+        "zeros": (signature.envelope(key, bytes(64), payload), "does not hold"),
+        "flipped": (signature.envelope(key, bytes([proof[0] ^ 1]) + proof[1:], payload), "does not hold"),
+        "malleable": (signature.envelope(key, proof[:32] + later, payload), "does not hold"),
+        "over-the-payload-alone": (signature.envelope(key, private.sign(payload), payload), "does not hold"),
+        "other-type": (changed("payloadType", to="text/plain"), "not written as the format has it"),
+        "other-key-id": (changed("signatures", 0, "keyid", to="0" * 64), "not written as the format has it"),
+        "unknown-field": (changed("note", to="Jane"), "not written as the format has it"),
+        "spaces": (whole.replace(b",", b", "), "not written as the format has it"),
+    }
+    found = {name: (container.pack({**m, S: data}), reason) for name, (data, reason) in files.items()}
+    found["not-last"] = (container.pack({C: m[C], S: whole, **m}), "another order")
+    found["of-the-file-before"] = (container.pack({**m, R: m[R] + b"!", S: whole}), "of other contents")
+    return {f"signature-{name}": file for name, file in found.items()}
+
+
+def _sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _people_files(m: Members, pack: Pack) -> dict[str, tuple[bytes, str]]:
@@ -351,13 +469,14 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, members: Members, sound: b
     folder = tmp_path_factory.mktemp("hostile")
     files = _containers(members, sound) | _tensor_files(members, repack) | _card_texts(members)
     files |= _packings(members) | _card_files(repack) | _people_files(members, repack)
+    files |= _croissant_files(members, repack) | _audit_files(members, repack) | _signature_files(members, repack)
     for name, (data, _) in files.items():
         (folder / f"{name}.mdz").write_bytes(data)
     return {folder / f"{name}.mdz": reason for name, (_, reason) in files.items()}
 
 
 def test_every_hostile_file_is_refused_for_its_reason(hostile: dict[Path, str]) -> None:
-    assert len(hostile) >= 150
+    assert len(hostile) >= 240
     wrong = []
     for path, reason in hostile.items():
         start = time.perf_counter()
@@ -380,12 +499,42 @@ def test_messages_are_safe_to_print_and_short(hostile: dict[Path, str]) -> None:
 
 
 def test_memory_stays_bounded(hostile: dict[Path, str]) -> None:
+    """Eight times what the members really hold, which is at most 32 times the file, and a fixed amount for the rest."""
     for path in hostile:
         tracemalloc.start()
-        verify(path)
+        found = verify(path)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert peak < 8 * path.stat().st_size + 64 * 2**20, f"{path.stem}: {peak}"
+        assert peak < 8 * (path.stat().st_size + sum(found.members.values())) + 64 * 2**20, f"{path.stem}: {peak}"
+        assert peak < 256 * 2**20, f"{path.stem}: {peak}"
+
+
+def test_memory_of_the_largest_claims(tmp_path: Path, members: Members) -> None:
+    """Files of a few MB whose members unpack as far as they may, in a process that may not have more than 1 GiB."""
+    for name, limit in MEMBERS.items():
+        path = tmp_path / f"{name}.mdz"
+        path.write_bytes(container.pack({**members, name: _shrinking(limit)}))
+        assert path.stat().st_size < max(limit / 8, 20_000)
+    code = """
+        import resource, sys
+        from pathlib import Path
+        from meddistill.package.read import verify
+        verify(next(Path(sys.argv[1]).glob("preview.png.mdz")))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for path in Path(sys.argv[1]).glob("*.mdz"):
+            assert not verify(path).ok, path
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    """
+    words = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
+    done = subprocess.run(words, check=False, timeout=120, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 1024, "MiB, the interpreter and its libraries included"
+
+
+def _shrinking(size: int) -> bytes:
+    """Bytes that deflate to a little more than a 32nd part."""
+    block = np.random.default_rng(0).bytes(3000) + bytes(61_000)
+    return (block * (size // len(block) + 1))[:size]
 
 
 def test_a_sound_repacked_file_passes(repack: Pack, sound: bytes) -> None:
@@ -432,7 +581,7 @@ def test_edits_of_the_card_never_crash(members: Members, data: st.DataObject) ->
     assert found.ok == (not found.problems)
 
 
-@given(noise=st.binary(max_size=300), where=st.sampled_from([T, R, P, C]), keep=st.integers(0, 200))
+@given(noise=st.binary(max_size=300), where=st.sampled_from([T, R, P, C, J]), keep=st.integers(0, 200))
 @settings(max_examples=200, deadline=None)
 def test_noise_in_any_member_never_crashes(members: Members, noise: bytes, where: str, keep: int) -> None:
     changed = {**members, where: members[where][:keep] + noise}

@@ -147,9 +147,7 @@ def test_keys_are_standard_pem(pair: Path) -> None:
     assert isinstance(private, Ed25519PrivateKey)
     assert pair.read_bytes().startswith(b"-----BEGIN PRIVATE KEY-----")
     public = pair.with_name("ours.pub.pem")
-    pem = private.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    pem = private.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     assert public.read_bytes() == pem
     assert keys.read_public(public) == private.public_key().public_bytes_raw()
     assert stat.S_IMODE(pair.stat().st_mode) == 0o600
@@ -183,13 +181,9 @@ def test_other_keys_are_refused(tmp_path: Path, saved: Save, sound: bytes, pair:
     path, key = saved(sound), tmp_path / "curve.pem"
     curve = generate_private_key(SECP256R1())
     form = serialization
-    key.write_bytes(
-        curve.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
-    )
+    key.write_bytes(curve.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()))
     public = tmp_path / "curve.pub.pem"
-    public.write_bytes(
-        curve.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
-    )
+    public.write_bytes(curve.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo))
     with pytest.raises(InputError, match="not an Ed25519 key"):
         api.sign(path, key)
     with pytest.raises(InputError, match="not an Ed25519 key"):
