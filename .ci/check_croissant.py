@@ -1,4 +1,4 @@
-"""Validate the ``croissant.json`` of packages with MLCommons' own library, mlcroissant (248 MB, hence not in the tests).
+"""Validate the ``croissant.json`` of packages with MLCommons' own mlcroissant (248 MB, hence not in the tests).
 
     pip install -c constraints.txt -e '.[croissant]' && python .ci/check_croissant.py [FILE.mdz …]
 
@@ -30,7 +30,9 @@ def main() -> None:
             assert dataset.metadata is not None
             found = list(dataset.records("classes"))
             assert found, "no classes"
-            print(f"{file.name}: valid, {len(found)} classes; recommended: {len(dataset.metadata.issues.warnings)} fields")
+            print(
+                f"{file.name}: valid, {len(found)} classes; recommended: {len(dataset.metadata.issues.warnings)} fields"
+            )
 
 
 def example(path: Path) -> Path:

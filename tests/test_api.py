@@ -13,6 +13,7 @@ from meddistill import api
 from meddistill.package.types import Card, CohortCounts, Images, Normalisation, Package, Recipe, Sizes, Software, Task
 from meddistill.package.write import write
 from meddistill.runtime.errors import InputError, OutputError, VerificationError
+from meddistill.runtime.progress import Silent
 from meddistill.train.model import load_model
 
 SIDE, EACH = 8, 8
@@ -105,6 +106,33 @@ def test_train_scores_every_seed_on_test_images(grey, pictures, tmp_path):
         assert len(answer[name]["per_seed"]) == 3
         assert answer[name]["low"] <= answer[name]["mean"] <= answer[name]["high"]
     assert answer["balanced_accuracy"]["mean"] > 0.8
+
+
+def test_train_warns_unless_a_trusted_key_signed_and_refuses_what_is_broken(grey, tmp_path, monkeypatch):
+    class Listening(Silent):
+        def __init__(self):
+            self.warnings = []
+
+        def warn(self, text):
+            self.warnings.append(text)
+
+    def warnings():
+        progress = Listening()
+        api.train(path, tmp_path / "m", seeds=1, device="cpu", progress=progress)
+        return progress.warnings
+
+    monkeypatch.setenv("MEDDISTILL_CONFIG", str(tmp_path / "config"))
+    path = tmp_path / "signed.mdz"
+    path.write_bytes(grey.read_bytes())
+    assert "not signed" in warnings()[0]
+    api.keygen(tmp_path / "key.pem")
+    api.sign(path, tmp_path / "key.pem")
+    assert "a key that you do not trust" in warnings()[0]
+    api.trust(tmp_path / "key.pub.pem", name="St Mary")
+    assert warnings() == []
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(VerificationError):
+        warnings()
 
 
 def test_the_model_is_that_of_the_first_seed(grey, pictures, tmp_path):

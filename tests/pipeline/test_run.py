@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from meddistill.cohort.prepare import prepare
+from meddistill.distill.loop import distill
 from meddistill.nets.convnet import parse
 from meddistill.package.read import read, verify
 from meddistill.pipeline.estimate import Costs
@@ -446,3 +447,43 @@ def test_the_random_row_is_the_mean_of_several_sets_for_each_seed(fresh, made, t
             scores.append(measure(probabilities(network, params, data["test"]), labels).auroc)
         assert mean == pytest.approx(fmean(scores))
     assert once["random"] != found["random"]
+
+
+def test_what_a_kill_left_beside_the_package_is_removed(request_again):
+    folder = request_again.out.parent
+    for name in (".x.mdz.17.ab12.tmp", ".x.png.17.ab12.tmp", ".y.mdz.17.ab12.tmp"):
+        (folder / name).write_bytes(b"half")
+    run(request_again)
+    assert [path.name for path in folder.glob(".*")] == [".y.mdz.17.ab12.tmp"], "another file's is not ours to delete"
+
+
+def test_terms_stand_on_the_card_and_counts_can_be_withheld(request_again):
+    report = run(replace(request_again, licence="CC BY 4.0", terms="Ask us first.", withhold_counts=True))
+    package = read(request_again.out)
+    assert (package.card.terms.licence, package.card.terms.terms_of_use) == ("CC BY 4.0", "Ask us first.")
+    assert package.card.cohort.counts == "withheld"
+    assert package.card.bytes.cohort_train is None
+    assert report.cohort_bytes == 56 * 100, "the sender is told nevertheless"
+
+
+def test_unfit_terms_stop_a_run_at_once(fresh):
+    with pytest.raises(InputError, match=r"--licence: .*a viewer might run"):
+        run(replace(fresh, licence="<script>"))
+    assert files(fresh.out.parent) == ["plan.toml"]
+
+
+def test_what_a_package_cannot_hold_stops_a_run_at_once(fresh, monkeypatch):
+    monkeypatch.setattr("meddistill.package.limits.MAX_IMAGES", 3)
+    with pytest.raises(InputError, match="4 images; a package holds at most 3"):
+        run(fresh)
+    assert files(fresh.out.parent) == ["plan.toml"]
+
+
+@pytest.mark.parametrize(("logarithm", "written"), [(500.0, 1e6), (-500.0, 1e-12)])
+def test_extreme_step_sizes_do_not_spoil_a_run_at_its_end(request_again, monkeypatch, logarithm, written):
+    def extreme(*arguments, **options):
+        return replace(distill(*arguments, **options), log_steps=torch.tensor([logarithm]))
+
+    monkeypatch.setattr("meddistill.pipeline.run.distill", extreme)
+    run(request_again)
+    assert read(request_again.out).step_sizes.tolist() == [np.float32(written)]

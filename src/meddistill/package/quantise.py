@@ -11,7 +11,8 @@ import numpy.typing as npt
 from meddistill.package.limits import INTENSITY_UNIT, MAX_INTENSITY, MIN_SCALE
 from meddistill.runtime.errors import InputError
 
-LEVELS = 256  # of each channel
+# Of each channel: the fewest that cost no accuracy, benchmarks/records/quantisation.json.
+LEVELS = 64
 
 Floats = npt.NDArray[np.float32]
 Levels = npt.NDArray[np.uint8]

@@ -261,7 +261,9 @@ def _prepare(request: Request, plan: Plan, progress: Progress) -> Prepared:
     # What a package refuses (class names like a path, a date or an id; too many pixels): say so now, not after hours.
     cohort = prepared.cohort
     count = plan.images_per_class * len(cohort.classes)
-    problems = class_problems(cohort.classes) + limits_problems(count, cohort.channels, plan.size, len(cohort.classes))
+    problems = class_problems(cohort.classes) + limits_problems(
+        count, cohort.channels, cohort.size, len(cohort.classes)
+    )
     if problems:
         raise InputError("this cannot stand in a package:\n" + "\n".join(f"- {text}" for text in problems))
     return prepared
