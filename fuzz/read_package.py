@@ -1,17 +1,18 @@
 """Feed the package reader what a stranger might send, guided by the lines it reaches; needs `pip install atheris`.
 
     PYTHONPATH=src python fuzz/read_package.py fuzz/corpus -dict=fuzz/tokens.txt \\
-        -runs=1000000 -timeout=1 -rss_limit_mb=512 -max_len=8192
+        -runs=1000000 -timeout=20 -rss_limit_mb=512 -max_len=8192
 
 Checksums, digests and signatures stop random bytes at the door, so an input says first which door it takes: 0 is a
 whole file, 1 to 7 replace one member of a sound signed package and mend the card's digests, 8 to 14 go straight to what
-reads that member. The corpus is what reached something new, minimised (``-merge=1``);
+reads that member. The corpus is what reached something new, minimised by ``fuzz/minimise.py``;
 ``tests/package/test_fuzz_corpus.py`` replays it.
 """
 
 import hashlib
 import json
 import sys
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -81,7 +82,11 @@ def package_file(data: bytes) -> bytes:
 
 
 def examine(data: bytes) -> None:
-    """Read an input; whatever it is, the reader must say so without an exception, in short lines."""
+    """Read an input; whatever it is, the reader must say so without an exception, in short lines, within a second.
+
+    The second is one of computing: on a busy machine a clock on the wall (libFuzzer's ``-timeout``) cries wolf.
+    """
+    begun = time.process_time()
     if data and data[0] % 15 > 7:
         problems = member_problems(NAMES[data[0] % 15 - 8], data[1:])
     else:
@@ -89,6 +94,7 @@ def examine(data: bytes) -> None:
         problems = list(found.problems)
         assert found.ok == (not problems)
     assert all(len(problem) < 500 for problem in problems)
+    assert time.process_time() - begun < 1
 
 
 def member_problems(name: str, content: bytes) -> list[str]:
@@ -152,12 +158,12 @@ def _functions(holder: object, module: str) -> Iterator[FunctionType]:
 
 
 def main() -> None:
-    """Write the seeds into the corpus folder (the first argument) and fuzz; the rest are libFuzzer's options."""
+    """Fuzz; the first argument is the corpus folder, which gets the seeds if it is empty; the rest are libFuzzer's."""
     import atheris
 
     folder = Path(sys.argv[1])
-    for name, data in seeds().items():
-        if not any(folder.iterdir()) or (folder / name).exists():
+    if not any(folder.iterdir()):
+        for name, data in seeds().items():
             (folder / name).write_bytes(data)
     for module in [module for name, module in sys.modules.items() if name.startswith("meddistill.package")]:
         for function in _functions(module, module.__name__):
