@@ -10,23 +10,20 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from meddistill import api
+from meddistill.package.read import read
 from meddistill.package.types import Card, CohortCounts, Images, Normalisation, Package, Recipe, Sizes, Software, Task
 from meddistill.package.write import write
 from meddistill.runtime.errors import InputError, OutputError, VerificationError
 from meddistill.runtime.progress import Silent
+from meddistill.teachers import images as teachers
 from meddistill.train.model import load_model
+from meddistill.train.protocol import PROTOCOL_VERSION, Protocol, train_network
+from meddistill.train.received import received
 
 SIDE, EACH = 8, 8
 CLASSES = ("plain", "striped")
+pytestmark = pytest.mark.usefixtures("one_thread")
 METRICS = ("balanced_accuracy", "auroc", "accuracy")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def pixels(striped: bool, seed: int, channels: int = 1) -> np.ndarray:
@@ -47,9 +44,13 @@ def folder(path: Path, count: int, *, channels: int = 1, classes: tuple[str, ...
     return path
 
 
-def package(path: Path, channels: int = 1, classes: tuple[str, ...] = CLASSES) -> Path:
-    """A package of eight images of each class, drawn as those of :func:`folder` are."""
-    drawn = [pixels(place > 0, 5000 + index, channels) for place in range(len(classes)) for index in range(EACH)]
+def package(
+    path: Path, channels: int = 1, classes: tuple[str, ...] = CLASSES, *, seed: int = 5000, flipped: bool = False
+) -> Path:
+    """A package of eight images of each class, drawn as those of :func:`folder` are, or labelled the wrong way."""
+    drawn = [
+        pixels((place > 0) != flipped, seed + index, channels) for place in range(len(classes)) for index in range(EACH)
+    ]
     images = np.stack([image.reshape(SIDE, SIDE, channels).transpose(2, 0, 1) for image in drawn]) / 255
     card = Card(
         software=Software(name="meddistill", version="0.1.0"),
@@ -144,6 +145,43 @@ def test_the_model_is_that_of_the_first_seed(grey, pictures, tmp_path):
     assert (tmp_path / "alone").read_bytes() == (tmp_path / "m").read_bytes()
     api.train(grey, tmp_path / "other", seeds=1, seed=8, device="cpu")
     assert (tmp_path / "other").read_bytes() != (tmp_path / "m").read_bytes()
+
+
+def test_a_single_package_trains_as_the_protocol_says(grey, tmp_path):
+    """What is written down in version 1 of the protocol, step by step; combining packages must not touch it."""
+    api.train([grey], tmp_path / "m", seeds=1, seed=3, device="cpu")
+    trained, read_back = load_model(tmp_path / "m"), read(grey)
+    norm = teachers.Normalisation(read_back.card.normalisation.mean, read_back.card.normalisation.std)
+    data = received(read_back.images, read_back.labels, norm, torch.device("cpu"))
+    expected = train_network(trained.network, data, Protocol(), 3)
+    assert PROTOCOL_VERSION == "1"
+    assert all(map(torch.equal, trained.params, expected))
+    assert trained.normalisation == norm
+
+
+def test_several_packages_are_trained_on_together_and_each_ones_part_is_told(grey, pictures, tmp_path):
+    """The second package has its labels the wrong way round: without it all is well, without the first nothing is."""
+    other = package(tmp_path / "other.mdz", seed=7000, flipped=True)
+    answer = api.train([grey, other], tmp_path / "m", test=pictures, seeds=2, device="cpu").as_dict()
+    json.dumps(answer, allow_nan=False)
+    alone = api.train(grey, tmp_path / "alone", test=pictures, seeds=2, device="cpu").as_dict()
+    first, second = answer["packages"]
+    assert (first["package"], first["images"], second["images"]) == (str(grey), 2 * EACH, 2 * EACH)
+    for name in METRICS:
+        assert second["without"][name] == alone[name]
+        gains = np.subtract(answer[name]["per_seed"], alone[name]["per_seed"])
+        assert second["gain"][name]["per_seed"] == pytest.approx(gains)
+    assert first["without"]["accuracy"]["mean"] < 0.3  # what is left calls stripes plain
+    assert first["gain"]["accuracy"]["mean"] > 0
+    assert load_model(tmp_path / "m").classes == CLASSES
+    silent = api.train([grey, other], tmp_path / "silent", seeds=1, device="cpu").as_dict()
+    assert [entry.keys() for entry in silent["packages"]] == [{"package", "images"}] * 2
+    assert (tmp_path / "silent").read_bytes() == (tmp_path / "m").read_bytes()
+
+
+def test_no_package_is_no_training(tmp_path):
+    with pytest.raises(InputError, match="no package was given"):
+        api.train([], tmp_path / "m")
 
 
 def test_train_without_test_images_has_no_scores(grey, tmp_path):

@@ -6,6 +6,7 @@ and raises a :class:`~meddistill.runtime.errors.MeddistillError` for whatever th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,10 +145,11 @@ def distill(
 
 
 def train(
-    package: Path,
+    packages: Path | Sequence[Path],
     out: Path,
     *,
     net: str | None = None,
+    classes: Path | None = None,
     test: Path | None = None,
     test_split: Scored = "test",
     seeds: int = 5,
@@ -156,13 +158,18 @@ def train(
     options: ReadOptions | None = None,
     progress: Progress | None = None,
 ) -> TrainReport:
-    """Train ``seeds`` networks on a package, write the first to ``out``, and score all on real images if given."""
-    from meddistill.pipeline.receive import train as train_package
+    """Train ``seeds`` networks on one or several packages, write the first, and score all on real images if given.
 
-    return train_package(
-        Path(package),
+    ``classes``: a mapping file that says what the packages' classes are called here. The report tells what each of
+    several packages contributed.
+    """
+    from meddistill.pipeline.receive import train as train_packages
+
+    return train_packages(
+        _paths(packages),
         Path(out),
         net=net,
+        classes=None if classes is None else Path(classes),
         test=None if test is None else Path(test),
         test_split=test_split,
         seeds=seeds,
@@ -280,6 +287,10 @@ def demo(
     from meddistill.bench.demo import demo as run_demo
 
     return run_demo(Path(out), images_per_class=images_per_class, seed=seed, seeds=seeds, progress=_progress(progress))
+
+
+def _paths(paths: Path | Sequence[Path]) -> list[Path]:
+    return [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
 
 
 def _options(options: ReadOptions | None) -> ReadOptions:

@@ -14,16 +14,9 @@ from meddistill.train.metrics import measure
 from meddistill.train.protocol import Protocol, _rows, probabilities, real_set, synthetic_set, train_network
 from meddistill.train.received import received
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 NETWORK = parse("convnet-d1-w8", channels=1, size=8, classes=2)
 SHORT = Protocol(steps=40, epochs=0, batch=8, augmentation=Augmentation(flip=0, rotate=0, shift=0, scale=0))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -1,17 +1,21 @@
-"""``meddistill train``: from a package to a model."""
+"""``meddistill train``: from packages to a model."""
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from meddistill.cli import text
 from meddistill.cli.common import Answer, Count, Output, Reading, Split
 
 
 def train(
-    package: Path,
+    packages: Annotated[tuple[Path, ...], Parameter(negative=())],
     /,
     *,
     out: Path,
     net: str | None = None,
+    classes: Path | None = None,
     test: Path | None = None,
     test_split: Split = "test",
     seeds: Count = 5,
@@ -20,12 +24,15 @@ def train(
     reading: Reading = Reading(),
     output: Output = Output(),
 ) -> Answer:
-    """Train a classifier from a package; with --test, measure it on real images.
+    """Train a classifier from one or several packages; with --test, measure it on real images.
+
+    Classes of several packages are matched by name. With --test the answer tells what each package contributed.
 
     Args:
-        package: The package (FILE.mdz).
+        packages: The packages (FILE.mdz …).
         out: Where to write the model of the first seed.
-        net: Network, such as convnet-d3-w64 [default: the package's].
+        net: Network, such as convnet-d3-w64 [default: the first package's].
+        classes: CSV that renames classes: columns class, becomes and, if wanted, package.
         test: Source of real images; they are measured once, after training.
         test_split: Split of that source to measure on; all: every image.
         seeds: Trainings, each with its own seed, for the mean and the 95 % interval.
@@ -35,9 +42,10 @@ def train(
     from meddistill import api
 
     result = api.train(
-        package,
+        packages,
         out,
         net=net,
+        classes=classes,
         test=test,
         test_split=test_split,
         seeds=seeds,

@@ -30,6 +30,15 @@ def resize(pixels: npt.NDArray[np.generic], size: int, fit: Fit = "crop") -> npt
     return _padded(pixels, size)
 
 
+def resize_intensities(images: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
+    """Square float32 images ``(n, C, S, S)`` at another size, by the same filter; unchanged if they have it already."""
+    if images.shape[-1] == size:
+        return images
+    planes = images.reshape(-1, *images.shape[2:])
+    scaled = [Image.fromarray(plane).resize((size, size), Image.Resampling.BILINEAR) for plane in planes]
+    return np.stack([np.asarray(plane, np.float32) for plane in scaled]).reshape(*images.shape[:2], size, size)
+
+
 def _central_square(pixels: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     height, width = pixels.shape[:2]
     side = min(height, width)

@@ -1,4 +1,4 @@
-"""The receiver's verbs: train on a package, evaluate a model on images of one's own."""
+"""The receiver's verbs: train on packages, evaluate a model on images of one's own."""
 
 import time
 from collections.abc import Sequence
@@ -14,25 +14,47 @@ from meddistill.cohort.prepare import prepare
 from meddistill.cohort.read import ReadOptions
 from meddistill.cohort.types import SPLITS, Cohort
 from meddistill.nets.convnet import parse
-from meddistill.package.read import read_judged
-from meddistill.package.trust import judge, warning
-from meddistill.package.types import Package
+from meddistill.package.read import read as read_package
+from meddistill.pipeline.tell import tell
 from meddistill.runtime.device import choose
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import require_writable
 from meddistill.runtime.progress import Progress, Silent
-from meddistill.teachers.images import LabelledImages, Normalisation
-from meddistill.train.metrics import Scores, Summary, measure, summarise_scores
-from meddistill.train.model import Model, fit_named, leak_named, load_model, save_model
+from meddistill.teachers.images import LabelledImages
+from meddistill.train.combine import Combined, Part, Share, combine
+from meddistill.train.metrics import METRICS, Scores, Summary, measure, summarise, summarise_scores
+from meddistill.train.model import Model, load_model, save_model
 from meddistill.train.protocol import Protocol, probabilities, train_network
 from meddistill.train.received import received
+from meddistill.train.renaming import NO_RENAMING, read_renaming
 
 Scored = Literal["train", "val", "test", "all"]
 
 
 @dataclass(frozen=True)
+class Contribution:
+    """What one of several packages is worth: the scores without it, and paired by seed what it adds to them."""
+
+    package: Path
+    images: int
+    without: dict[str, Summary] | None
+    gain: dict[str, Summary] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        document: dict[str, Any] = {"package": str(self.package), "images": self.images}
+        if self.without is not None and self.gain is not None:
+            document["without"] = {name: score.as_dict() for name, score in self.without.items()}
+            document["gain"] = {name: score.as_dict() for name, score in self.gain.items()}
+        return document
+
+
+@dataclass(frozen=True)
 class TrainReport:
-    """A trained model, and its scores over seeds where test images were given."""
+    """A trained model, and its scores over seeds where test images were given.
+
+    ``contributions`` and ``reconciled``: of several packages, what each gave and what had to be reconciled.
+    """
 
     model: Path
     network: str
@@ -40,6 +62,8 @@ class TrainReport:
     seconds: float
     test_images: int | None
     scores: dict[str, Summary] | None
+    contributions: tuple[Contribution, ...]
+    reconciled: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -52,6 +76,9 @@ class TrainReport:
         if self.scores is not None:
             document["test_images"] = self.test_images
             document |= {name: score.as_dict() for name, score in self.scores.items()}
+        if self.contributions:
+            document["packages"] = [share.as_dict() for share in self.contributions]
+            document["reconciled"] = list(self.reconciled)
         return document
 
 
@@ -69,10 +96,11 @@ class EvaluateReport:
 
 
 def train(
-    package_file: Path,
+    packages: Sequence[Path],
     out: Path,
     *,
     net: str | None = None,
+    classes: Path | None = None,
     test: Path | None = None,
     test_split: Scored = "test",
     seeds: int = 5,
@@ -81,36 +109,46 @@ def train(
     options: ReadOptions = ReadOptions(),
     progress: Progress = Silent(),
 ) -> TrainReport:
-    """Train ``seeds`` networks on the package, keep the first, and score all on ``test_split`` of ``test``.
+    """Train ``seeds`` networks on the packages, keep the first, and score all on ``test_split`` of ``test``.
 
-    Test images are read after everything has been chosen; nothing is chosen by them.
+    ``classes``: a mapping file of class names. With several packages and test images every seed is trained again
+    without each of them, to tell what it contributed. Test images are read after everything has been chosen; nothing is
+    chosen by them.
     """
     begun = time.monotonic()
     if seeds < 1:
         raise InputError(f"{seeds} seeds were asked for: expected 1 or more")
     where = choose(device)
-    package, found = read_judged(package_file)
-    if doubt := warning(judge(found)):
-        progress.warn(doubt)
+    combined = read_parts(packages, classes)
     require_writable(out)
-    untrained = _untrained(package, net)
+    untrained = _untrained(combined, net)
+    for note in combined.notes:
+        progress.note(note)
     images = None if test is None else _read_images(test, untrained, test_split, options, where, progress)
-    scores = []
-    with progress.stage("training", seeds) as stage:
+    several = range(len(packages)) if len(packages) > 1 else range(0)
+    fewer = [combined.without(place) for place in several] if images is not None else []
+    scores: list[list[Scores]] = [[] for _ in range(1 + len(fewer))]
+    with progress.stage("training", seeds * len(scores)) as stage:
         for place in range(seeds):
-            model = _trained(untrained, package, seed + place, where)
-            if place == 0:
-                save_model(out, model)
-            if images is not None:
-                scores.append(_score(model, images)[0])
-            stage.advance()
+            for trial, part in enumerate([combined, *fewer]):
+                model = _trained(replace(untrained, normalisation=part.normalisation), part, seed + place, where)
+                if place == trial == 0:
+                    save_model(out, model)
+                if images is not None:
+                    scores[trial].append(_score(model, images)[0])
+                stage.advance()
     return TrainReport(
         model=out,
-        network=model.network.name,
+        network=untrained.network.name,
         seeds=seeds,
         seconds=time.monotonic() - begun,
         test_images=None if images is None else len(images),
-        scores=summarise_scores(scores) if scores else None,
+        scores=summarise_scores(scores[0]) if images is not None else None,
+        contributions=tuple(
+            _contribution(packages[place], combined.shares[place], scores[0], scores[1 + place] if fewer else None)
+            for place in several
+        ),
+        reconciled=combined.notes,
     )
 
 
@@ -131,30 +169,43 @@ def evaluate(
     return EvaluateReport(scores, len(images), _per_class(model, images, predicted))
 
 
-def _untrained(package: Package, net: str | None) -> Model:
-    """The model that the package asks for, without parameters."""
-    card = package.card
+def read_parts(files: Sequence[Path], classes: Path | None = None) -> Combined:
+    """The packages as one training set, their classes renamed by the mapping file ``classes`` if there is one."""
+    if not files:
+        raise InputError("no package was given: expected one or more files (NAME.mdz)")
+    parts = [Part(file.name, read_package(file)) for file in files]
+    return combine(parts, NO_RENAMING if classes is None else read_renaming(classes))
+
+
+def _untrained(combined: Combined, net: str | None) -> Model:
+    """The model that the packages ask for, without parameters."""
     network = parse(
-        net or card.recipe.network,
-        channels=card.images.channels,
-        size=card.images.size,
-        classes=len(card.task.classes),
+        net or combined.network, channels=combined.channels, size=combined.size, classes=len(combined.classes)
     )
-    told = card.recipe.plan
     return Model(
         network=network,
         params=(),
-        classes=card.task.classes,
-        normalisation=Normalisation(card.normalisation.mean, card.normalisation.std),
-        fit=fit_named(told.get("fit", "crop")),
-        leak=leak_named(told.get("leak", "stop")),
-        seed=card.recipe.seed,
+        classes=combined.classes,
+        normalisation=combined.normalisation,
+        fit=combined.fit,
+        leak=combined.leak,
+        seed=combined.seed,
     )
 
 
-def _trained(untrained: Model, package: Package, seed: int, device: torch.device) -> Model:
-    data = received(package.images, package.labels, untrained.normalisation, device)
+def _trained(untrained: Model, combined: Combined, seed: int, device: torch.device) -> Model:
+    data = received(combined.images, combined.labels, untrained.normalisation, device)
     return replace(untrained, params=train_network(untrained.network, data, Protocol(), seed))
+
+
+def _contribution(file: Path, share: Share, scores: list[Scores], without: list[Scores] | None) -> Contribution:
+    if without is None:
+        return Contribution(file, len(share.images), None, None)
+    gain = {
+        metric: summarise([getattr(a, metric) - getattr(b, metric) for a, b in zip(scores, without, strict=True)])
+        for metric in METRICS
+    }
+    return Contribution(file, len(share.images), summarise_scores(without), gain)
 
 
 def _read_images(
@@ -171,8 +222,7 @@ def _read_images(
         evaluation=True,
         progress=progress,
     )
-    for found in prepared.problems:
-        progress.warn(found.message)
+    tell(prepared, progress)
     cohort = prepared.cohort
     rows = _rows(cohort, split, source)
     labels = _relabel(cohort, model.classes, source)[rows]
@@ -212,6 +262,7 @@ def _as_channels(images: npt.NDArray[Any], channels: int, source: Path) -> npt.N
 
 
 def _score(model: Model, images: LabelledImages) -> tuple[Scores, npt.NDArray[np.int64]]:
+    images = replace(images, normalisation=model.normalisation)
     found = probabilities(model.network, tuple(param.to(images.device) for param in model.params), images)
     return measure(found, images.labels.cpu().numpy()), found.argmax(1)
 

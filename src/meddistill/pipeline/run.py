@@ -39,6 +39,7 @@ from meddistill.pipeline.teach import (
     teacher_identity,
     trajectory_store,
 )
+from meddistill.pipeline.tell import tell
 from meddistill.runtime.device import choose
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import remove_leftovers, require_writable, write_atomic
@@ -49,7 +50,6 @@ from meddistill.train.received import received
 
 _SCORED: tuple[SplitName, ...] = ("val", "test")
 _LEAST_ITERATIONS = 20
-_DONE_AS_ASKED = ("leak-dropped", "resplit")
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def run(request: Request, progress: Progress = Silent()) -> Report:
     prepared = _prepare(request, base, progress)
     cohort = prepared.cohort
     base = _sized(request, base, cohort)
-    _tell(prepared, request.untold, progress)
+    tell(prepared, progress, request.untold)
     preview = request.out.with_suffix(".png")
     with owned(request.run or request.out.with_suffix(".run")) as folder:
         for written in (request.out, preview):
@@ -267,14 +267,6 @@ def _prepare(request: Request, plan: Plan, progress: Progress) -> Prepared:
     if problems:
         raise InputError("this cannot stand in a package:\n" + "\n".join(f"- {text}" for text in problems))
     return prepared
-
-
-def _tell(prepared: Prepared, untold: frozenset[str], progress: Progress) -> None:
-    """Show the problems; what was done about them because it was asked for is a note."""
-    for found in prepared.problems:
-        if found.code not in untold:
-            tell = progress.note if found.code in _DONE_AS_ASKED else progress.warn
-            tell(found.message)
 
 
 def _settle_plan(
