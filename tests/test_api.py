@@ -23,7 +23,7 @@ from meddistill.train.received import received
 SIDE, EACH = 8, 8
 CLASSES = ("plain", "striped")
 pytestmark = pytest.mark.usefixtures("one_thread")
-METRICS = ("balanced_accuracy", "auroc", "accuracy")
+METRICS = ("balanced_accuracy", "auroc", "accuracy", "expected_calibration_error")
 
 
 def pixels(striped: bool, seed: int, channels: int = 1) -> np.ndarray:

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from meddistill.cohort.types import Fit, Leak
     from meddistill.package.read import Verification
     from meddistill.pipeline.look import Inspection
+    from meddistill.pipeline.merge import MergeReport
     from meddistill.pipeline.receive import EvaluateReport, Scored, TrainReport
     from meddistill.pipeline.run import Report
     from meddistill.runtime.progress import Progress
+    from meddistill.train.export import ExportReport, Target
 
 __all__ = [
     "demo",
@@ -200,6 +202,21 @@ def evaluate(
         options=_options(options),
         progress=_progress(progress),
     )
+
+
+def merge(packages: Sequence[Path], out: Path, *, classes: Path | None = None) -> MergeReport:
+    """Write several packages as one; ``classes``: a mapping file that says what their classes are called here."""
+    from meddistill.pipeline.merge import merge as merge_packages
+
+    return merge_packages(_paths(packages), Path(out), classes=None if classes is None else Path(classes))
+
+
+def export(package: Path, out: Path, *, to: Target) -> ExportReport:
+    """Write a package's images for other programs: to a ``folder``, an ``npz`` file, or a ``huggingface`` folder."""
+    from meddistill.package.read import read
+    from meddistill.train.export import export as export_images
+
+    return export_images(read(Path(package)), Path(out), to)
 
 
 def show(package: Path) -> Document:

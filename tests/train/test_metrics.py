@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
-from meddistill.train.metrics import METRICS, Scores, measure, summarise, summarise_scores
+from meddistill.train.metrics import METRICS, Scores, calibration_error, measure, summarise, summarise_scores
 
 
 def test_two_classes_by_hand():
@@ -39,7 +41,31 @@ def test_a_class_without_images_does_not_count():
 
 
 def test_a_single_class_has_no_auroc():
-    assert measure(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0])) == Scores(0.5, 0.5, 0.5)
+    found = measure(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]))
+    assert (found.balanced_accuracy, found.auroc, found.accuracy) == (0.5, 0.5, 0.5)
+
+
+def test_the_calibration_error_by_hand():
+    """Two images of the bin up to 10/15, one of them right; one of the last bin, right; the bounds go down."""
+    ill = np.array([0.65, 10 / 15, 0.99])
+    found = calibration_error(np.stack([1 - ill, ill], 1), np.array([0, 1, 1]))
+    assert found == pytest.approx(2 / 3 * abs((0.65 + 10 / 15) / 2 - 1 / 2) + 1 / 3 * 0.01)
+
+
+@settings(deadline=None)
+@given(count=st.integers(1, 200), classes=st.integers(2, 5), seed=st.integers(0, 99))
+def test_the_calibration_error_bin_by_bin(count, classes, seed):
+    rng = np.random.default_rng(seed)
+    probabilities, labels = rng.dirichlet(np.ones(classes), count), rng.integers(0, classes, count)
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    expected = 0.0
+    for index in range(15):
+        inside = (confidence > index / 15) & (confidence <= (index + 1) / 15)
+        if inside.any():
+            expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    assert calibration_error(probabilities, labels) == pytest.approx(expected, abs=1e-12)
+    assert calibration_error(np.eye(classes)[labels], labels) == 0
+    assert calibration_error(np.eye(classes)[(labels + 1) % classes], labels) == 1
 
 
 def test_the_interval_is_students():
@@ -58,7 +84,7 @@ def test_one_seed_has_no_spread():
 
 
 def test_every_metric_is_summarised():
-    found = summarise_scores([Scores(0.5, 0.6, 0.7), Scores(0.7, 0.8, 0.9)])
+    found = summarise_scores([Scores(0.5, 0.6, 0.7, 0.1), Scores(0.7, 0.8, 0.9, 0.3)])
     assert tuple(found) == METRICS
-    assert [summary.mean for summary in found.values()] == pytest.approx([0.6, 0.7, 0.8])
+    assert [summary.mean for summary in found.values()] == pytest.approx([0.6, 0.7, 0.8, 0.2])
     assert found["auroc"].as_dict()["per_seed"] == [0.6, 0.8]

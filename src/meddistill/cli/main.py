@@ -36,6 +36,8 @@ VERBS: tuple[Callable[..., Answer], ...] = (
     distill.distill,
     train.train,
     evaluate.evaluate,
+    merge.merge,
+    export.export,
     show.show,
     verify.verify,
     keygen.keygen,

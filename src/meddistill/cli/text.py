@@ -1,6 +1,7 @@
 """Results as text for an 80-column terminal. Every function takes the same document that ``--json`` prints."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from textwrap import TextWrapper
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.text import Text
 Document = Mapping[str, Any]
 
 METRICS = {"balanced_accuracy": "balanced\naccuracy %", "auroc": "\nAUROC %", "accuracy": "\naccuracy %"}
+CALIBRATION = "expected_calibration_error"
 ROWS = {"random": "random", "distilled": "distilled", "full": "all real"}
 _DEMO_HEADERS = (
     *("images\na\nclass", "trained\non", *METRICS.values()),
@@ -137,15 +139,44 @@ def training(document: Document, console: Console) -> None:
     seeds = document.get("seeds")
     if measured:
         _title(console, f"On {document.get('test_images')} real images, mean and 95 % interval of {seeds} seeds")
-        fields(console, measured)
+        fields(console, [*measured, ("calibration error %", percent(document.get(CALIBRATION)))])
         console.print()
+    _contributions(document.get("packages", ()), console)
     fields(console, [("network", document.get("network")), ("model", document.get("model")), ("time", _time(document))])
+
+
+def _contributions(packages: Sequence[Document], console: Console) -> None:
+    """What training lacked without each of several packages."""
+    rows = [
+        (Path(one["package"]).name, one["images"], *_metrics(one["without"])) for one in packages if "without" in one
+    ]
+    if rows:
+        table(console, ["trained without", "its images", *METRICS.values()], rows)
+        console.print()
+
+
+def merging(document: Document, console: Console) -> None:
+    """The merged package and its parts."""
+    fields(console, [("package", document["package"]), ("size", size(document["bytes"]))])
+    fields(console, [("classes", document["classes"]), ("images", document["images"])])
+    rows = [(part["package"], part["images"], part["sha256"][:16]) for part in document["parts"]]
+    for note in document["reconciled"]:
+        paragraph(console, f"note: {note}")
+    console.print()
+    table(console, ["part", "images", "SHA-256 begins"], rows)
+
+
+def exported(document: Document, console: Console) -> None:
+    """Where the images are, and what 8 bits between black and white cost them."""
+    fields(console, [("images", document["images"]), ("written to", document["out"])])
+    paragraph(console, f"{document['clipped']:.1%} of all values lay outside black and white and were cut off")
 
 
 def evaluation(document: Document, console: Console) -> None:
     """The figures of one model, and the recall of each class."""
     fields(console, [("images", document.get("images"))])
     fields(console, [(_metric(key), _share(document.get(key))) for key in METRICS])
+    fields(console, [("calibration error %", _share(document.get(CALIBRATION)))])
     rows = [(name, row["images"], _share(row["recall"])) for name, row in document.get("per_class", {}).items()]
     console.print()
     table(console, ["class", "images", "recall %"], rows)

@@ -24,6 +24,7 @@ from meddistill.pipeline.evaluate import Judged, Results
 from meddistill.pipeline.plan import Plan
 from meddistill.runtime.errors import InputError
 from meddistill.teachers.images import Normalisation
+from meddistill.train.metrics import CARD_METRICS
 from meddistill.train.protocol import PROTOCOL_VERSION
 
 _INTENDED_USE = "research: training image classifiers for the task named on this card"
@@ -82,10 +83,7 @@ def _recipe(plan: Plan, leak: Leak) -> Recipe:
 
 def _results(judged: Judged, results: Results) -> CardResults:
     splits: dict[str, dict[str, dict[str, Score]]] = {
-        split: {
-            row: {name: Score(**vars(summary)) for name, summary in summaries.items()}
-            for row, summaries in rows.items()
-        }
+        split: {row: {name: Score(**vars(summaries[name])) for name in CARD_METRICS} for row, summaries in rows.items()}
         for split, rows in results.items()
     }
     return CardResults(protocol=PROTOCOL_VERSION, network=judged.network.name, seeds=len(judged.seeds), splits=splits)

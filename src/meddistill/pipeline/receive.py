@@ -119,7 +119,9 @@ def train(
     if seeds < 1:
         raise InputError(f"{seeds} seeds were asked for: expected 1 or more")
     where = choose(device)
-    combined = read_parts(packages, classes)
+    if not packages:
+        raise InputError("no package was given: expected one or more files (NAME.mdz)")
+    combined = combine(open_parts(packages), NO_RENAMING if classes is None else read_renaming(classes))
     require_writable(out)
     untrained = _untrained(combined, net)
     for note in combined.notes:
@@ -169,12 +171,9 @@ def evaluate(
     return EvaluateReport(scores, len(images), _per_class(model, images, predicted))
 
 
-def read_parts(files: Sequence[Path], classes: Path | None = None) -> Combined:
-    """The packages as one training set, their classes renamed by the mapping file ``classes`` if there is one."""
-    if not files:
-        raise InputError("no package was given: expected one or more files (NAME.mdz)")
-    parts = [Part(file.name, read_package(file)) for file in files]
-    return combine(parts, NO_RENAMING if classes is None else read_renaming(classes))
+def open_parts(files: Sequence[Path]) -> list[Part]:
+    """The packages in the files, every one checked."""
+    return [Part(file.name, read_package(file)) for file in files]
 
 
 def _untrained(combined: Combined, net: str | None) -> Model:

@@ -8,16 +8,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-METRICS = ("balanced_accuracy", "auroc", "accuracy")
+CARD_METRICS = ("balanced_accuracy", "auroc", "accuracy")  # those that a card of format version 1 holds
+METRICS = (*CARD_METRICS, "expected_calibration_error")
+CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one network on one set of images, each in [0, 1]; ``auroc`` is one-vs-rest, averaged over classes."""
+    """Scores of one network on one set of images, each in [0, 1].
+
+    ``auroc`` is one-vs-rest, averaged over classes. Of ``expected_calibration_error`` 0 is best.
+    """
 
     balanced_accuracy: float
     auroc: float
     accuracy: float
+    expected_calibration_error: float
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,20 @@ def measure(probabilities: npt.NDArray[np.floating[Any]], labels: npt.NDArray[np
         balanced_accuracy=float(np.mean(recalls)),
         auroc=float(np.mean(aurocs)) if aurocs else 0.5,
         accuracy=float(accuracy_score(labels, predicted)),
+        expected_calibration_error=calibration_error(probabilities, labels),
     )
+
+
+def calibration_error(probabilities: npt.NDArray[np.floating[Any]], labels: npt.NDArray[np.int64]) -> float:
+    """How far confidence is from accuracy, on average over images: Guo et al. 2017 (arXiv:1706.04599), equation 3.
+
+    ``probabilities`` ``(N, K)``; the confidence of an image is its largest one. Images are sorted into 15 bins of equal
+    width by confidence, ``(0, 1/15], …, (14/15, 1]``; each bin counts by the share of the images in it.
+    """
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    surplus = np.bincount(bins, weights=confidence - right, minlength=CALIBRATION_BINS)
+    return float(np.abs(surplus).sum() / len(labels))
 
 
 def summarise(values: Sequence[float]) -> Summary:

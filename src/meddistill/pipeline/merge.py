@@ -1,0 +1,173 @@
+"""Several packages in one file, to hand on: a package again, whose card names its parts by digest."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from meddistill import __version__
+from meddistill.package.types import (
+    Card,
+    CohortCounts,
+    Counts,
+    Images,
+    LabelKind,
+    Normalisation,
+    Package,
+    Recipe,
+    Sizes,
+    Software,
+    Start,
+    Task,
+    Terms,
+)
+from meddistill.package.write import write
+from meddistill.pipeline.receive import open_parts
+from meddistill.runtime.errors import InputError
+from meddistill.runtime.files import require_writable
+from meddistill.train.combine import Combined, Part, combine
+from meddistill.train.renaming import NO_RENAMING, Renaming, read_renaming
+
+METHOD = "merge"
+MAX_PARTS = 30  # each takes four of the card's plan entries
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """The merged package: its size, classes and images, and of each part the file, its SHA-256 and its images."""
+
+    package: Path
+    bytes: int
+    classes: tuple[str, ...]
+    images: int
+    parts: tuple[tuple[Path, str, int], ...]
+    reconciled: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        parts = [{"package": str(path), "sha256": digest, "images": images} for path, digest, images in self.parts]
+        return {
+            "package": str(self.package),
+            "bytes": self.bytes,
+            "classes": list(self.classes),
+            "images": self.images,
+            "parts": parts,
+            "reconciled": list(self.reconciled),
+        }
+
+
+def merge(files: Sequence[Path], out: Path, *, classes: Path | None = None) -> MergeReport:
+    """Write the packages as one to ``out``; ``classes`` is a mapping file of class names.
+
+    Images are stored with 8 bits over the range of all parts together: a value moves by at most half of that step.
+    Raises :class:`InputError` listing all conflicts, also where classes would have different numbers of images, which
+    the format does not hold.
+    """
+    if not 2 <= len(files) <= MAX_PARTS:
+        raise InputError(f"{len(files)} packages were given: 2 to {MAX_PARTS} are merged at a time")
+    renaming = NO_RENAMING if classes is None else read_renaming(classes)
+    parts = open_parts(files)
+    combined = combine(parts, renaming)
+    each = _images_per_class(parts, renaming)
+    require_writable(out)
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    package = Package(
+        images=combined.images,
+        labels=combined.labels,
+        step_sizes=np.concatenate([part.package.step_sizes for part in parts]),
+        card=_card(parts, combined, renaming, each, digests),
+    )
+    size = write(out, package)
+    counted = [part.package.card.images.count for part in parts]
+    return MergeReport(
+        package=out,
+        bytes=size,
+        classes=combined.classes,
+        images=len(combined.images),
+        parts=tuple(zip(files, digests, counted, strict=True)),
+        reconciled=combined.notes,
+    )
+
+
+def _images_per_class(parts: Sequence[Part], renaming: Renaming) -> int:
+    images: Counter[str] = Counter()
+    for part in parts:
+        for name in renaming.names(part.name, part.package.card.task.classes):
+            images[name] += part.package.card.images.per_class
+    if len(set(images.values())) > 1:
+        listed = ", ".join(f"{name} {count}" for name, count in images.items())
+        raise InputError(
+            f"the classes would have different numbers of images ({listed}), which a package cannot hold: "
+            "keep the files apart, `meddistill train` takes them side by side"
+        )
+    return next(iter(images.values()))
+
+
+def _card(parts: Sequence[Part], combined: Combined, renaming: Renaming, each: int, digests: Sequence[str]) -> Card:
+    cards = [part.package.card for part in parts]
+    kind: LabelKind = "hard" if all(card.task.labels == "hard" for card in cards) else "soft"
+    return Card(
+        software=Software(name="meddistill", version=__version__),
+        task=Task(classes=combined.classes, labels=kind),
+        images=Images(
+            count=len(combined.images),
+            per_class=each,
+            size=combined.size,
+            channels=combined.channels,
+            intensity=cards[0].images.intensity,
+        ),
+        normalisation=Normalisation(mean=combined.normalisation.mean, std=combined.normalisation.std),
+        recipe=_recipe(cards, combined, digests),
+        cohort=CohortCounts(counts=_counts(parts, renaming)),
+        contains_real_images=any(card.contains_real_images for card in cards),
+        bytes=Sizes(cohort_train=sum(card.bytes.cohort_train for card in cards)),
+        terms=Terms(
+            **{name: _terms([getattr(card.terms, name) for card in cards]) for name in Terms.__dataclass_fields__}
+        ),
+    )
+
+
+def _recipe(cards: Sequence[Card], combined: Combined, digests: Sequence[str]) -> Recipe:
+    plan: dict[str, int | float | str | bool] = {"fit": combined.fit, "leak": combined.leak, "parts": len(cards)}
+    for place, (card, digest) in enumerate(zip(cards, digests, strict=True), 1):
+        plan[f"part.{place}.sha256"] = digest
+        plan[f"part.{place}.method"] = card.recipe.method
+        plan[f"part.{place}.images"] = card.images.count
+        plan[f"part.{place}.start"] = card.recipe.start
+    return Recipe(
+        method=METHOD,
+        seed=combined.seed,
+        start=_start([card.recipe.start for card in cards]),
+        network=combined.network,
+        plan=plan,
+    )
+
+
+def _start(starts: Sequence[Start]) -> Start:
+    """The one that tells most of patients."""
+    closest: tuple[Start, ...] = ("real", "prototypes", "noise")
+    return next(start for start in closest if start in starts)
+
+
+def _counts(parts: Sequence[Part], renaming: Renaming) -> Counts | Literal["withheld"]:
+    """Images of all cohorts together, by split and class; withheld if one sender withholds them."""
+    total: dict[str, Counter[str]] = {}
+    for part in parts:
+        counts = part.package.card.cohort.counts
+        if not isinstance(counts, Mapping):
+            return "withheld"
+        for split, by_class in counts.items():
+            for name, becomes in zip(by_class, renaming.names(part.name, list(by_class)), strict=True):
+                total.setdefault(split, Counter())[becomes] += by_class[name]
+    return total
+
+
+def _terms(texts: Sequence[str]) -> str:
+    """What all senders say, or what each says: no part's terms cover another's."""
+    if len(set(texts)) == 1:
+        return texts[0]
+    return "; ".join(f"part {place}: {text or 'nothing stated'}" for place, text in enumerate(texts, 1))

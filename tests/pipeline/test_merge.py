@@ -1,0 +1,116 @@
+"""Merging: a package again, that trains as its parts do and says where it comes from."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from meddistill import api
+from meddistill.package.read import read, verify
+from meddistill.package.types import (
+    Card,
+    CohortCounts,
+    Images,
+    Normalisation,
+    Package,
+    Recipe,
+    Sizes,
+    Software,
+    Task,
+    Terms,
+)
+from meddistill.package.write import write
+from meddistill.runtime.errors import InputError
+
+
+def part(path: Path, classes=("ill", "well"), *, low=0.0, mean=0.5, each=2, **facts) -> Path:
+    rng = np.random.default_rng([*path.name.encode()])
+    count = each * len(classes)
+    card = Card(
+        software=Software(name="meddistill", version="0.1.0"),
+        task=Task(classes=classes, labels=facts.get("labels", "soft")),
+        images=Images(count=count, per_class=each, size=8, channels=1),
+        normalisation=Normalisation(mean=(mean,), std=(0.25,)),
+        recipe=Recipe(method="mtt", seed=4, start=facts.get("start", "noise"), network="convnet-d1-w8"),
+        cohort=CohortCounts(counts=facts.get("counts", {"train": dict.fromkeys(classes, 30), "test": {"ill": 2}})),
+        contains_real_images=facts.get("start") == "real",
+        bytes=Sizes(cohort_train=1000),
+        terms=facts.get("terms", Terms(licence="CC BY 4.0")),
+    )
+    labels = rng.dirichlet(np.ones(len(classes)), count).astype(np.float32)
+    pixels = rng.uniform(low, 1, (count, 1, 8, 8)).astype(np.float32)
+    write(path, Package(images=pixels, labels=labels, step_sizes=np.full(1, 0.1, np.float32), card=card))
+    return path
+
+
+def test_a_merged_package_is_its_parts_one_after_the_other(tmp_path):
+    files = [part(tmp_path / "a.mdz"), part(tmp_path / "b.mdz", ("well", "ill"), low=-3, mean=0.3, each=3)]
+    report = api.merge(files, tmp_path / "c.mdz").as_dict()
+    merged, (first, second) = read(tmp_path / "c.mdz"), map(read, files)
+    assert verify(tmp_path / "c.mdz").ok
+    assert (report["images"], merged.card.images.count, merged.card.images.per_class) == (10, 10, 5)
+    half_a_step = 4 / 255 / 2 + 1e-4  # intensities go from -3 to 1
+    assert np.abs(merged.images - np.concatenate([first.images, second.images])).max() <= half_a_step
+    assert np.array_equal(merged.labels, np.concatenate([first.labels, second.labels[:, ::-1]]))
+    assert merged.card.normalisation.mean == pytest.approx((0.4,))
+    assert merged.card.cohort.counts == {"train": {"ill": 60, "well": 60}, "test": {"ill": 4}}
+    assert merged.card.bytes.cohort_train == 2000
+    assert merged.card.results is None
+    assert merged.card.terms.licence == "CC BY 4.0"
+
+
+def test_parts_are_named_by_digest_and_not_by_file(tmp_path):
+    files = [part(tmp_path / "mueller-hans.mdz"), part(tmp_path / "b.mdz", start="prototypes")]
+    report = api.merge(files, tmp_path / "c.mdz").as_dict()
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    recipe = read(tmp_path / "c.mdz").card.recipe
+    assert [recipe.plan[f"part.{place}.sha256"] for place in (1, 2)] == digests
+    assert [entry["sha256"] for entry in report["parts"]] == digests
+    assert (recipe.method, recipe.start, recipe.plan["parts"]) == ("merge", "prototypes", 2)
+    assert b"mueller" not in (tmp_path / "c.mdz").read_bytes()
+
+
+def test_the_worst_of_the_parts_is_told(tmp_path):
+    """Real images, silence about counts, and terms of each sender survive merging."""
+    real = part(tmp_path / "a.mdz", start="real", terms=Terms(limits="never alone"))
+    silent = part(tmp_path / "b.mdz", counts="withheld", terms=Terms(licence="CC0"))
+    api.merge([real, silent], tmp_path / "c.mdz")
+    card = read(tmp_path / "c.mdz").card
+    assert card.contains_real_images
+    assert card.recipe.start == "real"
+    assert card.cohort.counts == "withheld"
+    assert card.terms.licence == "part 1: nothing stated; part 2: CC0"
+    assert card.terms.limits == "part 1: never alone; part 2: nothing stated"
+
+
+def test_merging_one_after_the_other_weighs_all_cohorts_alike(tmp_path):
+    files = [part(tmp_path / f"{name}.mdz", mean=mean) for name, mean in (("a", 0.2), ("b", 0.4), ("c", 0.9))]
+    api.merge(files[:2], tmp_path / "ab.mdz")
+    api.merge([tmp_path / "ab.mdz", files[2]], tmp_path / "abc.mdz")
+    assert read(tmp_path / "abc.mdz").card.normalisation.mean == pytest.approx((0.5,))
+
+
+def test_classes_are_renamed_and_their_counts_with_them(tmp_path):
+    fine = part(
+        tmp_path / "a.mdz", ("viral", "bacterial", "well", "fine"), counts={"train": {"viral": 3, "bacterial": 4}}
+    )
+    coarse = part(tmp_path / "b.mdz", counts={"train": {"ill": 5, "well": 1}})
+    (tmp_path / "map.csv").write_text("class,becomes\nviral,ill\nbacterial,ill\nfine,well\n")
+    api.merge([fine, coarse], tmp_path / "c.mdz", classes=tmp_path / "map.csv")
+    card = read(tmp_path / "c.mdz").card
+    assert card.task.classes == ("ill", "well")
+    assert card.cohort.counts == {"train": {"ill": 12, "well": 1}}
+    assert card.images.per_class == 6
+
+
+def test_what_cannot_be_merged_is_refused_with_a_remedy(tmp_path):
+    first, second = part(tmp_path / "a.mdz"), part(tmp_path / "b.mdz", ("well", "covid"), counts="withheld")
+    with pytest.raises(InputError, match=r"different numbers of images.*train"):
+        api.merge([first, second], tmp_path / "c.mdz")
+    with pytest.raises(InputError, match="1 packages were given"):
+        api.merge([first], tmp_path / "c.mdz")
+    with pytest.raises(InputError, match="hold the same images"):
+        api.merge([first, shutil.copy(first, tmp_path / "copy.mdz")], tmp_path / "c.mdz")
+    assert not (tmp_path / "c.mdz").exists()
