@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from meddistill.bench.demo import Demonstration
@@ -18,19 +18,27 @@ if TYPE_CHECKING:
     from meddistill.package.read import Verification
     from meddistill.pipeline.look import Inspection
     from meddistill.pipeline.merge import MergeReport
+    from meddistill.pipeline.predict import ModelExport, Predictions
     from meddistill.pipeline.receive import EvaluateReport, Scored, TrainReport
     from meddistill.pipeline.run import Report
     from meddistill.runtime.progress import Progress
+    from meddistill.train.datasets import CohortDataset, PackageDataset, Transform
     from meddistill.train.export import ExportReport, Target
 
 __all__ = [
+    "cohort_dataset",
     "demo",
     "distill",
     "evaluate",
+    "export",
+    "export_model",
     "inspect",
     "is_locked",
     "keygen",
+    "merge",
     "methods",
+    "package_dataset",
+    "predict",
     "show",
     "sign",
     "train",
@@ -199,6 +207,64 @@ def evaluate(
         Path(source),
         split=split,
         device=device,
+        options=_options(options),
+        progress=_progress(progress),
+    )
+
+
+def predict(
+    model: Path,
+    files: Path | Sequence[Path],
+    *,
+    device: str = "auto",
+    options: ReadOptions | None = None,
+    progress: Progress | None = None,
+) -> Predictions:
+    """The probability of each class for every image in the files, or beneath the folders."""
+    from meddistill.pipeline.predict import predict as predict_files
+
+    return predict_files(
+        Path(model), _paths(files), device=device, options=_options(options), progress=_progress(progress)
+    )
+
+
+def export_model(model: Path, out: Path, *, to: Literal["onnx"] = "onnx") -> ModelExport:
+    """Write a model for programs without PyTorch; needs the extra ``onnx``."""
+    from meddistill.pipeline.predict import export_model as write_model
+
+    return write_model(Path(model), Path(out), to=to)
+
+
+def package_dataset(package: Path, transform: Transform | None = None) -> PackageDataset:
+    """A package as a ``torch.utils.data.Dataset`` of (intensities (C, S, S), label probabilities (K,))."""
+    from meddistill.train.datasets import PackageDataset
+
+    return PackageDataset(Path(package), transform)
+
+
+def cohort_dataset(
+    source: Path,
+    split: Scored = "train",
+    *,
+    size: int | None = None,
+    fit: Fit = "crop",
+    leak: Leak = "stop",
+    seed: int = 0,
+    transform: Transform | None = None,
+    options: ReadOptions | None = None,
+    progress: Progress | None = None,
+) -> CohortDataset:
+    """A split of a source as a ``torch.utils.data.Dataset`` of (intensities (C, S, S), label)."""
+    from meddistill.train.datasets import CohortDataset
+
+    return CohortDataset(
+        Path(source),
+        split,
+        size=size,
+        fit=fit,
+        leak=leak,
+        seed=seed,
+        transform=transform,
         options=_options(options),
         progress=_progress(progress),
     )

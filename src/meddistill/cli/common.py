@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -53,7 +53,25 @@ class Output:
 
 @Parameter(name="*", group=READING)
 @dataclass(frozen=True)
-class Reading:
+class Volumes:
+    """How DICOM and NIfTI files become pictures."""
+
+    window: Annotated[
+        tuple[float, float] | None,
+        Parameter(help="Centre and width of the grey values to show, e.g. 40 400 [default: the file's own]."),
+    ] = None
+    slice_axis: Annotated[Literal["axial", "coronal", "sagittal"], Parameter(help="Slices of NIfTI volumes.")] = "axial"
+
+    def options(self) -> ReadOptions:
+        """The same as the cohort readers take it."""
+        from meddistill.cohort.read import ReadOptions
+
+        return ReadOptions(window=self.window, slice_axis=self.slice_axis)
+
+
+@Parameter(name="*", group=READING)
+@dataclass(frozen=True)
+class Reading(Volumes):
     """How a source of images is read."""
 
     path_column: Annotated[str, Parameter(help="CSV column of the image paths.")] = "path"
@@ -71,18 +89,21 @@ class Reading:
         str | None,
         Parameter(help="Regular expression that finds the patient id in a file name: group 1, or the whole match."),
     ] = None
+    allow_burned_in: Annotated[Flag, Parameter(help="Take DICOM images that say that text is burned into them.")] = (
+        False
+    )
 
     def options(self) -> ReadOptions:
         """The same as the cohort readers take it."""
-        from meddistill.cohort.read import ReadOptions
-
-        return ReadOptions(
+        return replace(
+            super().options(),
             path_column=self.path_column,
             label_column=self.label_column,
             patient_column=self.patient_column,
             split_column=self.split_column,
             images=self.images,
             patient_pattern=self.patient_pattern,
+            allow_burned_in=self.allow_burned_in,
         )
 
 

@@ -15,7 +15,24 @@ from typing import Any, NoReturn
 from cyclopts import App, CycloptsError
 
 from meddistill import __version__
-from meddistill.cli import demo, distill, evaluate, inspect, keygen, methods, show, sign, text, train, trust, verify
+from meddistill.cli import (
+    demo,
+    distill,
+    evaluate,
+    export,
+    export_model,
+    inspect,
+    keygen,
+    merge,
+    methods,
+    predict,
+    show,
+    sign,
+    text,
+    train,
+    trust,
+    verify,
+)
 from meddistill.cli.common import Answer
 from meddistill.runtime.device import keep_freed_memory
 from meddistill.runtime.errors import InputError, MeddistillError, OutputError, VerificationError
@@ -36,6 +53,8 @@ VERBS: tuple[Callable[..., Answer], ...] = (
     distill.distill,
     train.train,
     evaluate.evaluate,
+    predict.predict,
+    export_model.export_model,
     merge.merge,
     export.export,
     show.show,

@@ -1,5 +1,7 @@
 """Results as text for an 80-column terminal. Every function takes the same document that ``--json`` prints."""
 
+import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import TextWrapper
@@ -164,6 +166,32 @@ def merging(document: Document, console: Console) -> None:
         paragraph(console, f"note: {note}")
     console.print()
     table(console, ["part", "images", "SHA-256 begins"], rows)
+
+
+def predictions(document: Document, console: Console) -> None:
+    """One line an image: the likeliest class and all probabilities."""
+    rows = [
+        (one["image"], one["class"], *(f"{100 * share:.1f}" for share in one["probabilities"].values()))
+        for one in document["predictions"]
+    ]
+    table(console, ["image", "class", *(f"{name} %" for name in document["classes"])], rows, left=2, whole=True)
+
+
+def predictions_csv(document: Document, console: Console) -> None:
+    """The same as comma-separated values."""
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(["image", "class", *(f"p({name})" for name in document["classes"])])
+    for one in document["predictions"]:
+        writer.writerow([one["image"], one["class"], *(f"{share:.7g}" for share in one["probabilities"].values())])
+    console.print(lines.getvalue(), end="", soft_wrap=True)
+
+
+def exported_model(document: Document, console: Console) -> None:
+    """The file, and what it takes and gives."""
+    takes = " × ".join(map(str, document["input"]))
+    fields(console, [("model", document["out"]), ("size", size(document["bytes"])), ("takes", f"intensities {takes}")])
+    fields(console, [("gives", f"probabilities of {', '.join(document['classes'])}")])
 
 
 def exported(document: Document, console: Console) -> None:

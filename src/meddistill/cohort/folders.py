@@ -3,14 +3,13 @@
 import os
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path, PurePath
 
-from meddistill.cohort.decode import SUFFIXES, load_file, peek_file
+from meddistill.cohort.files import KINDS, SUFFIXES, header_problems, is_picture, listed
 from meddistill.cohort.options import ReadOptions
 from meddistill.cohort.patients import patient_finder
 from meddistill.cohort.problems import Problem, number, problem
-from meddistill.cohort.types import Listing, Record, SplitName
+from meddistill.cohort.types import Frame, Listing, NoPictureError, Record, SplitName
 from meddistill.runtime.errors import InputError
 
 SPLIT_NAMES: dict[str, SplitName] = {
@@ -24,7 +23,8 @@ SPLIT_NAMES: dict[str, SplitName] = {
     "testing": "test",
 }
 HIDDEN = "hidden"
-_SYSTEM = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+NO_PIXELS = "DICOM without pixels"
+_SYSTEM = frozenset({"thumbs.db", "desktop.ini", "__macosx", "dicomdir"})
 _LAYOUT = "expected folders named after the classes, or train, val and test folders with class folders in them"
 
 Parts = tuple[str, ...]
@@ -42,7 +42,7 @@ class Found:
 
 
 def find_images(root: Path) -> Found:
-    """All image files beneath ``root``, by suffix, in the order of their names; links are followed, loops are not."""
+    """All image files beneath ``root``, in the order of their names; links are followed, loops are not."""
     found = Found()
     _walk(root, (), frozenset(), found)
     return found
@@ -56,21 +56,40 @@ def read_folder(source: Path, options: ReadOptions) -> Listing:
     depth = 2 if split_folders else 1
     labelled = [parts for parts in found.images if len(parts) > depth]
     _require_classes(source, labelled, depth, split_folders)
+    frames = _frames(source, labelled, options, found)
     finder = patient_finder(options.patient_pattern)
     records = tuple(
         Record(
-            "/".join(parts),
+            "/".join(parts) + frame.place,
             parts[depth - 1],
             SPLIT_NAMES[parts[0].lower()] if split_folders else None,
-            finder(parts[-1]),
-            partial(load_file, source.joinpath(*parts)),
-            partial(peek_file, source.joinpath(*parts)),
+            finder(parts[-1]) if options.patient_pattern else frame.patient,
+            frame.load,
+            frame.peek,
         )
-        for parts in labelled
+        for parts, frame in frames
     )
     classes = tuple(sorted({record.label for record in records}))
     kind = "split folders" if split_folders else "class folders"
-    return Listing(_name(source), kind, records, classes, dict(found.ignored), _problems(found, depth, set(classes)))
+    told = header_problems([("/".join(parts), frame) for parts, frame in frames], options)
+    problems = (*_problems(found, depth, set(classes)), *told)
+    return Listing(_name(source), kind, records, classes, dict(found.ignored), problems)
+
+
+def _frames(source: Path, labelled: list[Parts], options: ReadOptions, found: Found) -> list[tuple[Parts, Frame]]:
+    """Every picture of every file; files that hold none are counted as left aside."""
+    frames = [(parts, frame) for parts in labelled for frame in _listed(source.joinpath(*parts), options, found)]
+    if not frames:
+        raise InputError(f"{source} holds no image ({found.ignored[NO_PIXELS]} × {NO_PIXELS} found): {_LAYOUT}")
+    return frames
+
+
+def _listed(path: Path, options: ReadOptions, found: Found) -> tuple[Frame, ...]:
+    try:
+        return listed(path, options)
+    except NoPictureError:
+        found.ignored[NO_PIXELS] += 1
+        return ()
 
 
 def path_problems(found: Found) -> list[Problem]:
@@ -90,10 +109,8 @@ def ignored_problems(ignored: Counter[str]) -> list[Problem]:
     kinds = [f"{count} × {suffix}" for suffix, count in sorted(ignored.items()) if suffix != HIDDEN]
     if not kinds:
         return []
-    remedy = "Save them as PNG, JPEG, TIFF or BMP if they are images; otherwise nothing needs to be done."
-    return [
-        problem("ignored-files", "warning", "files that are not images by their suffix were left aside", kinds, remedy)
-    ]
+    remedy = f"Save them as {KINDS} if they are images; otherwise nothing needs to be done."
+    return [problem("ignored-files", "warning", "files that are not images were left aside", kinds, remedy)]
 
 
 def _walk(folder: Path, parts: Parts, above: frozenset[tuple[int, int]], found: Found) -> None:
@@ -119,7 +136,7 @@ def _sort_in(entry: os.DirEntry[str], parts: Parts, above: frozenset[tuple[int, 
     elif entry.is_dir():
         found.folders.append(parts)
         _walk(Path(entry.path), parts, above, found)
-    elif suffix in SUFFIXES:
+    elif suffix in SUFFIXES or is_picture(Path(entry.path)):
         found.images.append(parts)
     else:
         found.ignored[suffix or "no suffix"] += 1
@@ -133,7 +150,7 @@ def _require_images(source: Path, found: Found) -> None:
     if not found.ignored and not found.folders:
         raise InputError(f"{source} is an empty folder: {_LAYOUT}")
     other = ", ".join(f"{count} × {suffix}" for suffix, count in sorted(found.ignored.items())) or "only empty folders"
-    raise InputError(f"{source} holds no PNG, JPEG, TIFF or BMP image ({other} found): {_LAYOUT}{_csv_hint(source)}")
+    raise InputError(f"{source} holds no {KINDS} image ({other} found): {_LAYOUT}{_csv_hint(source)}")
 
 
 def _split_folders(source: Path, found: Found) -> bool:

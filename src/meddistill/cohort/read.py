@@ -1,7 +1,11 @@
-"""List a source: class folders, split-and-class folders, a CSV, or a MedMNIST file. No pixel is decoded here."""
+"""List a source: class folders, split-and-class folders, a CSV, or a MedMNIST file. No pixel is decoded here.
+
+Headers of DICOM and NIfTI files are read: they tell how many pictures there are, and of which patient.
+"""
 
 from pathlib import Path
 
+from meddistill.cohort.files import is_picture
 from meddistill.cohort.folders import read_folder
 from meddistill.cohort.medmnist import read_medmnist
 from meddistill.cohort.options import ReadOptions
@@ -37,6 +41,9 @@ def _read_file(source: Path, options: ReadOptions) -> Listing:
         return read_table(source, options)
     if suffix == ".npz":
         return read_medmnist(source, options)
-    if suffix in (".dcm", ".nii", ".gz"):
-        raise InputError(f"{source} looks like DICOM or NIfTI, which are not read yet: expected {EXPECTED}")
+    if is_picture(source):
+        raise InputError(
+            f"{source} is one image file, and its class is not known: put it into a class folder or name it in a CSV; "
+            f"expected {EXPECTED}"
+        )
     raise InputError(f"{source} is a file of an unknown kind ({suffix or 'no suffix'}): expected {EXPECTED}")

@@ -1,19 +1,24 @@
-"""A CSV with one image a row: path, label, and if there are any patient and split."""
+"""A CSV with one image a row: path, label, and if there are any patient and split.
+
+Instead of a path a row may have an identifier of DICOM headers (SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID or
+PatientID); it then labels every file that has it.
+"""
 
 import csv
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
-from meddistill.cohort.decode import SUFFIXES, load_file, peek_file
+from meddistill.cohort.dicom import KEYS, is_dicom, keys_of
+from meddistill.cohort.files import SUFFIXES, header_problems, listed
 from meddistill.cohort.folders import SPLIT_NAMES, find_images
 from meddistill.cohort.options import ReadOptions
 from meddistill.cohort.patients import patient_finder
 from meddistill.cohort.problems import Problem, number, problem
-from meddistill.cohort.types import Listing, Record, SplitName
+from meddistill.cohort.types import Frame, Listing, NoPictureError, Record, SplitName
 from meddistill.runtime.errors import InputError
 
 _DELIMITERS = ",;\t"
@@ -43,6 +48,7 @@ class _Faults:
     missing: list[str] = field(default_factory=list)
     ambiguous: list[str] = field(default_factory=list)
     split: list[str] = field(default_factory=list)
+    no_pixels: list[str] = field(default_factory=list)
 
 
 def read_table(source: Path, options: ReadOptions) -> Listing:
@@ -60,12 +66,15 @@ def read_table(source: Path, options: ReadOptions) -> Listing:
             f"the images folder {root} does not exist or is not a folder: give the one that holds the images"
         )
     faults = _Faults()
-    make = _record_maker(source, columns, _Locator(root), patient_finder(options.patient_pattern), faults)
-    records = tuple(record for record in map(make, rows) if record is not None)
+    locate = _Header(root, columns.path) if columns.path in KEYS else _Locator(root)
+    found = [entry for row in rows for entry in _entries(source, columns, locate, options, faults, row)]
     if not rows:
         raise InputError(f"{source} has a header but no rows: expected one row an image")
+    records = tuple(record for record, _, _ in found)
     classes = tuple(sorted({record.label for record in records}))
-    return Listing(source.stem, "csv", records, classes, {}, _problems(faults, rows, columns, root))
+    told = header_problems([(name, frame) for _, name, frame in found], options)
+    problems = (*_problems(faults, rows, columns, root), *locate.problems(), *told)
+    return Listing(source.stem, "csv", records, classes, {}, problems)
 
 
 class _Locator:
@@ -82,6 +91,12 @@ class _Locator:
         if not {"/", "\\", os.sep}.isdisjoint(cell):
             return [path for suffix in sorted(SUFFIXES) if _is_file(path := Path(f"{direct}{suffix}"))]
         return self._by_name.get(cell, [])
+
+    several = False
+
+    def problems(self) -> list[Problem]:
+        """Files that no row names are nobody's business."""
+        return []
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
@@ -100,38 +115,84 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _record_maker(
-    source: Path,
-    columns: _Columns,
-    locate: _Locator,
-    patient_in: Callable[[str], str | None],
-    faults: _Faults,
-) -> Callable[[_Row], Record | None]:
-    def make(row: _Row) -> Record | None:
-        where = f"{source.name}:{row.line}"
-        cell, label = row.cells[columns.path], row.cells[columns.label]
-        path = _path(locate, cell, where, faults)
-        split = _split(row, columns, where, faults)
-        if not label:
-            faults.empty_label.append(where)
-        if path is None or not label:
-            return None
-        patient = row.cells[columns.patient] or None if columns.patient else patient_in(path.name)
-        return Record(f"{where} ({cell})", label, split, patient, partial(load_file, path), partial(peek_file, path))
+class _Header:
+    """Finds the DICOM files whose header has the value of a cell."""
 
-    return make
+    several = True
+
+    def __init__(self, root: Path, keyword: str) -> None:
+        self._keyword = keyword
+        self._files: dict[str, list[Path]] = {}
+        self._without: list[str] = []
+        self._named: set[str] = set()
+        for parts in find_images(root).images:
+            path = root.joinpath(*parts)
+            key = keys_of(path, keyword) if is_dicom(path) else None
+            if key is None:
+                self._without.append("/".join(parts))
+            else:
+                self._files.setdefault(key, []).append(path)
+
+    def __call__(self, cell: str) -> list[Path]:
+        """All files of the identifier, none if there are none."""
+        self._named.add(cell)
+        return self._files.get(cell, [])
+
+    def problems(self) -> list[Problem]:
+        """Files that no row labels, told because an identifier may be misspelt."""
+        unnamed = [path.name for key, paths in self._files.items() if key not in self._named for path in paths]
+        found = unnamed + self._without
+        if not found:
+            return []
+        what = f"{number(len(found), 'file')} whose {self._keyword} no row names, left aside"
+        return [problem("unlabelled", "warning", what, found, "Add rows for them if they belong to the set.")]
 
 
-def _path(locate: _Locator, cell: str, where: str, faults: _Faults) -> Path | None:
+def _entries(
+    source: Path, columns: _Columns, locate: "_Locator | _Header", options: ReadOptions, faults: _Faults, row: _Row
+) -> list[tuple[Record, str, Frame]]:
+    """The records of a row: one a picture of its file or files, each with the file's name and the picture."""
+    where = f"{source.name}:{row.line}"
+    cell, label = row.cells[columns.path], row.cells[columns.label]
+    paths = _paths(locate, cell, where, faults)
+    split = _split(row, columns, where, faults)
+    if not label:
+        faults.empty_label.append(where)
+        return []
+    entries = []
+    for path in paths:
+        name = f"{where} ({path.name if locate.several else cell})"
+        for frame in _frames(path, name, options, faults):
+            patient = _patient(row, columns, options, path, frame)
+            entries.append((Record(name + frame.place, label, split, patient, frame.load, frame.peek), name, frame))
+    return entries
+
+
+def _frames(path: Path, name: str, options: ReadOptions, faults: _Faults) -> tuple[Frame, ...]:
+    try:
+        return listed(path, options)
+    except NoPictureError:
+        faults.no_pixels.append(name)
+        return ()
+
+
+def _patient(row: _Row, columns: _Columns, options: ReadOptions, path: Path, frame: Frame) -> str | None:
+    if columns.patient:
+        return row.cells[columns.patient] or None
+    return patient_finder(options.patient_pattern)(path.name) if options.patient_pattern else frame.patient
+
+
+def _paths(locate: "_Locator | _Header", cell: str, where: str, faults: _Faults) -> list[Path]:
     if not cell:
         faults.empty_path.append(where)
-        return None
+        return []
     found = locate(cell)
-    if len(found) > 1:
+    if len(found) > 1 and not locate.several:
         faults.ambiguous.append(f"{where} ({cell}: {len(found)} files)")
-    elif not found:
+        return []
+    if not found:
         faults.missing.append(f"{where} ({cell})")
-    return found[0] if len(found) == 1 else None
+    return found
 
 
 def _split(row: _Row, columns: _Columns, where: str, faults: _Faults) -> SplitName | None:
@@ -184,7 +245,8 @@ def _require_header(source: Path, header: list[str]) -> None:
 def _columns(source: Path, header: list[str], options: ReadOptions) -> _Columns:
     if options.patient_column and options.patient_pattern:
         raise InputError("patients come from a column or from a pattern, not both: leave out one of the two")
-    wanted = [options.path_column, options.label_column, options.patient_column, options.split_column]
+    path = _path_column(header, options)
+    wanted = [path, options.label_column, options.patient_column, options.split_column]
     missing = [name for name in wanted if name is not None and name not in header]
     if missing:
         raise InputError(
@@ -193,7 +255,14 @@ def _columns(source: Path, header: list[str], options: ReadOptions) -> _Columns:
         )
     patient = options.patient_column or ("patient" if "patient" in header and not options.patient_pattern else None)
     split = options.split_column or ("split" if "split" in header else None)
-    return _Columns(options.path_column, options.label_column, patient, split)
+    return _Columns(path, options.label_column, patient, split)
+
+
+def _path_column(header: list[str], options: ReadOptions) -> str:
+    """The column asked for; where the default one is missing, the first that identifies DICOM files."""
+    default = options.path_column == ReadOptions.path_column
+    keys = [key for key in KEYS if key in header]
+    return keys[0] if default and keys and options.path_column not in header else options.path_column
 
 
 def _ham_hint(header: list[str]) -> str:
@@ -208,6 +277,7 @@ def _problems(faults: _Faults, rows: list[_Row], columns: _Columns, root: Path) 
         (faults.empty_label, "empty-label", f"without a {columns.label}", "Fill the column or remove the rows."),
         (faults.missing, "missing-file", f"naming an image that is not in {root}", "Name the folder with the images."),
         (faults.ambiguous, "ambiguous-file", "naming several files", "Write the path with its folder and suffix."),
+        (faults.no_pixels, "no-pixels", "naming a DICOM file that holds no picture", "Remove the rows."),
         (faults.split, "unknown-split", "with an unknown split", "Write train, val or test."),
     ]
     problems = [

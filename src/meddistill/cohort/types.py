@@ -29,6 +29,27 @@ class Picture:
     digest: bytes | None = None
 
 
+class NoPictureError(ValueError):
+    """A file of a kind that may hold pictures, but holds something else: left aside, not broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture of a file, not yet decoded.
+
+    ``place``: where in the file, for people (`` (frame 3)``), empty if it is the only one. ``load`` and ``peek``: as of
+    :class:`Record`. ``patient``: whose it is, as far as the file tells. ``burned_in``: the file says that text stands
+    in the picture. ``no_window``: grey of more than 8 bits without a word on what is black and white.
+    """
+
+    place: str
+    load: Callable[[], Picture]
+    peek: Callable[[], tuple[int, int]]
+    patient: str | None = None
+    burned_in: bool = False
+    no_window: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One labelled image of a source, not yet decoded.

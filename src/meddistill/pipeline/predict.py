@@ -1,0 +1,150 @@
+"""Use a model: probabilities of single files, and the model in another form."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from meddistill.cohort.files import pictures
+from meddistill.cohort.folders import find_images
+from meddistill.cohort.problems import CohortError, number, problem
+from meddistill.cohort.read import ReadOptions
+from meddistill.cohort.resize import resize
+from meddistill.cohort.types import Picture
+from meddistill.runtime.device import choose
+from meddistill.runtime.errors import InputError
+from meddistill.runtime.files import write_atomic
+from meddistill.runtime.progress import Progress, Silent
+from meddistill.train.model import Model, load_model
+from meddistill.train.to_onnx import onnx_model
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image: where it is (a file, or a file and a frame or slice), and the probability of each class."""
+
+    image: str
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of some images, in the order of the files."""
+
+    classes: tuple[str, ...]
+    images: tuple[Prediction, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "classes": list(self.classes),
+            "predictions": [
+                {
+                    "image": one.image,
+                    "class": self.classes[int(np.argmax(one.probabilities))],
+                    "probabilities": dict(zip(self.classes, one.probabilities, strict=True)),
+                }
+                for one in self.images
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class ModelExport:
+    """A model in another form; ``input``: the shape that it takes, images first."""
+
+    out: Path
+    to: str
+    bytes: int
+    input: tuple[str | int, ...]
+    classes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "out": str(self.out),
+            "to": self.to,
+            "bytes": self.bytes,
+            "input": list(self.input),
+            "classes": list(self.classes),
+        }
+
+
+def predict(
+    model_file: Path,
+    files: Sequence[Path],
+    *,
+    device: str = "auto",
+    options: ReadOptions = ReadOptions(),
+    progress: Progress = Silent(),
+) -> Predictions:
+    """The model's probabilities for every image in the files; of a folder, all images beneath it.
+
+    Raises :class:`CohortError` listing every file that cannot be read.
+    """
+    where = choose(device)
+    model = load_model(model_file)
+    model = replace(model, params=tuple(param.to(where) for param in model.params))
+    found: list[Prediction] = []
+    wrong: list[str] = []
+    paths = list(_files(files))
+    with progress.stage("predicting", len(paths)) as stage:
+        for path in paths:
+            try:
+                found += _of_file(model, path, options, where)
+            except (OSError, ValueError) as error:
+                wrong.append(f"{path}: {getattr(error, 'strerror', None) or error}")
+            stage.advance()
+    if wrong:
+        what = f"{number(len(wrong), 'file')} cannot be used"
+        raise CohortError("what was given", [problem("unreadable", "error", what, wrong, "Replace or leave them out.")])
+    return Predictions(model.classes, tuple(found))
+
+
+def export_model(model_file: Path, out: Path, *, to: Literal["onnx"] = "onnx") -> ModelExport:
+    """Write a model in another form. Raises :class:`InputError` if the library for it is not installed."""
+    model = load_model(model_file)
+    data = onnx_model(model)
+    write_atomic(out, data)
+    network = model.network
+    shape = ("images", network.channels, network.size, network.size)
+    return ModelExport(out, to, len(data), shape, model.classes)
+
+
+def _files(files: Sequence[Path]) -> Iterable[Path]:
+    if not files:
+        raise InputError("no image was given: expected files, or folders of images")
+    for path in files:
+        if path.is_dir():
+            yield from (path.joinpath(*parts) for parts in find_images(path).images)
+        else:
+            yield path
+
+
+def _of_file(model: Model, path: Path, options: ReadOptions, device: torch.device) -> list[Prediction]:
+    """A file's images, some at a time: a volume or a film may have hundreds."""
+    found: list[Prediction] = []
+    frames = pictures(path, options)
+    for begin in range(0, len(frames), _BATCH):
+        block = frames[begin : begin + _BATCH]
+        inputs = torch.from_numpy(np.stack([_intensities(frame.load(), model) for frame in block])).to(device)
+        logits = model.network.apply(model.params, model.normalisation.apply(inputs))
+        rows = logits.detach().double().softmax(1).cpu().tolist()
+        found += [Prediction(f"{path}{frame.place}", tuple(row)) for frame, row in zip(block, rows, strict=True)]
+    return found
+
+
+def _intensities(picture: Picture, model: Model) -> npt.NDArray[np.float32]:
+    """``(C, S, S)`` float32 from 0 to 1, as the model was trained to take images."""
+    pixels = resize(picture.pixels, model.network.size, model.fit)
+    planes = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    if len(planes) > model.network.channels:
+        raise ValueError("a colour image, and the model was trained on grey ones: convert it to grey first")
+    planes = np.repeat(planes, model.network.channels // len(planes), axis=0)
+    return np.asarray(planes.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max))  # type: ignore[type-var]

@@ -1,0 +1,124 @@
+"""Probabilities of single files are those that evaluating a source computes; every bad file is named."""
+
+import shutil
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import torch
+from PIL import Image
+
+from meddistill import api
+from meddistill.cohort.prepare import CohortError
+from meddistill.cohort.read import ReadOptions
+from meddistill.nets.convnet import parse
+from meddistill.runtime.errors import InputError, VerificationError
+from meddistill.runtime.streams import stream
+from meddistill.teachers.images import Normalisation
+from meddistill.train.model import Model, save_model
+
+DICOM = Path(pydicom.__file__).parent / "data" / "test_files"
+
+
+def model(path: Path, channels: int = 1) -> Path:
+    network = parse("convnet-d2-w8", channels=channels, size=10, classes=3)
+    norm = Normalisation((0.4,) * channels, (0.2,) * channels)
+    params = tuple(5 * param for param in network.init(stream(1, "test")))
+    save_model(path, Model(network, params, ("a", "b", "c"), norm, "crop", "stop", 0))
+    return path
+
+
+@pytest.fixture
+def grey(tmp_path) -> Path:
+    return model(tmp_path / "model")
+
+
+def picture(path: Path, shape: tuple[int, ...], dtype: type = np.uint8, seed: int = 0) -> Path:
+    values = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(values).save(path)
+    return path
+
+
+def by_hand(path: Path, intensities: np.ndarray) -> list[float]:
+    from meddistill.train.model import load_model
+
+    held = load_model(path)
+    inputs = held.normalisation.apply(torch.from_numpy(intensities.astype(np.float32))[None])
+    return held.network.apply(held.params, inputs).double().softmax(1)[0].tolist()
+
+
+def test_probabilities_of_a_file_by_hand(grey, tmp_path):
+    path = picture(tmp_path / "x.png", (10, 16))
+    answer = api.predict(grey, path, device="cpu").as_dict()
+    pixels = np.asarray(Image.open(path))[None, :, 3:13] / 255
+    [one] = answer["predictions"]
+    assert list(one["probabilities"].values()) == pytest.approx(by_hand(grey, pixels), abs=1e-6)
+    assert one["image"] == str(path)
+    assert one["class"] == max(one["probabilities"], key=one["probabilities"].get)
+    assert answer["classes"] == ["a", "b", "c"]
+
+
+def test_16_bits_are_read_as_such_and_folders_with_all_beneath(grey, tmp_path):
+    deep = picture(tmp_path / "set" / "deep.png", (10, 10), np.uint16)
+    plain = picture(tmp_path / "set" / "plain.png", (10, 10))
+    answer = api.predict(grey, tmp_path / "set").as_dict()["predictions"]
+    assert [one["image"] for one in answer] == [str(deep), str(plain)]
+    expected = by_hand(grey, np.asarray(Image.open(deep))[None] / 65535)
+    assert list(answer[0]["probabilities"].values()) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_colour_model_takes_grey_images(tmp_path):
+    colour = model(tmp_path / "colour", channels=3)
+    path = picture(tmp_path / "x.png", (10, 10))
+    expected = by_hand(colour, np.repeat(np.asarray(Image.open(path))[None], 3, 0) / 255)
+    [one] = api.predict(colour, [path]).as_dict()["predictions"]
+    assert list(one["probabilities"].values()) == pytest.approx(expected, abs=1e-6)
+
+
+def test_frames_and_slices_are_images_of_their_own(grey, tmp_path):
+    nibabel.Nifti1Image(np.arange(70 * 12 * 12, dtype=np.int16).reshape(12, 12, 70), np.eye(4)).to_filename(
+        tmp_path / "v.nii"
+    )
+    answer = api.predict(grey, [DICOM / "rtdose.dcm", tmp_path / "v.nii"]).as_dict()["predictions"]
+    assert len(answer) == 15 + 70
+    assert answer[3]["image"] == f"{DICOM / 'rtdose.dcm'} (frame 4)"
+    assert answer[84]["image"] == f"{tmp_path / 'v.nii'} (axial slice 70)"
+    other = api.predict(grey, tmp_path / "v.nii", options=ReadOptions(slice_axis="coronal")).as_dict()
+    assert len(other["predictions"]) == 12
+
+
+def test_every_file_that_cannot_be_used_is_named(grey, tmp_path):
+    (tmp_path / "text.png").write_text("no image")
+    files = [picture(tmp_path / "rgb.png", (10, 10, 3)), tmp_path / "text.png", tmp_path / "gone.png"]
+    files.append(Path(shutil.copy(DICOM / "test-SR.dcm", tmp_path / "report.dcm")))
+    with pytest.raises(CohortError) as caught:
+        api.predict(grey, [*files, picture(tmp_path / "good.png", (10, 10))])
+    [problem] = caught.value.problems
+    assert problem.count == 4
+    for expected in ("a colour image", "not a PNG", "No such file", "without pixels"):
+        assert expected in str(caught.value)
+
+
+def test_no_file_and_no_model(grey, tmp_path):
+    with pytest.raises(InputError, match="no image was given"):
+        api.predict(grey, [])
+    with pytest.raises(VerificationError, match="not a sound model"):
+        api.predict(picture(tmp_path / "x.png", (10, 10)), tmp_path / "x.png")
+
+
+def test_export_model_writes_what_onnx_reads(grey, tmp_path):
+    import onnxruntime
+
+    answer = api.export_model(grey, tmp_path / "m.onnx").as_dict()
+    assert answer["bytes"] == (tmp_path / "m.onnx").stat().st_size
+    assert answer["input"] == ["images", 1, 10, 10]
+    path = picture(tmp_path / "x.png", (10, 10))
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
+    pixels = (np.asarray(Image.open(path))[None, None] / 255).astype(np.float32)
+    [one] = api.predict(grey, path).as_dict()["predictions"]
+    assert session.run(None, {"intensities": pixels})[0][0] == pytest.approx(
+        list(one["probabilities"].values()), abs=1e-4
+    )
