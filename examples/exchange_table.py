@@ -12,7 +12,9 @@ METRICS = ("balanced_accuracy", "auroc", "accuracy")
 
 def line(name: str, scores: dict) -> str:
     """Mean and half of the 95 % interval, in percent."""
-    cells = [f"{100 * scores[key]['mean']:5.1f} ± {50 * (scores[key]['high'] - scores[key]['low']):3.1f}" for key in METRICS]
+    cells = [
+        f"{100 * scores[key]['mean']:5.1f} ± {50 * (scores[key]['high'] - scores[key]['low']):3.1f}" for key in METRICS
+    ]
     return f"{name:<18}" + "   ".join(cells)
 
 

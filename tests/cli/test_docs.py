@@ -11,7 +11,7 @@ from meddistill.cli.main import VERBS, app
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("verb", [function.__name__ for function in VERBS])
+@pytest.mark.parametrize("verb", [function.__name__.replace("_", "-") for function in VERBS])
 def test_every_option_of_every_verb_is_in_the_docs(verb):
     documented = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     assert f"\n## {verb}\n" in documented

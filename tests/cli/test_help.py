@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-VERBS = ("inspect", "distill", "train", "evaluate", "show", "verify", "keygen", "sign", "trust", "methods", "demo")
+VERBS = (
+    *("inspect", "distill", "train", "evaluate", "predict", "export-model"),
+    *("merge", "export", "show", "verify", "keygen", "sign", "trust", "methods", "demo"),
+)
 
 HEAVY = """
 import contextlib, io, sys

@@ -93,8 +93,9 @@ def test_window_functions(tmp_path, function):
 def test_a_voi_look_up_table(tmp_path):
     """Four output values for stored values from 600 on."""
     table = Dataset()
-    table.LUTDescriptor, table.LUTData = [4, 600, 8], np.array([10, 60, 200, 255], "<u2").tobytes()
-    path = changed(tmp_path, "MR_small_implicit.dcm", VOILUTSequence=[table])
+    table.add_new("LUTDescriptor", "US", [4, 600, 8])
+    table.add_new("LUTData", "US", [10, 60, 200, 255])
+    path = changed(tmp_path, "MR_small.dcm", VOILUTSequence=[table])
     stored = dcmread(path).pixel_array
     expected = np.array([10, 60, 200, 255])[np.clip(stored.astype(int) - 600, 0, 3)] / 255
     assert np.abs(shown(path) - expected * 65535).max() <= 0.5 + 1e-6
@@ -195,8 +196,11 @@ def test_an_enhanced_file_has_its_window_in_its_groups(tmp_path):
 def test_padding_is_black(tmp_path):
     stored = dcmread(FILES / "MR_small.dcm").pixel_array
     value = int(stored[0, 0])
-    padded = {"PixelPaddingValue": value, "PhotometricInterpretation": "MONOCHROME1"}
-    found = shown(changed(tmp_path, "MR_small_implicit.dcm", **padded))
+    path = changed(tmp_path, "MR_small.dcm", PhotometricInterpretation="MONOCHROME1")
+    dataset = dcmread(path)
+    dataset.add_new("PixelPaddingValue", "SS", value)
+    dataset.save_as(path)
+    found = shown(path)
     assert not found[stored == value].any()
     assert found.any()
 

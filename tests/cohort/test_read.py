@@ -48,12 +48,12 @@ def test_patient_pattern_takes_the_first_group_or_the_whole_match(split_folders)
 
 
 def test_hidden_and_other_files_are_left_aside_and_counted(class_folders):
-    for name in (".DS_Store", "Thumbs.db", "cat/.hidden.png", "cat/notes.txt", "dog/scan.dcm", "README"):
+    for name in (".DS_Store", "Thumbs.db", "cat/.hidden.png", "cat/notes.txt", "dog/scan.svg", "README"):
         (class_folders / name).write_bytes(b"x")
     listing = read(class_folders)
     assert len(listing.records) == 40
-    assert listing.ignored == {"hidden": 3, ".txt": 1, ".dcm": 1, "no suffix": 1}
-    assert "1 × .dcm" in named(listing, "ignored-files").message
+    assert listing.ignored == {"hidden": 3, ".txt": 1, ".svg": 1, "no suffix": 1}
+    assert "1 × .svg" in named(listing, "ignored-files").message
     assert "hidden" not in named(listing, "ignored-files").message
 
 
@@ -80,8 +80,8 @@ def test_links_are_followed_but_not_in_circles(class_folders, tmp_path, save, no
     ("make", "said"),
     [
         (lambda root, save, noise: None, "empty folder"),
-        (lambda root, save, noise: (root / "cat").mkdir(), "no PNG, JPEG, TIFF or BMP"),
-        (lambda root, save, noise: (root / "a.dcm").write_bytes(b"x"), "1 × .dcm"),
+        (lambda root, save, noise: (root / "cat").mkdir(), "no PNG, JPEG, TIFF, BMP, DICOM or NIfTI image"),
+        (lambda root, save, noise: (root / "a.svg").write_bytes(b"x"), "1 × .svg"),
         (lambda root, save, noise: save(root / "a.png", noise(0)), "directly in the folder"),
         (lambda root, save, noise: save(root / "train" / "a.png", noise(0)), "directly in the split folders"),
         (lambda root, save, noise: [save(root / name / "c" / "a.png", noise(0)) for name in ("train", "cat")], "mixes"),
@@ -110,7 +110,7 @@ def test_a_folder_with_a_table_points_to_it(tmp_path, save, noise):
 def test_wrong_paths_and_kinds(tmp_path):
     with pytest.raises(InputError, match="no file or folder"):
         read(tmp_path / "missing")
-    for name, said in (("a.txt", "unknown kind"), ("a.dcm", "DICOM"), ("a.nii.gz", "NIfTI")):
+    for name, said in (("a.txt", "unknown kind"), ("a.dcm", "one image file"), ("a.nii.gz", "one image file")):
         (tmp_path / name).write_bytes(b"x")
         with pytest.raises(InputError, match=said):
             read(tmp_path / name)

@@ -58,7 +58,7 @@ class Volumes:
 
     window: Annotated[
         tuple[float, float] | None,
-        Parameter(help="Centre and width of the grey values to show, e.g. 40 400 [default: the file's own]."),
+        Parameter(negative=(), help="Centre and width of the grey values to show [default: the file's own]."),
     ] = None
     slice_axis: Annotated[Literal["axial", "coronal", "sagittal"], Parameter(help="Slices of NIfTI volumes.")] = "axial"
 

@@ -180,15 +180,23 @@ def _shown(stored: npt.NDArray[Any], header: "Dataset", index: int, window: tupl
     """What a screen would show, from 0 to 1: the window asked for, else the file's look-up or window, else all."""
     values, low, high = _measured(stored, header, index)
     if window is None and "VOILUTSequence" in header:
-        from pydicom.pixels import apply_voi
-
-        bits = int(header.VOILUTSequence[0].LUTDescriptor[2])
-        looked_up = np.asarray(apply_voi(values.astype(np.int64), header), np.float64)
-        return np.clip(looked_up / (2.0**bits - 1), 0, 1)
+        return _looked_up(values, header.VOILUTSequence[0], little=header.original_encoding[1])
     chosen = _Window(*window, "LINEAR") if window is not None else _voi(header, index)
     if chosen is None:
         return np.clip((values - low) / (high - low), 0, 1)
     return _windowed(values, chosen)
+
+
+def _looked_up(values: Values, item: "Dataset", *, little: bool) -> Values:
+    """PS3.3 C.11.2.1.1: values below the first mapped one get the first entry, those above the last one the last."""
+    count, first, bits = (int(number) for number in item.LUTDescriptor)
+    data = item.LUTData
+    if isinstance(data, bytes):
+        wide = len(data) >= 2 * (count or 65536)
+        data = np.frombuffer(data, ("<u2" if little else ">u2") if wide else np.uint8)
+    entries = np.asarray(data, np.float64)
+    places = np.clip(np.rint(values).astype(np.int64) - first, 0, len(entries) - 1)
+    return np.clip(entries[places] / (2.0**bits - 1), 0, 1)
 
 
 def _windowed(values: Values, window: _Window) -> Values:
