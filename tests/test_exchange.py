@@ -35,10 +35,10 @@ random_real = false
 
 @pytest.fixture(scope="module")
 def exchanged(tmp_path_factory) -> Path:
-    """What ``examples/exchange.sh`` leaves, with 400 training images for each hospital."""
+    """What ``examples/exchange.sh`` leaves, with 200 training images for each hospital."""
     folder = tmp_path_factory.mktemp("exchange")
     (folder / "plan.toml").write_text(PLAN)
-    environment = {**os.environ, "PYTHON": sys.executable, "IMAGES": "400", "SEEDS": "2", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHON": sys.executable, "IMAGES": "200", "SEEDS": "2", "OMP_NUM_THREADS": "1"}
     command = ["sh", str(ROOT / "examples" / "exchange.sh"), str(folder), str(folder / "plan.toml")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
