@@ -29,7 +29,7 @@ student_steps = 2
 segment = 2
 [evaluation]
 seeds = 3
-random_real = false
+random_sets = 1
 """
 
 
