@@ -18,10 +18,14 @@ meddistill() { "$python" -m meddistill "$@"; }
 # Each hospital, with its own images alone.
 for site in north south; do
     meddistill distill "$folder/pneumoniamnist_$site.npz" --plan "$plan" --drop-leak --out "$folder/$site.mdz" --quiet
+    [ -e "$folder/$site.pem" ] || meddistill keygen "$folder/$site.pem"
+    meddistill sign "$folder/$site.mdz" --key "$folder/$site.pem"
 done
 
-# The third one, with the two files alone.
+# The third one, with the two files and two public keys alone; the keys that it trusts are kept in the folder, too.
+export MEDDISTILL_CONFIG="$folder/trusted"
 for site in north south; do
+    meddistill trust "$folder/$site.pub.pem" --name "$site"
     meddistill verify "$folder/$site.mdz"
 done
 meddistill merge "$folder/north.mdz" "$folder/south.mdz" --out "$folder/both.mdz"

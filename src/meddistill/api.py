@@ -270,11 +270,14 @@ def cohort_dataset(
     )
 
 
-def merge(packages: Sequence[Path], out: Path, *, classes: Path | None = None) -> MergeReport:
+def merge(
+    packages: Sequence[Path], out: Path, *, classes: Path | None = None, progress: Progress | None = None
+) -> MergeReport:
     """Write several packages as one; ``classes``: a mapping file that says what their classes are called here."""
     from meddistill.pipeline.merge import merge as merge_packages
 
-    return merge_packages(_paths(packages), Path(out), classes=None if classes is None else Path(classes))
+    mapping = None if classes is None else Path(classes)
+    return merge_packages(_paths(packages), Path(out), classes=mapping, progress=_progress(progress))
 
 
 def export(package: Path, out: Path, *, to: Target) -> ExportReport:

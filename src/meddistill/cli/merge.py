@@ -28,4 +28,4 @@ def merge(
     """
     from meddistill import api
 
-    return Answer(api.merge(packages, out, classes=classes).as_dict(), text.merging)
+    return Answer(api.merge(packages, out, classes=classes, progress=output.progress()).as_dict(), text.merging)

@@ -29,6 +29,7 @@ from meddistill.package.write import write
 from meddistill.pipeline.receive import open_parts
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import require_writable
+from meddistill.runtime.progress import Progress, Silent
 from meddistill.train.combine import Combined, Part, combine
 from meddistill.train.renaming import NO_RENAMING, Renaming, read_renaming
 
@@ -60,7 +61,9 @@ class MergeReport:
         }
 
 
-def merge(files: Sequence[Path], out: Path, *, classes: Path | None = None) -> MergeReport:
+def merge(
+    files: Sequence[Path], out: Path, *, classes: Path | None = None, progress: Progress = Silent()
+) -> MergeReport:
     """Write the packages as one to ``out``; ``classes`` is a mapping file of class names.
 
     Images are stored with 8 bits over the range of all parts together: a value moves by at most half of that step.
@@ -70,7 +73,7 @@ def merge(files: Sequence[Path], out: Path, *, classes: Path | None = None) -> M
     if not 2 <= len(files) <= MAX_PARTS:
         raise InputError(f"{len(files)} packages were given: 2 to {MAX_PARTS} are merged at a time")
     renaming = NO_RENAMING if classes is None else read_renaming(classes)
-    parts = open_parts(files)
+    parts = open_parts(files, progress)
     combined = combine(parts, renaming)
     each = _images_per_class(parts, renaming)
     require_writable(out)

@@ -14,7 +14,8 @@ from meddistill.cohort.prepare import prepare
 from meddistill.cohort.read import ReadOptions
 from meddistill.cohort.types import SPLITS, Cohort
 from meddistill.nets.convnet import parse
-from meddistill.package.read import read as read_package
+from meddistill.package.read import read_judged
+from meddistill.package.trust import judge, warning
 from meddistill.pipeline.tell import tell
 from meddistill.runtime.device import choose
 from meddistill.runtime.errors import InputError
@@ -121,7 +122,7 @@ def train(
     where = choose(device)
     if not packages:
         raise InputError("no package was given: expected one or more files (NAME.mdz)")
-    combined = combine(open_parts(packages), NO_RENAMING if classes is None else read_renaming(classes))
+    combined = combine(open_parts(packages, progress), NO_RENAMING if classes is None else read_renaming(classes))
     require_writable(out)
     untrained = _untrained(combined, net)
     for note in combined.notes:
@@ -171,9 +172,15 @@ def evaluate(
     return EvaluateReport(scores, len(images), _per_class(model, images, predicted))
 
 
-def open_parts(files: Sequence[Path]) -> list[Part]:
-    """The packages in the files, every one checked."""
-    return [Part(file.name, read_package(file)) for file in files]
+def open_parts(files: Sequence[Path], progress: Progress = Silent()) -> list[Part]:
+    """The packages in the files, every one checked; warns of each that nobody whom the user trusts has signed."""
+    parts = []
+    for file in files:
+        package, found = read_judged(file)
+        if doubt := warning(judge(found)):
+            progress.warn(f"{file.name}: {doubt}" if len(files) > 1 else doubt)
+        parts.append(Part(file.name, package))
+    return parts
 
 
 def _untrained(combined: Combined, net: str | None) -> Model:
