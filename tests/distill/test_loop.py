@@ -2,16 +2,18 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import safetensors.torch
 import torch
 
 from meddistill.distill import loop
-from meddistill.distill.distance import normalised_l2
+from meddistill.distill.distance import Pruned, normalised_l2
 from meddistill.distill.labels import class_of_each, first_logits
 from meddistill.distill.loop import LoopPlan, Matching, distill, student_batches
-from meddistill.distill.segments import RandomSegments
+from meddistill.distill.overlap import Mitigation
+from meddistill.distill.segments import ProgressiveSegments, RandomSegments
 from meddistill.distill.start import first_images
 from meddistill.distill.unroll import Learned, Truncated, unroll
 from meddistill.nets.augment import Augmentation
@@ -436,3 +438,79 @@ def test_random_truncations_follow_the_seed(first, matching):
     one, again = (distill(first, matching, plan, SEED) for _ in range(2))
     assert same(one, again)
     assert not same(one, distill(first, matching, replace(plan, strategy=Truncated(1)), SEED))
+
+
+EVERYTHING = replace(
+    PLAN,
+    iterations=40,
+    warm_up=1,
+    segments=ProgressiveSegments(first_length=1, last_length=6, stages=3, matched=0.9),
+    distance=Pruned(),
+    averaging=0.9,
+    mitigation=Mitigation(every=12, retrained=5, quantile=0.01),
+)
+
+
+def test_a_run_of_all_parts_continues_to_the_same_bits(first, matching, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    whole = distill(first, matching, EVERYTHING, SEED)
+    for steps in (7, 14, 20):  # before, while and after images are retrained
+        path = tmp_path / f"{steps}"
+        with pytest.raises(StoppedError):
+            distill(first, matching, EVERYTHING, SEED, checkpoint=path, progress=StopAfter(steps))
+        assert same(distill(first, matching, EVERYTHING, SEED, checkpoint=path), whole)
+
+
+def test_overlapping_images_start_anew_and_only_they_are_retrained(first, matching, tmp_path, monkeypatch):
+    twins = Learned(first.images[[0, 0, 2, 2]], first.label_logits, first.log_steps)
+    plan = replace(PLAN, warm_up=0, iterations=6, image_rate=0.01, mitigation=Mitigation(every=3, retrained=2))
+    seen = []
+    iteration = loop._iteration
+
+    def watch(learned, *rest):
+        seen.append(learned.images.clone())
+        return iteration(learned, *rest)
+
+    monkeypatch.setattr(loop, "_iteration", watch)
+    distill(twins, matching, plan, SEED, events=EventLog(tmp_path / "log"))
+    (told,) = events_of(tmp_path / "log", "overlap")
+    assert told["share"] == 0.5
+    assert 0 <= told["diversity"] < 2
+    moved = [(after - before).abs().amax((1, 2, 3)) for before, after in pairwise(seen)]
+    assert (moved[2][[1, 3]] > 0.1).all()  # new pixels, a step of the optimiser besides
+    assert (moved[2][[0, 2]] < 0.02).all()
+    for change in moved[3:5]:
+        assert (change[[0, 2]] == 0).all()
+        assert (change[[1, 3]] > 0).all()
+
+
+def test_the_result_is_the_average_of_what_was_seen(first, matching, monkeypatch):
+    plan = replace(PLAN, warm_up=1, iterations=4, averaging=0.6)
+    seen = []
+    update = loop._State.update
+
+    def watch(state, *rest):
+        update(state, *rest)
+        seen.append(state.learned.images.clone())
+
+    monkeypatch.setattr(loop._State, "update", watch)
+    found = distill(first, matching, plan, SEED).images
+    mean = seen[1]
+    for count, images in ((2, seen[2]), (3, seen[3]), (4, seen[4])):
+        kept = min(0.6, (count - 1) / count)
+        mean = kept * mean + (1 - kept) * images
+    torch.testing.assert_close(found, mean)
+
+
+def test_the_end_of_progressive_segments_moves_on(first, matching, monkeypatch):
+    plan = replace(PLAN, warm_up=0, iterations=9, student_steps=6, segments=ProgressiveSegments(1, 6, 3, matched=0.0))
+    lengths = []
+    many = loop.unroll_many
+
+    def watch(network, students, *rest, **named):
+        lengths.append(len(students[0].batches))
+        return many(network, students, *rest, **named)
+
+    monkeypatch.setattr(loop, "unroll_many", watch)
+    distill(first, matching, plan, SEED)
+    assert lengths == [1, 1, 1, 3, 3, 3, 6, 6, 6]

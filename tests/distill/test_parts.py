@@ -11,7 +11,7 @@ from meddistill.distill.distance import normalised_l2
 from meddistill.distill.labels import class_of_each, first_logits
 from meddistill.distill.matching.distribution import match_features
 from meddistill.distill.methods import DEFAULT_METHOD, METHODS, find
-from meddistill.distill.segments import RandomSegments
+from meddistill.distill.segments import Pace, ProgressiveSegments, RandomSegments, WideningSegments
 from meddistill.distill.start import MIN_PROTOTYPE_IMAGES, first_images
 from meddistill.distill.unroll import Learned
 from meddistill.nets.augment import Augmentation
@@ -68,6 +68,45 @@ def test_a_segment_longer_than_the_trajectory_is_refused(length, snapshots):
         return
     with pytest.raises(ValueError, match="does not fit a trajectory"):
         RandomSegments(length, 3).draw(1, snapshots, stream(0, "segment"))
+
+
+def test_a_window_widens_to_its_latest_start_and_stays():
+    rule = WideningSegments(length=2, first_latest=4, last_latest=14, earliest_start=3, widened=0.5)
+
+    def latest(share):
+        return max(rule.draw(2, 40, stream(0, number), share).start for number in range(300))
+
+    assert [latest(share) for share in (0.0, 0.1, 0.25, 0.5, 1.0)] == [4, 6, 9, 14, 14]
+    assert min(rule.draw(2, 40, stream(0, number), 1.0).start for number in range(300)) == 3
+
+
+def test_progressive_segments_start_at_the_beginning_and_grow_with_the_steps():
+    rule = ProgressiveSegments(first_length=2, last_length=10, stages=5)
+    drawn = [rule.draw(3, 30, stream(0, stage), 0.0, Pace(stage)) for stage in range(5)]
+    assert [(d.start, d.end) for d in drawn] == [(0, 2), (0, 4), (0, 6), (0, 8), (0, 10)]
+    assert [d.steps(20) for d in drawn] == [4, 8, 12, 16, 20]
+    short = rule.draw(3, 7, stream(0), 0.0, Pace(4))  # as far as the trajectory goes
+    assert (short.end, short.steps(20)) == (6, 20)
+
+
+def test_a_stage_ends_when_it_is_matched_or_its_time_is_over():
+    rule = ProgressiveSegments(first_length=2, last_length=10, stages=4, matched=0.5)
+    pace = Pace()
+    for _ in range(9):
+        pace = rule.paced(pace, 0.3, 0.01)
+    assert pace.stage == 0
+    assert rule.paced(pace, 0.3, 0.01) == Pace(1)
+    assert rule.paced(pace, 9.0, 0.01).stage == 0  # not matched any more
+    assert rule.paced(Pace(1), 0.9, 0.49).stage == 1
+    assert rule.paced(Pace(1), 0.9, 0.5).stage == 2
+    assert rule.paced(Pace(3, 50, 0.1), 0.1, 1.0).stage == 3
+
+
+def test_the_mean_score_of_a_stage_counts_recent_scores_more():
+    pace = Pace()
+    for score in (1.0, 0.5, 0.25):
+        pace = pace.with_score(score)
+    assert pace == Pace(0, 3, pytest.approx(0.9 * (0.9 * 1 + 0.1 * 0.5) + 0.1 * 0.25))
 
 
 def test_the_distance_is_one_at_the_start_and_nought_at_the_target():

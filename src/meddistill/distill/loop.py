@@ -4,10 +4,11 @@ Iteration i draws everything from the stream named by i, so that a checkpoint is
 optimiser's moments and i, and a run that was killed ends with the same bytes as one that was not.
 """
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -16,9 +17,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from meddistill.distill.distance import normalised_l2
+from meddistill.distill.distance import Distance, NormalisedL2
 from meddistill.distill.matching.distribution import match_features
-from meddistill.distill.segments import RandomSegments
+from meddistill.distill.overlap import Mitigation, measure_overlap
+from meddistill.distill.segments import Pace, SegmentRule
+from meddistill.distill.start import first_images
 from meddistill.distill.unroll import (
     Batch,
     Learned,
@@ -37,7 +40,7 @@ from meddistill.runtime.errors import InputError, MeddistillError
 from meddistill.runtime.events import EventLog
 from meddistill.runtime.files import write_atomic
 from meddistill.runtime.progress import Progress, Silent
-from meddistill.runtime.streams import stream
+from meddistill.runtime.streams import derive, stream
 from meddistill.teachers.images import LabelledImages
 from meddistill.teachers.store import TrajectoryStore
 
@@ -62,12 +65,15 @@ class LoopPlan:
     to zero along half a cosine. ``warm_up`` iterations of distribution matching come first; they move only the images.
     ``momentum``, ``precision`` and ``compiled`` are the student's :class:`Rule`. ``together``: how many of the S
     segments are unrolled side by side; None follows the memory that is free on a GPU, and is one on a CPU.
+    ``distance``: how a student is compared with its segment's end. ``averaging``: how much of the average so far, which
+    is the result, each iteration keeps (Du et al. 2023, FTD, arXiv 2211.11004); 0 is no average. ``mitigation``: of
+    overlap between images.
     """
 
     iterations: int
     student_steps: int
     batch: int
-    segments: RandomSegments
+    segments: SegmentRule
     segments_at_once: int
     optimiser: Optimiser
     image_rate: float
@@ -82,6 +88,9 @@ class LoopPlan:
     precision: Precision = "full"
     compiled: bool = False
     together: int | None = None
+    distance: Distance = field(default_factory=NormalisedL2)
+    averaging: float = 0.0
+    mitigation: Mitigation | None = None
 
     @property
     def rule(self) -> Rule:
@@ -129,9 +138,10 @@ def distill(
     with progress.stage("distilling", last) as stage:
         stage.advance(state.iteration)
         while state.iteration < last:
-            outcome = _iteration(state.learned, matching, plan, seed, state.iteration)
+            _mitigate(state, matching, plan, seed, events)
+            outcome = _iteration(state.learned, matching, plan, seed, state.iteration, state.pace)
             usable = _is_usable(outcome, math.inf if state.iteration < plan.warm_up else _RUNAWAY_SCORE)
-            state.update(outcome.gradient if usable else None)
+            state.update(outcome, usable)
             _report(state, outcome, usable, events, plan)
             if state.skipped == _MAX_SKIPPED_IN_A_ROW:
                 raise _diverged(plan)
@@ -143,17 +153,19 @@ def distill(
                 break
     if checkpoint is not None:
         state.save(checkpoint)
-    return state.learned
+    return state.result
 
 
-def _iteration(learned: Learned, matching: Matching, plan: LoopPlan, seed: int, iteration: int) -> Outcome:
+def _iteration(learned: Learned, matching: Matching, plan: LoopPlan, seed: int, iteration: int, pace: Pace) -> Outcome:
     """The mean score and gradient of S segments, or of S batches of real images while warming up.
 
     A segment whose student ran away is left out of the mean; only when all did is the gradient not a number.
     """
     generators = [stream(seed, "distill", iteration, place) for place in range(plan.segments_at_once)]
     if iteration >= plan.warm_up:
-        found = _segments(learned, matching, plan, generators, stream(seed, "distill", iteration, "truncated"))
+        share = (iteration - plan.warm_up) / plan.iterations
+        students = [_student(learned, matching, plan, generator, share, pace) for generator in generators]
+        found = _unrolled(learned, matching, plan, students, stream(seed, "distill", iteration, "truncated"))
         return Outcome(found.score, found.gradient)
     outcomes = [_features(learned, matching, plan, generator) for generator in generators]
     gradients = (torch.stack(parts).mean(0) for parts in zip(*(o.gradient.tensors() for o in outcomes), strict=True))
@@ -171,18 +183,14 @@ def _features(learned: Learned, matching: Matching, plan: LoopPlan, generator: t
     return match_features(matching.network, params, learned, matching.images, plan.augmentation, generator)
 
 
-def _segments(
-    learned: Learned,
-    matching: Matching,
-    plan: LoopPlan,
-    generators: Sequence[torch.Generator],
-    truncation: torch.Generator,
+def _unrolled(
+    learned: Learned, matching: Matching, plan: LoopPlan, students: Sequence[Student], truncation: torch.Generator
 ) -> Outcomes:
-    students = [_student(learned, matching, plan, generator) for generator in generators]
     return unroll_many(
         matching.network,
         students,
         learned,
+        at=plan.distance.looks_at(len(students[0].batches)),
         rule=plan.rule,
         generator=truncation,
         highest=_RUNAWAY_SCORE,
@@ -190,16 +198,18 @@ def _segments(
     )
 
 
-def _student(learned: Learned, matching: Matching, plan: LoopPlan, generator: torch.Generator) -> Student:
-    segment = plan.segments.draw(matching.teachers, matching.store.snapshots, generator)
+def _student(
+    learned: Learned, matching: Matching, plan: LoopPlan, generator: torch.Generator, share: float, pace: Pace
+) -> Student:
+    segment = plan.segments.draw(matching.teachers, matching.store.snapshots, generator, share, pace)
     start, target = (
         unflatten(matching.store.snapshot(segment.teacher, index).to(learned.images.device), matching.network.shapes)
         for index in (segment.start, segment.end)
     )
-    batches = student_batches(len(learned.images), plan, generator)
+    batches = student_batches(len(learned.images), plan, generator)[: segment.steps(plan.student_steps)]
 
     def score(states: Mapping[int, Params]) -> Tensor:
-        return normalised_l2(states[plan.student_steps], target, start)
+        return plan.distance(states, target, start)
 
     return Student(start, batches, score)
 
@@ -213,13 +223,40 @@ def student_batches(count: int, plan: LoopPlan, generator: torch.Generator) -> l
     return [Batch(chosen, plan.augmentation.draw(len(chosen), generator)) for chosen in rows[: plan.student_steps]]
 
 
+def _mitigate(state: "_State", matching: Matching, plan: LoopPlan, seed: int, events: EventLog) -> None:
+    """Where it is time to look for overlap: report it, and start the offending images anew."""
+    matched, rule = state.iteration - plan.warm_up, plan.mitigation
+    if rule is None or matched <= 0 or matched % rule.every:
+        return
+    if matching.images is None:
+        raise ValueError("overlap is measured against real images: pass them in Matching.images")
+    learned, generator = state.learned, stream(seed, "overlap", state.iteration)
+    teacher = int(torch.randint(matching.teachers, (), generator=generator))
+    snapshot = matching.store.snapshot(teacher, matching.store.snapshots - 1).to(learned.images.device)
+    params, classes = unflatten(snapshot, matching.network.shapes), learned.label_logits.argmax(1)
+    found = measure_overlap(
+        matching.network, params, learned.images, classes, matching.images, rule.quantile, generator
+    )
+    events.write("overlap", iteration=state.iteration, share=found.share, diversity=found.diversity)
+    rows = found.offending.nonzero().flatten()
+    if len(rows):
+        anew = derive(seed, "overlap", "start", state.iteration)
+        labels = classes.cpu()[rows]
+        state.restart(rows, first_images("prototypes", matching.images, labels, plan.augmentation, anew), rule)
+
+
 class _State:
-    """What a checkpoint holds: learned tensors, optimiser, iteration, and how many were skipped in a row."""
+    """What a checkpoint holds: learned tensors and their average, optimiser, iteration, how many were skipped in a row,
+    the pace of the segments, and which images are being retrained.
+    """
 
     def __init__(self, first: Learned, plan: LoopPlan) -> None:
-        self.iteration, self.skipped = 0, 0
+        self.iteration, self.skipped, self.pace = 0, 0, Pace()
+        self._retrained = torch.ones(len(first.images), dtype=torch.bool)
+        self._retrained_until = 0
         self._plan = plan
         self._variables = [tensor.detach().clone() for tensor in first.tensors()]
+        self._average = [tensor.clone() for tensor in self._variables] if plan.averaging else []
         self._optimiser = self._new_optimiser()
 
     def _new_optimiser(self) -> torch.optim.Optimizer:
@@ -236,8 +273,24 @@ class _State:
     def learned(self) -> Learned:
         return Learned(*self._variables)
 
-    def update(self, gradient: Learned | None) -> None:
+    @property
+    def result(self) -> Learned:
+        """What a run gives: the average where one is kept."""
+        return Learned(*(self._average or self._variables))
+
+    def restart(self, rows: Tensor, images: Tensor, rule: Mitigation) -> None:
+        """Give the images of ``rows`` ``(k,)`` new pixels, and for a while train only them."""
+        variable = self._variables[0]
+        variable[rows.to(variable.device)] = images.to(variable)
+        for moment in self._optimiser.state[variable].values():
+            if isinstance(moment, Tensor) and moment.shape == variable.shape:
+                moment[rows.to(variable.device)] = 0
+        self._retrained = torch.zeros(len(variable), dtype=torch.bool).index_fill(0, rows, True)
+        self._retrained_until = self.iteration + rule.retrained
+
+    def update(self, outcome: Outcome, usable: bool) -> None:
         """Take one optimiser step, or none, and go on to the next iteration."""
+        gradient = outcome.gradient if usable else None
         self.skipped = self.skipped + 1 if gradient is None else 0
         if self.iteration == self._plan.warm_up:
             self._optimiser = self._new_optimiser()
@@ -246,8 +299,30 @@ class _State:
                 group["lr"] = group["full"] * self._share_of_rate()
             for variable, slope in zip(self._variables, gradient.tensors(), strict=True):
                 variable.grad = slope
-            self._optimiser.step()
+            self._step()
         self.iteration += 1
+        matched = self.iteration - self._plan.warm_up
+        if matched > 0 and usable:
+            self.pace = self._plan.segments.paced(self.pace, outcome.score, matched / self._plan.iterations)
+            self._add_to_average(matched)
+
+    def _step(self) -> None:
+        """The optimiser's step, after which everything but the images being retrained is put back."""
+        if self.iteration >= self._retrained_until:
+            self._optimiser.step()
+            return
+        frozen = (~self._retrained).nonzero().flatten().to(self._variables[0].device)
+        before = [variable.clone() for variable in self._variables]
+        self._optimiser.step()
+        images, logits, steps = self._variables
+        images[frozen], logits[frozen] = before[0][frozen], before[1][frozen]
+        steps.copy_(before[2])
+
+    def _add_to_average(self, matched: int) -> None:
+        # The first iterations weigh more than they would for ever, so that the start is forgotten (as Adam's moments).
+        kept = min(self._plan.averaging, (matched - 1) / matched)
+        for mean, variable in zip(self._average, self._variables, strict=bool(self._average)):
+            mean.lerp_(variable, 1 - kept)
 
     def _share_of_rate(self) -> float:
         matched = self.iteration - self._plan.warm_up
@@ -261,7 +336,15 @@ class _State:
             for name, moment in self._optimiser.state[variable].items():
                 if isinstance(moment, Tensor):
                     tensors[f"moment.{place}.{name}"] = moment
-        metadata = {"iteration": str(self.iteration), "skipped": str(self.skipped)}
+        tensors |= {f"average.{place}": mean for place, mean in enumerate(self._average)}
+        tensors["retrained"] = self._retrained
+        numbers = {
+            "iteration": self.iteration,
+            "skipped": self.skipped,
+            "retrained_until": self._retrained_until,
+            "pace": asdict(self.pace),
+        }
+        metadata = {name: json.dumps(value) for name, value in numbers.items()}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         write_atomic(path, safetensors.torch.save(tensors, metadata))
 
@@ -270,12 +353,15 @@ class _State:
             return
         try:
             with safetensors.safe_open(path, framework="pt") as file:
-                self.iteration, self.skipped = (int(file.metadata()[name]) for name in ("iteration", "skipped"))
+                numbers = {name: json.loads(text) for name, text in file.metadata().items()}
+                self.iteration, self.skipped = int(numbers["iteration"]), int(numbers["skipped"])
+                self.pace, self._retrained_until = Pace(**numbers["pace"]), int(numbers["retrained_until"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             for place, variable in enumerate(self._variables):
                 if tensors[f"learned.{place}"].shape != variable.shape:
                     raise ValueError("it holds a synthetic set of another shape")
-        except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+            self._retrained = tensors.pop("retrained")
+        except (OSError, AttributeError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
             raise InputError(
                 f"cannot read the checkpoint {path} ({error}): delete it to start this stage anew"
             ) from None
@@ -285,6 +371,8 @@ class _State:
             variable = self._variables[int(place)]
             if kind == "learned":
                 variable.copy_(tensor)
+            elif kind == "average":
+                self._average[int(place)].copy_(tensor)
             else:
                 # Adam counts its steps in a tensor that stays on the CPU.
                 self._optimiser.state[variable][rest[0]] = tensor if rest[0] == "step" else tensor.to(variable.device)

@@ -1,17 +1,54 @@
 """Which piece of which trajectory an iteration reproduces."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 
 
 @dataclass(frozen=True)
 class Segment:
-    """From snapshot ``start`` to snapshot ``end`` of one teacher."""
+    """From snapshot ``start`` to snapshot ``end`` of one teacher, in the given share of a student's steps."""
 
     teacher: int
     start: int
     end: int
+    share_of_steps: float = 1.0
+
+    def steps(self, most: int) -> int:
+        """Student steps, of at most ``most``."""
+        return max(1, math.ceil(most * self.share_of_steps))
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How far matching has come: the stage, its iterations so far, and their mean score, recent ones counting more."""
+
+    stage: int = 0
+    iterations: int = 0
+    mean: float = math.nan
+
+    def with_score(self, score: float) -> "Pace":
+        """One more iteration of the stage."""
+        mean = score if self.iterations == 0 else _MEMORY * self.mean + (1 - _MEMORY) * score
+        return replace(self, iterations=self.iterations + 1, mean=mean)
+
+
+# Of the mean score of a stage, what the scores before the last one count.
+_MEMORY = 0.9
+# Fewer iterations say nothing about whether a stage is matched.
+_LEAST_OF_A_STAGE = 10
+
+
+class SegmentRule(Protocol):
+    """What the loop needs of a rule for segments."""
+
+    def draw(self, teachers: int, snapshots: int, generator: torch.Generator, share: float, pace: Pace) -> Segment:
+        """A segment of trajectories with that many snapshots, after the given share of all iterations."""
+
+    def paced(self, pace: Pace, score: float, share: float) -> Pace:
+        """The pace after an iteration with that score, when the given share of all iterations is done."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +63,10 @@ class RandomSegments:
     latest_start: int
     earliest_start: int = 0
 
-    def draw(self, teachers: int, snapshots: int, generator: torch.Generator) -> Segment:
-        """One segment of trajectories with that many snapshots."""
+    def draw(
+        self, teachers: int, snapshots: int, generator: torch.Generator, share: float = 0.0, pace: Pace = Pace()
+    ) -> Segment:
+        """One segment of trajectories with that many snapshots; neither share nor pace matters."""
         latest = min(self.latest_start, snapshots - 1 - self.length)
         if latest < 0:
             raise ValueError(f"a segment of {self.length} snapshots does not fit a trajectory of {snapshots}")
@@ -35,3 +74,71 @@ class RandomSegments:
         earliest = min(self.earliest_start, latest)
         start = int(torch.randint(earliest, latest + 1, (), generator=generator))
         return Segment(teacher, start, start + self.length)
+
+    def paced(self, pace: Pace, score: float, share: float) -> Pace:
+        """There is one stage."""
+        return pace
+
+
+@dataclass(frozen=True)
+class WideningSegments:
+    """Random segments whose latest start moves from ``first_latest`` to ``last_latest``: easy ones come first.
+
+    Guo et al. 2024 (DATM, arXiv 2310.05773). ``widened``: the share of all iterations after which the window is open.
+    """
+
+    length: int
+    first_latest: int
+    last_latest: int
+    earliest_start: int = 0
+    widened: float = 0.4
+
+    def draw(
+        self, teachers: int, snapshots: int, generator: torch.Generator, share: float = 0.0, pace: Pace = Pace()
+    ) -> Segment:
+        """One segment of the window that is open after that share of the iterations."""
+        opened = min(1.0, share / self.widened)
+        latest = self.first_latest + math.floor((self.last_latest - self.first_latest) * opened)
+        return RandomSegments(self.length, latest, self.earliest_start).draw(teachers, snapshots, generator)
+
+    def paced(self, pace: Pace, score: float, share: float) -> Pace:
+        """There is one stage."""
+        return pace
+
+
+@dataclass(frozen=True)
+class ProgressiveSegments:
+    """Every segment starts where its trajectory does; its end, and the student's steps, grow in stages.
+
+    Yu et al. 2024 (arXiv 2403.13469): the start is fixed to the beginning of the trajectory and the end is gradually
+    extended. How is left open; our reading: from ``first_length`` to ``last_length`` snapshots in ``stages`` equal
+    parts. A stage ends when its mean score has fallen below ``matched``, or when its equal share of the iterations is
+    over. A student takes steps in proportion to the segment's length.
+    """
+
+    first_length: int
+    last_length: int
+    stages: int
+    matched: float = 0.5
+
+    def draw(
+        self, teachers: int, snapshots: int, generator: torch.Generator, share: float = 0.0, pace: Pace = Pace()
+    ) -> Segment:
+        """A segment of the stage that was reached, of any teacher."""
+        longest = min(self.last_length, snapshots - 1)
+        if longest < 1:
+            raise ValueError(f"a trajectory of {snapshots} snapshot has no segment")
+        length = min(self._length(pace.stage), longest)
+        return Segment(int(torch.randint(teachers, (), generator=generator)), 0, length, length / longest)
+
+    def paced(self, pace: Pace, score: float, share: float) -> Pace:
+        """On to the next stage where this one is matched or its time is over."""
+        pace = pace.with_score(score)
+        is_matched = pace.iterations >= _LEAST_OF_A_STAGE and pace.mean < self.matched
+        if pace.stage < self.stages - 1 and (is_matched or share >= (pace.stage + 1) / self.stages):
+            return Pace(stage=pace.stage + 1)
+        return pace
+
+    def _length(self, stage: int) -> int:
+        grown = (self.last_length - self.first_length) * stage / max(1, self.stages - 1)
+        return self.first_length + round(grown)
