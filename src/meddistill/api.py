@@ -357,7 +357,9 @@ def methods() -> Document:
     """The methods, with a line on each and where it comes from."""
     from meddistill.distill.methods import METHODS
 
-    listed = [{"name": m.name, "summary": m.summary, "source": m.source} for m in METHODS.values()]
+    listed = [
+        {"name": m.name, "summary": m.summary, "source": m.source, "learns": list(m.learns)} for m in METHODS.values()
+    ]
     return Document({"methods": listed})
 
 

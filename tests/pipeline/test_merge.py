@@ -36,7 +36,7 @@ def part(path: Path, classes=("ill", "well"), *, low=0.0, mean=0.5, each=2, **fa
         recipe=Recipe(method="mtt", seed=4, start=facts.get("start", "noise"), network="convnet-d1-w8"),
         cohort=CohortCounts(counts=facts.get("counts", {"train": dict.fromkeys(classes, 30), "test": {"ill": 2}})),
         contains_real_images=facts.get("start") == "real",
-        bytes=Sizes(cohort_train=1000),
+        bytes=Sizes(cohort_train=None if facts.get("counts") == "withheld" else 1000),
         terms=facts.get("terms", Terms(licence="CC BY 4.0")),
     )
     labels = rng.dirichlet(np.ones(len(classes)), count).astype(np.float32)

@@ -9,6 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meddistill.distill.distance import Pruned
+from meddistill.distill.methods import find
+from meddistill.distill.segments import ProgressiveSegments
 from meddistill.nets.convnet import parse
 from meddistill.pipeline.estimate import Costs, Shape, estimate, fit_to_time
 from meddistill.pipeline.plan import (
@@ -53,7 +56,7 @@ plans = parts(
     teachers=parts(Teachers, steps=st.integers(1000, 10_000), snapshot_every=st.integers(1, 10)),
     matching=parts(Matching, segment=st.integers(1, 100)),
     evaluation=parts(Evaluation),
-)
+).filter(lambda plan: not find(plan.method).flat_teachers or plan.teachers.optimiser != "sgd")
 
 
 @settings(max_examples=60, deadline=None)
@@ -220,3 +223,21 @@ def test_more_time_is_used_for_more_work():
     for fitted in (little, much):  # all else is as it was
         same = replace(fitted, network=plan.network, teachers=plan.teachers, matching=plan.matching)
         assert same == plan
+
+
+def test_a_method_that_needs_flat_teachers_gets_them_or_says_so():
+    assert override(Plan(), method="ftd").teachers.optimiser == "gsam"
+    flat = override(Plan(), teachers=replace(Plan().teachers, optimiser="sam"))
+    assert override(flat, method="ftd").teachers.optimiser == "sam"
+    with pytest.raises(InputError, match=r"method ftd needs flat teachers.*optimiser is sgd.*gsam"):
+        checked(replace(Plan(), method="ftd"))
+
+
+def test_a_progressive_plan_grows_to_where_teachers_stop_improving():
+    plan = override(Plan(), method="progressive")
+    loop = plan.loop_plan((3, 12))
+    assert loop.segments == ProgressiveSegments(plan.matching.segment, 12 + plan.matching.segment, 5)
+    assert loop.mitigation is not None
+    assert 0 < loop.mitigation.retrained < loop.mitigation.every < plan.matching.iterations
+    assert override(Plan(), method="tesla").loop_plan((0, 8)).strategy == "two-pass"
+    assert override(Plan(), method="pruned").loop_plan((0, 8)).distance == Pruned(0.1)

@@ -16,12 +16,13 @@ from PIL import Image
 
 from meddistill.cohort.prepare import prepare
 from meddistill.distill.loop import distill
+from meddistill.distill.methods import DEFAULT_METHOD, METHODS
 from meddistill.nets.convnet import parse
 from meddistill.package.read import read, verify
 from meddistill.pipeline.estimate import Costs
 from meddistill.pipeline.evaluate import evaluation_seeds
 from meddistill.pipeline.folder import RunFolder, filling
-from meddistill.pipeline.plan import read_plan
+from meddistill.pipeline.plan import override, read_plan, to_toml
 from meddistill.pipeline.run import Report, Request, run
 from meddistill.runtime.errors import InputError, OutputError
 from meddistill.runtime.streams import derive
@@ -487,3 +488,15 @@ def test_extreme_step_sizes_do_not_spoil_a_run_at_its_end(request_again, monkeyp
     monkeypatch.setattr("meddistill.pipeline.run.distill", extreme)
     run(request_again)
     assert read(request_again.out).step_sizes.tolist() == [np.float32(written)]
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != DEFAULT_METHOD])
+def test_every_method_makes_a_package_of_its_own(fresh, made, name):
+    plan = override(read_plan(fresh.plan), method=name)
+    fresh.plan.write_text(to_toml(replace(plan, matching=replace(plan.matching, iterations=6))))
+    run(fresh)
+    package = read(fresh.out)
+    assert package.card.recipe.method == name
+    assert package.card.task.labels == ("soft" if METHODS[name].labels == "learned" else "hard")
+    assert not np.array_equal(package.images, read(made[0].out).images)
+    assert ("overlap" in kinds(fresh.out.with_suffix(".run"))) == METHODS[name].mitigates_overlap

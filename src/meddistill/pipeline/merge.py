@@ -127,11 +127,17 @@ def _card(parts: Sequence[Part], combined: Combined, renaming: Renaming, each: i
         recipe=_recipe(cards, combined, digests),
         cohort=CohortCounts(counts=_counts(parts, renaming)),
         contains_real_images=any(card.contains_real_images for card in cards),
-        bytes=Sizes(cohort_train=sum(card.bytes.cohort_train for card in cards)),
+        bytes=Sizes(cohort_train=_cohort_bytes(cards)),
         terms=Terms(
             **{name: _terms([getattr(card.terms, name) for card in cards]) for name in Terms.__dataclass_fields__}
         ),
     )
+
+
+def _cohort_bytes(cards: Sequence[Card]) -> int | None:
+    """Of all cohorts together; withheld if one withholds its own."""
+    known = [card.bytes.cohort_train for card in cards if card.bytes.cohort_train is not None]
+    return sum(known) if len(known) == len(cards) else None
 
 
 def _recipe(cards: Sequence[Card], combined: Combined, digests: Sequence[str]) -> Recipe:

@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeVar, get_origin, get_type_hints
 from meddistill.cohort.types import Fit
 from meddistill.distill.loop import LoopPlan
 from meddistill.distill.methods import DEFAULT_METHOD, METHODS, find
-from meddistill.distill.segments import RandomSegments
+from meddistill.distill.overlap import Mitigation
+from meddistill.distill.segments import ProgressiveSegments, RandomSegments, SegmentRule
 from meddistill.distill.start import STARTS, Start
 from meddistill.distill.unroll import STRATEGIES
 from meddistill.nets.augment import Augmentation
@@ -20,6 +21,8 @@ from meddistill.teachers.storage import STORAGES
 from meddistill.teachers.train import TeacherPlan
 
 Part = TypeVar("Part")
+# Of a progressive method: in so many parts segments grow, and between them overlap is looked for.
+_STAGES = 5
 
 
 def _setting(default: Any, doc: str, *, low: float | None = None, high: float | None = None, of: Any = None) -> Any:
@@ -119,13 +122,37 @@ class Plan:
 
     def loop_plan(self, window: tuple[int, int]) -> LoopPlan:
         """The matching part, as ``distill/`` takes it; ``window``: where teachers learn, for the starts left open."""
-        part = asdict(self.matching)
-        del part["step_size"]
-        chosen = (part.pop("earliest_start"), part.pop("latest_start"))
-        earliest, latest = (found if asked < 0 else asked for asked, found in zip(chosen, window, strict=True))
-        segments = RandomSegments(length=part.pop("segment"), latest_start=latest, earliest_start=earliest)
-        learn = find(self.method).labels == "learned"
-        return LoopPlan(**part, segments=segments, learn_labels=learn, augmentation=Augmentation())
+        part, method = asdict(self.matching), find(self.method)
+        for name in ("step_size", "segment", "earliest_start", "latest_start"):
+            del part[name]
+        return LoopPlan(
+            **part | {"strategy": method.strategy or self.matching.strategy},
+            segments=self._segments(window),
+            learn_labels=method.labels == "learned",
+            augmentation=Augmentation(),
+            distance=method.distance,
+            averaging=method.averaging,
+            mitigation=self._mitigation(),
+        )
+
+    def window(self, found: tuple[int, int]) -> tuple[int, int]:
+        """First and last snapshot that a segment may start at: the plan's own, or what was ``found``."""
+        asked = (self.matching.earliest_start, self.matching.latest_start)
+        earliest, latest = (mine if mine >= 0 else other for mine, other in zip(asked, found, strict=True))
+        return earliest, latest
+
+    def _segments(self, found: tuple[int, int]) -> SegmentRule:
+        length = self.matching.segment
+        earliest, latest = self.window(found)
+        if find(self.method).segments == "progressive":
+            return ProgressiveSegments(first_length=length, last_length=max(length, latest + length), stages=_STAGES)
+        return RandomSegments(length=length, latest_start=latest, earliest_start=earliest)
+
+    def _mitigation(self) -> Mitigation | None:
+        if not find(self.method).mitigates_overlap:
+            return None
+        every = max(2, self.matching.iterations // (_STAGES + 1))
+        return Mitigation(every=every, retrained=every // 2)
 
 
 def default_depth(size: int) -> int:
@@ -134,12 +161,17 @@ def default_depth(size: int) -> int:
 
 
 def override(plan: Plan, **values: Any) -> Plan:
-    """The plan with the given top-level values, ``None`` meaning unchanged. A new size brings its network's depth."""
+    """The plan with the given top-level values, ``None`` meaning unchanged.
+
+    A new size brings its network's depth, and a method that needs flat teachers has them trained with GSAM.
+    """
     given = {name: value for name, value in values.items() if value is not None}
     changed = replace(plan, **given)
     if "size" in given and default_depth(plan.size) != default_depth(changed.size) and "network" not in given:
         width = plan.network.rpartition("-w")[2]
         changed = replace(changed, network=f"convnet-d{default_depth(changed.size)}-w{width}")
+    if "method" in given and find(changed.method).flat_teachers and changed.teachers.optimiser == "sgd":
+        changed = replace(changed, teachers=replace(changed.teachers, optimiser="gsam"))
     return checked(changed)
 
 
@@ -163,6 +195,11 @@ def _misfits(plan: Plan) -> list[str]:
         problems.append(
             f"matching.segment is {plan.matching.segment} snapshots, but a trajectory of teachers.steps = "
             f"{plan.teachers.steps} has {longest} after its start: shorten the segment or train longer"
+        )
+    if find(plan.method).flat_teachers and plan.teachers.optimiser not in ("sam", "gsam"):
+        problems.append(
+            f"method {plan.method} needs flat teachers, but teachers.optimiser is {plan.teachers.optimiser}: "
+            'set it to "gsam" or "sam"'
         )
     try:
         parse(plan.network, channels=1, size=plan.size, classes=2)

@@ -325,12 +325,12 @@ def _distil(
             budget.leave_time_to_evaluate(time.monotonic() - begun)
         curve = learning_curve(network, store, teaching.count, val, plan.seed, folder.events)
     progress.note(describe(curve))
-    loop = plan.loop_plan(learning_window(curve))
-    folder.events.write("window", earliest_start=loop.segments.earliest_start, latest_start=loop.segments.latest_start)
+    earliest, latest = plan.window(learning_window(curve))
+    folder.events.write("window", earliest_start=earliest, latest_start=latest)
     return distill(
         _first(plan, train),
         Matching(network, store, teaching.count, train),
-        loop,
+        plan.loop_plan((earliest, latest)),
         plan.seed,
         is_enough=None if budget is None else budget.is_spent,
         checkpoint=folder.checkpoint,
