@@ -66,7 +66,7 @@ def merge(
 ) -> MergeReport:
     """Write the packages as one to ``out``; ``classes`` is a mapping file of class names.
 
-    Images are stored with 8 bits over the range of all parts together: a value moves by at most half of that step.
+    Images are stored with 64 levels over the range of all parts together: a value moves by at most half of that step.
     Raises :class:`InputError` listing all conflicts, also where classes would have different numbers of images, which
     the format does not hold.
     """
