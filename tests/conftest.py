@@ -1,9 +1,14 @@
 """What tests of several folders need."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+# Shells start background jobs with Ctrl-C ignored, and every process that a test starts and interrupts would inherit it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")

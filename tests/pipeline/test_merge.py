@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from meddistill import api
+from meddistill.package.quantise import LEVELS
 from meddistill.package.read import read, verify
 from meddistill.package.types import (
     Card,
@@ -51,7 +52,7 @@ def test_a_merged_package_is_its_parts_one_after_the_other(tmp_path):
     merged, (first, second) = read(tmp_path / "c.mdz"), map(read, files)
     assert verify(tmp_path / "c.mdz").ok
     assert (report["images"], merged.card.images.count, merged.card.images.per_class) == (10, 10, 5)
-    half_a_step = 4 / 255 / 2 + 1e-4  # intensities go from -3 to 1
+    half_a_step = 4 / (LEVELS - 1) / 2 + 1e-4  # intensities go from -3 to 1
     assert np.abs(merged.images - np.concatenate([first.images, second.images])).max() <= half_a_step
     assert np.array_equal(merged.labels, np.concatenate([first.labels, second.labels[:, ::-1]]))
     assert merged.card.normalisation.mean == pytest.approx((0.4,))

@@ -22,7 +22,7 @@ def package(tmp_path):
         recipe=Recipe(method="mtt", seed=0, start="noise", network="convnet-d1-w8"),
         cohort=CohortCounts(counts="withheld"),
         contains_real_images=False,
-        bytes=Sizes(cohort_train=1000),
+        bytes=Sizes(cohort_train=None),
     )
     images = np.random.default_rng(0).uniform(-1, 2, (4, 1, 8, 8)).astype(np.float32)
     labels = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.0, 1.0]], np.float32)
