@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-# Shells start background jobs with Ctrl-C ignored, and every process that a test starts and interrupts would inherit it.
+# Shells start background jobs with Ctrl-C ignored, and every process that a test starts would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
