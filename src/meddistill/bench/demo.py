@@ -17,7 +17,7 @@ _KNOWN = frozenset({"duplicate-across-splits", "duplicate"})  # of this set: nob
 # One draw of twenty chest X-rays may be twice as good as another: a seed's random row is the mean of some draws.
 _RANDOM_SETS = 3
 # Iterations on a few images are cheap: together the two sizes take some minutes on two cores.
-_FEW_IMAGES, _MANY_ITERATIONS, _ITERATIONS = 5, 900, 500
+_FEW_IMAGES, _MANY_ITERATIONS, _ITERATIONS = 5, 600, 300
 
 
 @dataclass(frozen=True)
