@@ -1,5 +1,6 @@
 """The five real sets, where they are at hand: everything is read, and what their authors planted is found."""
 
+import numpy as np
 import pytest
 
 from meddistill.cohort.prepare import CohortError, prepare, survey
@@ -55,7 +56,8 @@ def test_ham10000_is_split_by_lesion(data):
     options = ReadOptions("image_id", "dx", "lesion_id", images=data / "ham10000" / "images")
     prepared = prepare(data / "ham10000" / "HAM10000_metadata.csv", size=16, options=options)
     fingerprint = prepared.fingerprint
-    assert totals(fingerprint) == [7010, 1002, 2003]
+    # Whole lesions only; which ones is the choice of scikit-learn's splitter, and another version's is another.
+    assert np.allclose(np.array(totals(fingerprint)) / 10015, [0.7, 0.1, 0.2], atol=0.005)
     assert sum(fingerprint.patients.values()) == 7470
     assert (fingerprint.channels, fingerprint.proposed_size) == (3, 64)
     assert fingerprint.counts["test"]["df"] == 23

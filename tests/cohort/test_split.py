@@ -43,7 +43,7 @@ def test_shares_are_near_with_groups():
     splits = assign(labels, group, 0)
     for label in (0, 1):
         share = np.bincount(splits[labels == label], minlength=3) / (labels == label).sum()
-        np.testing.assert_allclose(share, [0.7, 0.1, 0.2], atol=0.03)
+        np.testing.assert_allclose(share, [0.7, 0.1, 0.2], atol=0.04)
 
 
 def test_the_seed_decides():

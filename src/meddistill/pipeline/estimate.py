@@ -30,6 +30,7 @@ _REPEATS = 3
 # Shares of the time that is left after evaluation, and how much of a budget is planned for: steps vary in time.
 _PLANNED_SHARE = 0.85
 _TEACHING_SHARE = 0.35
+_WARMING_SHARE = 0.5
 # Processes share caches and memory, and take seconds to start: together they do less than each would alone.
 _HELPED = 0.75
 _WIDTHS = {"cpu": (64, 32, 16), "cuda": (128, 64, 32), "mps": (128, 64, 32)}
@@ -141,14 +142,17 @@ def _scale(plan: Plan, costs: Costs, seconds: float, shape: Shape) -> float:
 
 
 def _scaled(plan: Plan, scale: float, costs: Costs) -> Plan:
-    """Teachers get about a third of the work, and never more than twenty of them; distilling the rest."""
+    """Teachers get about a third of the work, and never more than twenty of them; warming up at most half of what is
+    left, for its iterations do most where there is little time; matching the rest.
+    """
     one_teacher = plan.teachers.steps * costs.teacher_step
     standard = plan.matching
     warming = standard.warm_up * costs.warm_up
     work = scale * (plan.teachers.count * one_teacher + warming + standard.iterations * costs.iteration)
     teachers = max(1, min(20, round(_TEACHING_SHARE * work / one_teacher)))
-    warm_up = int(standard.warm_up * min(1.0, scale))
-    iterations = max(20, int((work - teachers * one_teacher - warm_up * costs.warm_up) / costs.iteration))
+    left = max(0.0, work - teachers * one_teacher)
+    warm_up = min(standard.warm_up, int(_WARMING_SHARE * left / costs.warm_up))
+    iterations = max(20, int((left - warm_up * costs.warm_up) / costs.iteration))
     matching = replace(standard, warm_up=warm_up, iterations=min(iterations, 20_000))
     return replace(plan, teachers=replace(plan.teachers, count=teachers), matching=matching)
 
