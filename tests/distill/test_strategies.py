@@ -1,6 +1,7 @@
 """Strategies beside the exact two against their definitions, momentum, many students at once, and too little memory."""
 
 import math
+import weakref
 
 import pytest
 import torch
@@ -8,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.distill.test_unroll import batches_of, close, learned_of, network_of, score_of_end, score_of_many, start_of
 
-from meddistill.distill.unroll import Learned, Rule, Student, Truncated, memory, together, unroll, unroll_many
+from meddistill.distill.unroll import Learned, Rule, Student, Truncated, adjoint, memory, together, unroll, unroll_many
 from meddistill.distill.unroll.stacked import stack
+from meddistill.distill.unroll.stretches import stretches
+from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import leaves
 from meddistill.runtime.errors import MeddistillError
 from meddistill.runtime.streams import stream
@@ -81,6 +84,50 @@ def test_two_pass_takes_the_states_of_slopes_as_constants(problem):
         unroll(*arguments, at=at, rule=Rule("two-pass", momentum)),
         *defined(*arguments, at, momentum=momentum, moving=False),
     )
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(students=2), st.sampled_from(["adjoint", "two-pass", Truncated(2)]), st.integers(1, 6))
+def test_states_that_are_computed_twice_change_no_byte(problem, strategy, kept):
+    network, learned, students, at, momentum, _ = problem
+    few, all_ = (
+        unroll_many(network, students, learned, at=at, rule=Rule(strategy, momentum, states=states), together=2)
+        for states in (kept, 99)
+    )
+    assert few.scores == all_.scores
+    for one, other in zip(few.gradient.tensors(), all_.gradient.tensors(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("kept", [1, 6, 20])
+def test_few_states_are_kept_over_many_steps_and_the_gradient_is_exact(monkeypatch, momentum, kept):
+    network, steps = network_of(2), 24
+    arguments = (network, start_of(network), learned_of(network, step_sizes=steps), batches_of(steps, augment=False))
+    score, at = score_of_many(network), (0, 9, steps)
+    taken, most, next_of = [], [0], adjoint._Walk._next
+
+    def counted(walk, state, step):
+        found = next_of(walk, state, step)
+        taken.append(weakref.ref(found.params[0]))
+        most[0] = max(most[0], sum(one() is not None for one in taken))
+        return found
+
+    monkeypatch.setattr(adjoint._Walk, "_next", counted)
+    found = unroll(*arguments, score, at=at, rule=Rule("adjoint", momentum, states=kept))
+    agree(found, *defined(*arguments, score, at, momentum=momentum))
+    least = 9 if momentum else 7  # the smallest room in which 24 steps can be cut
+    assert most[0] <= max(kept, least) + 3  # a state asked for in the middle, the one left and the one reached
+    assert len(taken) < 2 * steps
+
+
+@given(st.integers(0, 300), st.integers(1, 400), st.integers(1, 2))
+def test_stretches_cover_all_steps_within_the_room_or_the_least_that_suffices(steps, at_once, each):
+    parts = stretches(steps, at_once, each)
+    assert [step for begin, end in parts for step in range(begin, end)] == list(range(steps))
+    most = max((each * place + end - begin for place, (begin, end) in enumerate(parts)), default=0)
+    assert most <= max(at_once, math.isqrt(2 * each * steps) + 2)
+    assert len(parts) <= 1 or steps > at_once
 
 
 def test_two_pass_is_the_published_formula_with_its_factor():
@@ -255,12 +302,13 @@ def test_how_many_students_fit(free, expected):
     assert memory.students_that_fit(free, 100, 50) == expected
 
 
-def test_the_adjoint_is_counted_to_need_a_state_a_step_and_full_a_graph_a_step():
-    network = network_of(8, 2, 1, 16)
-    adjoint = [memory.bytes_of_student(network, 10, steps, full=False) for steps in (10, 11)]
-    full = [memory.bytes_of_student(network, 10, steps, full=True) for steps in (10, 11)]
-    assert adjoint[1] - adjoint[0] == 4 * network.parameters
-    assert full[1] - full[0] > 10 * (adjoint[1] - adjoint[0])
+def test_the_adjoint_is_counted_to_need_little_more_for_many_steps_and_full_a_graph_a_step():
+    network = ConvNet(128, 3, 1, 28, 2)
+    short, longer, long = (memory.bytes_of_student(network, 10, steps, full=False) for steps in (9, 10, 80))
+    assert longer - short == 4 * network.parameters
+    assert longer < long <= 1.2 * longer
+    graphs = [memory.bytes_of_student(network, 10, steps, full=True) for steps in (10, 11)]
+    assert graphs[1] - graphs[0] > 10 * (longer - short)
     assert memory.free_bytes(torch.device("cpu")) > 0
 
 

@@ -6,7 +6,8 @@ parameters after the steps that it asked for to a scalar. Its gradient with resp
 sizes is computed by a strategy:
 
 ``full``        keeps the graph of all steps, as public trajectory-matching code does; memory is linear in N.
-``adjoint``     keeps only θ_0 … θ_N and carries cotangents backwards, step by step: the same gradient to rounding.
+``adjoint``     keeps only states θ_i, not even all of them, and carries cotangents backwards, step by step: the same
+                gradient to rounding.
 ``two-pass``    takes the states at which slopes are taken as constants (TESLA, Cui et al. 2023, arXiv 2211.10586).
 ``Truncated``   takes the slopes of all but K steps as constants.
 
@@ -17,6 +18,7 @@ S students may be unrolled side by side on one synthetic set; the gradient is th
 ``step``      slopes and curvature of one step, by automatic differentiation and by hand
 ``graph``     the strategy that keeps all graphs
 ``adjoint``   the strategies that carry cotangents
+``stretches`` which states they keep
 ``memory``    how many students fit at once
 ``together``  the entry points
 """

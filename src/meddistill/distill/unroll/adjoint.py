@@ -7,16 +7,24 @@ With p the cotangent of θ_{i+1} and w that of the momentum buffer u_{i+1}, step
     ∂/∂X = ∂(g_i · c)/∂X, labels alike         read off the step's curvature along c
     p ← p + H_i c,   w ← μ c                   cotangents of θ_i and u_i
 
-and what the score asked of θ_i enters p there. Memory is one step's and N + 1 states. ``two-pass`` leaves
+and what the score asked of θ_i enters p there. Memory is one step's and that of the states. ``two-pass`` leaves
 ``H_i c`` out: the states at which slopes are taken are then constants, and with one state asked for, p is the same in
 all steps. A step whose slope is a constant contributes nothing but its step size.
+
+Not all N states need be there at once. The steps are cut into stretches (:mod:`.stretches`); of each the state it
+begins with is kept, and the others are taken once more, by the same calls and so with the same bytes, when the way
+back comes to it. The last stretch is kept whole. Shorter unrolls are a single stretch.
 """
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from meddistill.distill.unroll.stacked import Class, Seen, differentiate, zeros_of
 from meddistill.distill.unroll.step import Slopes, Step, step_of
+from meddistill.distill.unroll.stretches import stretches
 from meddistill.distill.unroll.types import Learned, Network, Rule
 from meddistill.nets.params import Params
 
@@ -30,18 +38,22 @@ def carried_back(
     *,
     through: frozenset[int],
     hessian: bool,
+    at_once: int,
 ) -> tuple[Tensor, Learned]:
     """The scores ``(S,)`` and the gradient of their sum; the students stop where the score asks for the last time.
 
     ``through``: the steps whose slopes are not constants. ``hessian``: whether slopes depend on where they are taken.
+    ``at_once``: how many states may be kept at once; more are where fewer do not suffice.
     """
     step_by = step_of(network, rule.precision, rule.compiled)
-    states = _sweep(step_by.slopes, students, learned, rule.momentum)
-    values, cotangents = differentiate(students.scores, {step: states[step] for step in sorted(wanted)})
+    walk = _Walk(step_by.slopes, students, learned, rule.momentum)
+    parts = stretches(len(students.steps), at_once, each=2 if rule.momentum else 1)
+    asked, begins, states = _sweep(walk, parts, wanted)
+    values, cotangents = differentiate(students.scores, asked)
     total, nothing = zeros_of(learned), tuple(torch.zeros_like(param) for param in students.start)
     of_state, of_buffer = cotangents[len(students.steps)], nothing
-    for step in reversed(range(len(students.steps))):
-        after, before = states.pop(), states[step]
+    del asked
+    for step, before, after in _backwards(walk, parts, begins, states):
         total.log_steps[total.place_of(step)] += _dot(of_state, _less(after, before))
         size = learned.step_size(step)
         of_slope = tuple(w - size * p for w, p in zip(of_buffer, of_state, strict=True))
@@ -55,19 +67,68 @@ def carried_back(
     return values, total
 
 
-def _sweep(slopes_of: Slopes, students: Class, learned: Learned, momentum: float) -> list[Params]:
-    """θ_0 … θ_N without a graph."""
-    states = [students.start]
-    buffer: Params | None = None
-    for step, seen in enumerate(students.steps):
-        with torch.no_grad():
-            labels = seen.logits(learned.label_logits).softmax(2)
-            slopes = slopes_of(states[-1], seen.images(learned.images), labels)
-            if momentum and buffer is not None:
-                slopes = tuple(g + momentum * u for g, u in zip(slopes, buffer, strict=True))
-            buffer, size = slopes, learned.step_size(step)
-            states.append(tuple(p - size * u for p, u in zip(states[-1], buffer, strict=True)))
-    return states
+class _State(NamedTuple):
+    """θ_i, and the momentum's buffer u_i where there is one by then."""
+
+    params: Params
+    buffer: Params | None
+
+
+class _Walk(NamedTuple):
+    """Students on their way, without a graph."""
+
+    slopes_of: Slopes
+    students: Class
+    learned: Learned
+    momentum: float
+
+    def states(self, first: _State, begin: int, end: int) -> Iterator[_State]:
+        """The states after the steps ``begin`` to ``end - 1``, from the state before them."""
+        state = first
+        for step in range(begin, end):
+            state = self._next(state, step)
+            yield state
+
+    @torch.no_grad()
+    def _next(self, state: _State, step: int) -> _State:
+        seen, size = self.students.steps[step], self.learned.step_size(step)
+        labels = seen.logits(self.learned.label_logits).softmax(2)
+        slopes = self.slopes_of(state.params, seen.images(self.learned.images), labels)
+        if self.momentum and state.buffer is not None:
+            slopes = tuple(g + self.momentum * u for g, u in zip(slopes, state.buffer, strict=True))
+        params = tuple(p - size * u for p, u in zip(state.params, slopes, strict=True))
+        return _State(params, slopes if self.momentum else None)
+
+
+def _sweep(
+    walk: _Walk, parts: list[tuple[int, int]], wanted: frozenset[int]
+) -> tuple[dict[int, Params], list[_State], list[Params]]:
+    """The states that the score asks for, those with which stretches begin, and all that the last stretch leads to."""
+    state = _State(walk.students.start, None)
+    asked = {0: state.params} if 0 in wanted else {}
+    begins, kept = list[_State](), list[Params]()
+    for begin, end in parts:
+        begins.append(state)
+        for step, state in enumerate(walk.states(begins[-1], begin, end), begin + 1):
+            if step in wanted:
+                asked[step] = state.params
+            if end == parts[-1][1]:
+                kept.append(state.params)
+    return asked, begins, kept
+
+
+def _backwards(
+    walk: _Walk, parts: list[tuple[int, int]], begins: list[_State], kept: list[Params]
+) -> Iterator[tuple[int, Params, Params]]:
+    """Every step from the last to the first with θ before and after it; ``begins`` and ``kept`` are used up."""
+    for begin, end in reversed(parts):
+        first = begins.pop()
+        if len(kept) < end - begin:  # all but the last state, which the stretch behind began with
+            kept = [*(state.params for state in walk.states(first, begin, end - 1)), *kept]
+        for step in reversed(range(begin, end)):
+            after = kept.pop()
+            yield step, kept[-1] if kept else first.params, after
+        kept = [first.params]
 
 
 def _step_back(

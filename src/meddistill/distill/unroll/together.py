@@ -13,6 +13,7 @@ from meddistill.distill.unroll.memory import (
     free_bytes,
     give_back,
     is_out_of_memory,
+    states_at_once,
     students_that_fit,
 )
 from meddistill.distill.unroll.stacked import stack, zeros_of
@@ -132,8 +133,18 @@ def _compute(
     side_by_side = stack(students, max(wanted), learned.images.device)
     if rule.strategy == "full":
         return full(network, side_by_side, learned, wanted, rule)
-    hessian = rule.strategy != "two-pass"
-    return carried_back(network, side_by_side, learned, wanted, rule, through=through, hessian=hessian)
+    batch = max((len(seen.rows) // seen.students for seen in side_by_side.steps), default=0)
+    kept = rule.states or (states_at_once(network, batch) if isinstance(network, ConvNet) else max(wanted))
+    return carried_back(
+        network,
+        side_by_side,
+        learned,
+        wanted,
+        rule,
+        through=through,
+        hessian=rule.strategy != "two-pass",
+        at_once=kept,
+    )
 
 
 def _usable(

@@ -59,13 +59,16 @@ class Rule:
 
     ``momentum``: μ of the student's SGD, whose buffer starts at zero (not dampened, as ``torch.optim.SGD``).
     ``precision``: of convolutions, matrix products and the maps between them; everything else, and all sums, have the
-    parameters' dtype. ``compiled``: let the compiler fuse a step where there is one, for long runs.
+    parameters' dtype. ``compiled``: let the compiler fuse a step where there is one, for long runs. ``states``: how
+    many of the N states are kept at once, others being computed twice; by default what a share of one step's memory
+    holds. More are kept where fewer do not suffice. The gradient does not depend on it.
     """
 
     strategy: Strategy = "adjoint"
     momentum: float = 0.0
     precision: Precision = "full"
     compiled: bool = False
+    states: int | None = None
 
 
 @dataclass(frozen=True)
