@@ -9,13 +9,17 @@ Against automatic differentiation it saves
   takes the bias away again, so that its gradient is zero;
 * all sums over full planes on the way back. The pooled maps of the ReLU's mask m, of m·x̂ and of its tangent m·x̂'
   are kept at a quarter of the resolution, and every sum that the norm's derivative needs is a product with one of them;
-* launches: a value and its tangent stand in one batch, so that one convolution serves both.
+* launches: a value and its tangent stand in one batch, so that one convolution serves both;
+* time of a CPU in everything but convolutions: maps lie with channels last, where pooling, sums over planes and
+  products with a factor a plane run at the speed of memory.
 
 A convolution costs as much as one forward pass of it, F: a gradient costs 3 F, its derivative along v 8 F, where
 automatic differentiation of the gradient takes 9 F.
 
-``work`` is the dtype of convolutions, matrix products and the maps between them. Statistics, sums over planes, the
-loss and everything that is returned have the parameters' dtype, so that ``work=torch.bfloat16`` keeps float32 sums.
+``work`` is the dtype of convolutions of tangents and cotangents. The convolutions of the values, and everything
+that is not a convolution, have the parameters' dtype. With ``work=torch.bfloat16`` nearly all of the error would come
+from rounded values: units near their kink then switch, in all students at once. Rounded tangents and cotangents are
+harmless (measured in docs/engine.md), and make seven of eight, or two of three, convolutions.
 """
 
 from typing import NamedTuple
@@ -48,29 +52,28 @@ def slopes(network: ConvNet, params: Params, images: Tensor, labels: Tensor, wor
     ``images``: ``(S, n, C, H, W)``. ``labels``: soft labels ``(S, n, K)``. The loss is the mean cross-entropy of each.
     """
     networks, count = images.shape[:2]
-    seen, saved = _beside(images).to(work), []
+    seen, saved = _beside(images), []
     for block in range(network.depth):
         weight, _, scale, shift = (param.flatten(0, 1) for param in params[4 * block : 4 * block + 4])
-        normed, rate = _normalise(_convolve(seen, weight.to(work), networks))
+        normed, rate = _normalise(_convolve(seen, weight, networks))
         mask = _mask(normed, scale, shift)
         pools = _pool(mask), _pool(mask * normed)
-        saved.append((seen, weight, scale, rate, normed, mask, pools))
-        seen = (_flat(shift) * pools[0] + _flat(scale) * pools[1]).to(work)
+        saved.append((seen.to(work), weight.to(work), scale, rate, normed, mask, pools))
+        seen = _flat(shift) * pools[0] + _flat(scale) * pools[1]
     flat = _per_network(seen, networks)
-    logits = torch.baddbmm(params[-1][:, None].to(work), flat, params[-2].to(work).transpose(1, 2)).to(params[-1].dtype)
-    by_logit = (logits.softmax(2) - labels) / count
-    slope = by_logit.to(work)
-    found = [torch.bmm(slope.transpose(1, 2), flat), by_logit.sum(1)]
-    arriving = torch.bmm(slope, params[-2].to(work)).transpose(0, 1).reshape(seen.shape)
+    logits = torch.baddbmm(params[-1][:, None], flat, params[-2].transpose(1, 2))
+    slope = (logits.softmax(2) - labels) / count
+    found = [torch.bmm(slope.transpose(1, 2), flat), slope.sum(1)]
+    arriving = _side_by_side(torch.bmm(slope, params[-2]), seen.shape)
     for block in reversed(range(network.depth)):
         seen, weight, scale, rate, normed, mask, pools = saved[block]
         by_shift, by_scale = (_dots(arriving, pool) for pool in pools)
         area, factor = mask.shape[2] * mask.shape[3], rate * scale
-        leaving = _spread(arriving * _flat(factor / 4).to(work), mask)
-        leaving = _less(leaving, [(normed, factor * by_scale / area)], factor * by_shift / area)
+        leaving = _spread(arriving * _flat(factor / 4), mask)
+        leaving = _less(leaving, [(normed, factor * by_scale / area)], factor * by_shift / area).to(work)
         found = [_by_weight(seen, leaving, weight, networks), by_scale.sum(0), by_shift.sum(0), *found]
         if block:
-            arriving = _by_input(leaving, weight.to(work), networks)
+            arriving = _by_input(leaving, weight, networks).to(mask.dtype)
     for block in range(network.depth):
         found.insert(4 * block + 1, torch.zeros_like(params[4 * block + 1]))
     return tuple(slope.reshape(param.shape).to(param.dtype) for slope, param in zip(found, params, strict=True))
@@ -90,23 +93,24 @@ def curvature(
     Shapes as in :func:`slopes`; ``along`` is shaped as ``params``. Without ``hessian`` the parameters' part is None.
     """
     networks, count = images.shape[:2]
-    both, saved = _beside(images).to(work), []
+    value, tangent, saved = _beside(images), None, list[_Kept]()
     for block in range(network.depth):
-        both, kept = _block(both, params, along, block, networks, count)
+        value, tangent, kept = _block(value, tangent, params, along, block, networks, work)
         saved.append(kept)
-    flat, moving = (_per_network(part, networks) for part in (both[:count], both[count:]))
-    last, bias, last_along, bias_along = (p.to(work) for p in (*params[-2:], *along[-2:]))
-    logits = torch.baddbmm(bias[:, None], flat, last.transpose(1, 2)).to(params[-1].dtype)
+    assert tangent is not None
+    flat, moving = _per_network(value, networks), _per_network(tangent, networks)
+    last, bias, last_along, bias_along = (*params[-2:], *along[-2:])
+    logits = torch.baddbmm(bias[:, None], flat, last.transpose(1, 2))
     logits_along = torch.baddbmm(bias_along[:, None], flat, last_along.transpose(1, 2))
-    logits_along = (logits_along + torch.bmm(moving, last.transpose(1, 2))).to(params[-1].dtype)
+    logits_along = logits_along + torch.bmm(moving, last.transpose(1, 2))
     chances = logits.softmax(2)
     centred = logits_along - (chances * logits_along).sum(2, keepdim=True)
-    slope, bending = ((chances - labels) / count).to(work), (chances * centred / count).to(work)
+    slope, bending = (chances - labels) / count, chances * centred / count
     found: list[Tensor] = []
     if hessian:
         found = [torch.bmm(bending.transpose(1, 2), flat) + torch.bmm(slope.transpose(1, 2), moving), bending.sum(1)]
     back = torch.cat([torch.bmm(slope, last), torch.bmm(bending, last) + torch.bmm(slope, last_along)], 1)
-    arriving = back.transpose(0, 1).reshape(both.shape)
+    arriving = _side_by_side(back, torch.Size((2 * count, *value.shape[1:])))
     for block in reversed(range(network.depth)):
         arriving, part = _block_back(arriving, saved[block], networks, count, block == 0, hessian)
         found = part + found
@@ -120,9 +124,9 @@ def curvature(
 
 
 class _Kept(NamedTuple):
-    """What one block keeps for the way back: see :func:`_block`."""
+    """What one block keeps for the way back: see :func:`_block`. ``seen``: its inputs, and behind them their tangents."""
 
-    both: Tensor
+    seen: Tensor
     weight: Tensor
     weight_along: Tensor
     factor: Tensor
@@ -133,31 +137,37 @@ class _Kept(NamedTuple):
     pools: tuple[Tensor, Tensor, Tensor]
 
 
-def _block(both: Tensor, params: Params, along: Params, block: int, networks: int, count: int) -> tuple[Tensor, _Kept]:
-    """One block on values ``both[:count]`` and tangents ``both[count:]``; the images have no tangent.
+def _block(
+    value: Tensor, tangent: Tensor | None, params: Params, along: Params, block: int, networks: int, work: torch.dtype
+) -> tuple[Tensor, Tensor, _Kept]:
+    """One block on values and tangents; the images have no tangent.
 
     With x̂ = (z − μ)·r: x̂' = r·(z' − mean z' − x̂ mean(x̂ z')), and the rate of r is −r² mean(x̂ z').
     """
-    work = both.dtype
     weight, _, scale, shift = (param.flatten(0, 1) for param in params[4 * block : 4 * block + 4])
     weight_along, _, scale_along, shift_along = (param.flatten(0, 1) for param in along[4 * block : 4 * block + 4])
+    normed, rate = _normalise(_convolve(value, weight, networks))
     weight, weight_along = weight.to(work), weight_along.to(work)
-    value = _convolve(both, weight, networks)
-    tangent = _convolve(both[:count], weight_along, networks)
-    if block:
-        value, tangent = value[:count], tangent.add_(value[count:])
-    normed, rate = _normalise(value)
-    area = value.shape[2] * value.shape[3]
-    stretch = _dots(normed, tangent) / area
-    normed_along = _less(tangent, [(normed, stretch)], _means(tangent)).mul_(_flat(rate).to(work))
+    seen = value.to(work)
+    moved = _convolve(seen, weight_along, networks).to(normed.dtype)
+    if tangent is not None:
+        tangent = tangent.to(work)
+        moved += _convolve(tangent, weight, networks)
+        seen = torch.cat([seen, tangent])
+    area = normed.shape[2] * normed.shape[3]
+    stretch = _dots(normed, moved) / area
+    normed_along = _less(moved, [(normed, stretch)], moved.mean((2, 3))).mul_(_flat(rate))
     mask = _mask(normed, scale, shift)
     pools = _pool(mask), _pool(mask * normed), _pool(mask * normed_along)
     value = _flat(shift) * pools[0] + _flat(scale) * pools[1]
     tangent = _flat(shift_along) * pools[0] + _flat(scale_along) * pools[1] + _flat(scale) * pools[2]
     factor = rate * scale
     factor_along = rate * (scale_along - stretch * factor)
-    kept = _Kept(both, weight, weight_along, factor, factor_along, normed, normed_along, mask, pools)
-    return torch.cat([value, tangent]).to(work), kept
+    return (
+        value,
+        tangent,
+        _Kept(seen, weight, weight_along, factor, factor_along, normed, normed_along, mask, pools),
+    )
 
 
 def _block_back(
@@ -168,40 +178,48 @@ def _block_back(
     Of the images only the tangent is returned. With f = rγ, a = m·g the cotangent behind the ReLU and a' its tangent:
     z̄ = f·a − x̂·f mean(a x̂) − f mean(a), and z̄' is the derivative of that.
     """
-    both, weight, weight_along, factor, factor_along, normed, normed_along, mask, pools = kept
-    work, area = both.dtype, mask.shape[2] * mask.shape[3]
+    seen, weight, weight_along, factor, factor_along, normed, normed_along, mask, pools = kept
+    work, area = seen.dtype, mask.shape[2] * mask.shape[3]
     slope, bending = arriving[:count], arriving[count:]
     by_shift, by_scale = _dots(slope, pools[0]), _dots(slope, pools[1])
     by_shift_along = _dots(bending, pools[0])
     by_scale_along = _dots(bending, pools[1]) + _dots(slope, pools[2])
-    low = slope * _flat(factor / 4).to(work)
-    low_along = slope * _flat(factor_along / 4).to(work) + bending * _flat(factor / 4).to(work)
+    low = slope * _flat(factor / 4)
+    low_along = slope * _flat(factor_along / 4) + bending * _flat(factor / 4)
     stretch, centre = factor * by_scale / area, factor * by_shift / area
     stretch_along = (factor_along * by_scale + factor * by_scale_along) / area
     centre_along = (factor_along * by_shift + factor * by_shift_along) / area
-    leaving = _less(_spread(low, mask), [(normed, stretch)], centre)
+    leaving = _less(_spread(low, mask), [(normed, stretch)], centre).to(work)
     leaving_along = _less(_spread(low_along, mask), [(normed, stretch_along), (normed_along, stretch)], centre_along)
+    leaving_along = leaving_along.to(work)
+    by_input = _by_input(leaving_along, weight, networks) + _by_input(leaving, weight_along, networks)
     if first:
-        by_input = _by_input(leaving_along, weight, networks) + _by_input(leaving, weight_along, networks)
         pair = leaving_along
     else:
         pair = torch.cat([leaving_along, leaving])
-        each = _by_input(pair, weight, networks)
-        by_input = torch.cat([each[count:], each[:count].add_(_by_input(leaving, weight_along, networks))])
+        by_input = torch.cat([_by_input(leaving, weight, networks), by_input])
+    by_input = by_input.to(mask.dtype)
     if not hessian:
         return by_input, []
-    # The pair stands the other way round than ``both``: a value meets the cotangent's tangent, and a tangent its value.
-    return by_input, [_by_weight(both, pair, weight, networks), by_scale_along.sum(0), by_shift_along.sum(0)]
+    # The pair stands the other way round than ``seen``: a value meets the cotangent's tangent, and a tangent its value.
+    return by_input, [_by_weight(seen, pair, weight, networks), by_scale_along.sum(0), by_shift_along.sum(0)]
 
 
 def _beside(images: Tensor) -> Tensor:
-    """``(S, n, C, H, W)`` as ``(n, S·C, H, W)``, S groups of channels."""
-    return images.transpose(0, 1).flatten(1, 2)
+    """``(S, n, C, H, W)`` as ``(n, S·C, H, W)``, S groups of channels; channels last in memory."""
+    maps = images.transpose(0, 1).flatten(1, 2)
+    # Not contiguous(): it takes one channel for both layouts, and what comes of it would have the wrong one.
+    return torch.empty_like(maps, memory_format=torch.channels_last).copy_(maps)
 
 
 def _per_network(maps: Tensor, networks: int) -> Tensor:
     """``(n, S·C, h, w)`` as what S linear layers see: ``(S, n, C·h·w)``."""
     return maps.reshape(len(maps), networks, -1).transpose(0, 1)
+
+
+def _side_by_side(features: Tensor, shape: torch.Size) -> Tensor:
+    """The inverse of :func:`_per_network`, channels last."""
+    return features.transpose(0, 1).reshape(shape).contiguous(memory_format=torch.channels_last)
 
 
 def _convolve(maps: Tensor, weight: Tensor, networks: int) -> Tensor:
@@ -215,7 +233,7 @@ def _by_input(slope: Tensor, weight: Tensor, networks: int) -> Tensor:
 
 
 def _by_weight(maps: Tensor, slope: Tensor, weight: Tensor, networks: int) -> Tensor:
-    return _convolution_backward(slope, maps, weight.to(maps.dtype), networks, 1)
+    return _convolution_backward(slope, maps, weight, networks, 1)
 
 
 def _convolution_backward(slope: Tensor, maps: Tensor, weight: Tensor, networks: int, part: int) -> Tensor:
@@ -227,20 +245,15 @@ def _convolution_backward(slope: Tensor, maps: Tensor, weight: Tensor, networks:
 
 
 def _normalise(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Every plane with mean 0 and variance 1, and the factor r ``(n, S·C)`` that brought it there."""
-    count, channels, height, width = maps.shape
-    if maps.dtype in (torch.float32, torch.float64):
-        area = height * width
-        normed, _, rate = _aten.native_group_norm(maps, None, None, count, channels, area, channels, NORM_EPSILON)
-        return normed, rate
-    variance, mean = torch.var_mean(maps.float(), (2, 3), correction=0)
-    rate = torch.rsqrt(variance + NORM_EPSILON)
-    return ((maps - _flat(mean)) * _flat(rate)).to(maps.dtype), rate
+    """Every plane with mean 0 and variance 1, in place, and the factor r ``(n, S·C)`` that brought it there."""
+    maps.sub_(_flat(maps.mean((2, 3))))
+    rate = torch.rsqrt((maps * maps).mean((2, 3)) + NORM_EPSILON)
+    return maps.mul_(_flat(rate)), rate
 
 
 def _mask(normed: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """1 where the ReLU lets through, else 0."""
-    return torch.addcmul(_flat(shift).to(normed.dtype), normed, _flat(scale).to(normed.dtype)).gt(0).to(normed.dtype)
+    return torch.addcmul(_flat(shift), normed, _flat(scale)).gt_(0)
 
 
 def _pool(maps: Tensor) -> Tensor:
@@ -250,30 +263,21 @@ def _pool(maps: Tensor) -> Tensor:
 def _spread(low: Tensor, mask: Tensor) -> Tensor:
     """``mask`` times every pooled pixel's value at each of its four pixels; what pooling left over gets nothing."""
     height, width = low.shape[2:]
-    windows = mask[..., : 2 * height, : 2 * width].unflatten(3, (width, 2)).unflatten(2, (height, 2))
-    spread = (windows * low[:, :, :, None, :, None]).flatten(4, 5).flatten(2, 3)
+    spread = F.interpolate(low, (2 * height, 2 * width))
     odd = (0, mask.shape[3] - 2 * width, 0, mask.shape[2] - 2 * height)
-    return F.pad(spread, odd) if any(odd) else spread
+    return (F.pad(spread, odd) if any(odd) else spread).mul_(mask)
 
 
 def _less(maps: Tensor, others: list[tuple[Tensor, Tensor]], constant: Tensor) -> Tensor:
     """``maps`` less other maps times a factor a plane, less a constant a plane; in place."""
     for other, factor in others:
-        maps.addcmul_(other, _flat(factor).to(maps.dtype), value=-1)
-    return maps.sub_(_flat(constant).to(maps.dtype))
+        maps.addcmul_(other, _flat(factor), value=-1)
+    return maps.sub_(_flat(constant))
 
 
 def _dots(one: Tensor, other: Tensor) -> Tensor:
-    """The product of two maps summed over each plane, ``(n, S·C)``, in float32 or better."""
-    return (one * other).sum((2, 3), dtype=_exact(one))
-
-
-def _means(maps: Tensor) -> Tensor:
-    return maps.mean((2, 3), dtype=_exact(maps))
-
-
-def _exact(maps: Tensor) -> torch.dtype:
-    return torch.float64 if maps.dtype == torch.float64 else torch.float32
+    """The product of two maps summed over each plane, ``(n, S·C)``."""
+    return (one * other).sum((2, 3))
 
 
 def _flat(factors: Tensor) -> Tensor:
