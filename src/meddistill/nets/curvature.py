@@ -227,9 +227,10 @@ def _convolve(maps: Tensor, weight: Tensor, networks: int) -> Tensor:
 
 
 def _by_input(slope: Tensor, weight: Tensor, networks: int) -> Tensor:
-    channels = networks * weight.shape[1]
-    like = slope.new_empty(1).expand(len(slope), channels, *slope.shape[2:])
-    return _convolution_backward(slope, like, weight, networks, 0)
+    shape = (len(slope), networks * weight.shape[1], *slope.shape[2:])
+    # Only the shape and the layout of the maps matter here.
+    maps = slope if slope.shape == shape else torch.empty_like(slope[:, : shape[1]], memory_format=torch.channels_last)
+    return _convolution_backward(slope, maps, weight, networks, 0)
 
 
 def _by_weight(maps: Tensor, slope: Tensor, weight: Tensor, networks: int) -> Tensor:

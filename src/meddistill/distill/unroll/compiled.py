@@ -12,16 +12,26 @@ import torch
 _log = logging.getLogger(__name__)
 
 
-class Compiled:
-    """``function`` compiled, or ``plain``, which computes the same, where that is not possible.
+# Seconds, roughly, that compiling a step takes on one core of a CPU, and the share of its time that is then saved.
+COMPILE_SECONDS, SAVED_SHARE = 80.0, 0.05
 
-    Compiling is left to the first call. When it fails there, ``plain`` is called from then on: the reason goes to the
-    log, and the result is the same but for rounding.
+
+def pays(seconds_ahead: float) -> bool:
+    """Whether steps that would take so long as they are earn the time of compiling them back."""
+    return SAVED_SHARE * seconds_ahead > COMPILE_SECONDS
+
+
+class Compiled:
+    """``function`` compiled, or as it is where that is not possible.
+
+    Compiling is left to the first call. When it fails there, ``function`` is called as it is from then on. Why steps
+    are not compiled goes to the log and into ``failed``.
     """
 
-    def __init__(self, function: Callable[..., Any], plain: Callable[..., Any]) -> None:
-        self._function, self._plain = function, plain
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
         self._chosen: Callable[..., Any] | None = None
+        self.failed: str | None = None
 
     def __call__(self, *arguments: Any) -> Any:
         """What ``function`` would return."""
@@ -29,9 +39,13 @@ class Compiled:
             return self._chosen(*arguments)
         tensors = (one for one in arguments if isinstance(one, torch.Tensor))
         if not has_compiler(next(tensors).device):
-            self._chosen = self._plain
-            return self._plain(*arguments)
+            return self._give_up("there is no compiler", arguments)
         return self._first_call(arguments)
+
+    def _give_up(self, reason: str, arguments: tuple[Any, ...]) -> Any:
+        _log.warning("steps are not compiled: %s", reason)
+        self.failed, self._chosen = reason, self._function
+        return self._function(*arguments)
 
     def _first_call(self, arguments: tuple[Any, ...]) -> Any:
         compiled = torch.compile(self._function, dynamic=False)
@@ -39,10 +53,8 @@ class Compiled:
             found = compiled(*arguments)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # whatever a compiler may raise: the plain function is as good, only slower
-            _log.warning("steps are not compiled: %s", str(error).splitlines()[0] if str(error) else type(error))
-            self._chosen = self._plain
-            return self._plain(*arguments)
+        except Exception as error:  # whatever a compiler may raise: the function as it is is as good, only slower
+            return self._give_up(str(error).splitlines()[0] if str(error) else type(error).__name__, arguments)
         self._chosen = compiled
         return found
 

@@ -4,9 +4,8 @@
 ``forward``   pushes the direction through the slopes as a tangent; needs a network that supports it.
 ``written``   the ConvNet's, worked out by hand in :mod:`meddistill.nets.curvature`.
 
-Measured on a CPU (benchmarks/records/engine.json), the written one takes three quarters of the time of ``reverse``, and
-``forward`` more than either; ``reverse`` serves other networks. Slopes alone are taken by automatic differentiation,
-whose fused kernels beat the written ones unless a compiler fuses those too.
+Measured on a CPU (benchmarks/records/engine.json), the written one is the fastest and ``forward`` the slowest;
+``reverse`` serves other networks. Slopes alone are written too, or taken by automatic differentiation.
 """
 
 from collections.abc import Callable
@@ -41,10 +40,7 @@ def step_of(network: Network, precision: Precision = "full", compiled: bool = Fa
     if not isinstance(network, ConvNet):
         return Step(partial(automatic, network, precision), partial(reverse, network, precision))
     by_hand = Step(partial(written_slopes, network, precision), partial(written, network, precision))
-    plain = Step(partial(automatic, network, precision), by_hand.curvature)
-    if not compiled:
-        return plain
-    return Step(Compiled(by_hand.slopes, plain.slopes), Compiled(by_hand.curvature, plain.curvature))
+    return Step(Compiled(by_hand.slopes), Compiled(by_hand.curvature)) if compiled else by_hand
 
 
 def soft_loss(network: Network, precision: Precision, params: Params, images: Tensor, labels: Tensor) -> Tensor:
