@@ -100,17 +100,19 @@ def operations(network: ConvNet, images: int) -> int:
     return 2 * images * (total + inputs * side * side * network.classes)
 
 
-def in_turns(ways: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, dict[str, float]]:
-    """Seconds of every way, taken in turns after one run to warm up: on the wall and of the processor."""
+def in_turns(
+    ways: dict[str, Callable[[], object]], rounds: int, device: str, warm_up: int = 1
+) -> dict[str, dict[str, float]]:
+    """Seconds of every way, taken in turns after runs to warm up: on the wall and of the processor."""
     wall: dict[str, list[float]] = {name: [] for name in ways}
     cpu: dict[str, list[float]] = {name: [] for name in ways}
-    for one in range(rounds + 1):
+    for one in range(rounds + warm_up):
         for name, way in ways.items():
             _wait(device)
             begun, begun_cpu = time.perf_counter(), time.process_time()
             way()
             _wait(device)
-            if one:
+            if one >= warm_up:
                 wall[name].append(time.perf_counter() - begun)
                 cpu[name].append(time.process_time() - begun_cpu)
     return {
@@ -146,7 +148,7 @@ def side_by_side(batch: int, steps: int, rounds: int, names: list[str]) -> dict[
     wide = student_of(SMALL, batch, steps, "cpu", torch.float64)
     exact = _gradient(wide, learned_of(SMALL, 2 * batch, "cpu", torch.float64), Rule())
     cosines = {name: cosine(way().images, exact.images) for name, way in ways.items()}
-    times = in_turns(ways, rounds, "cpu")
+    times = in_turns(ways, rounds, "cpu", warm_up=0)  # they have run for the cosines
     work = steps * FORWARD_PASSES * operations(SMALL, batch)
     rows = {
         name: {
@@ -159,7 +161,8 @@ def side_by_side(batch: int, steps: int, rounds: int, names: list[str]) -> dict[
         }
         for name, figures in times.items()
     }
-    return {"batch": batch, "steps": steps, "rounds": rounds, "operations": work, "ways": rows}
+    load = round(os.getloadavg()[0], 1)
+    return {"batch": batch, "steps": steps, "rounds": rounds, "load": load, "operations": work, "ways": rows}
 
 
 def variants(batch: int, rounds: int) -> dict[str, object]:
