@@ -15,7 +15,8 @@ from meddistill.distill.loop import LoopPlan, Matching, distill, student_batches
 from meddistill.distill.overlap import Mitigation
 from meddistill.distill.segments import ProgressiveSegments, RandomSegments
 from meddistill.distill.start import first_images
-from meddistill.distill.unroll import Learned, Truncated, unroll
+from meddistill.distill.unroll import Learned, Truncated, compiled, unroll
+from meddistill.distill.unroll.step import step_of
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import unflatten
@@ -431,6 +432,51 @@ def test_segments_side_by_side_give_the_same_result_but_for_rounding(first, matc
     plan = replace(PLAN, segments_at_once=3, momentum=0.5)
     one, other = (distill(first, matching, replace(plan, together=size), SEED) for size in (1, together))
     torch.testing.assert_close(one.images, other.images, rtol=1e-3, atol=1e-4)
+
+
+def test_the_log_says_how_segments_are_unrolled(first, matching, tmp_path):
+    plan = replace(PLAN, segments_at_once=3, together=8, compiled=True, precision="bfloat16")
+    distill(first, matching, plan, SEED, events=EventLog(tmp_path / "events"))
+    (told,) = events_of(tmp_path / "events", "memory")
+    assert told["strategy"] == "adjoint"
+    assert (told["segments"], told["together"], told["precision"]) == (3, 3, "bfloat16")
+    assert told["compiled"] is False  # so short a run does not earn the time back
+    assert told["states"] == plan.student_steps
+    assert 0 < told["bytes_each"] < told["bytes_free"]
+
+
+def test_a_compiler_that_fails_is_told_once(first, matching, tmp_path, monkeypatch):
+    def broken(function, **_):
+        raise RuntimeError("no luck")
+
+    step_of.cache_clear()
+    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(compiled, "has_compiler", lambda device: True)
+    monkeypatch.setattr(loop, "pays", lambda *_: True)
+    found = distill(first, matching, replace(PLAN, compiled=True), SEED, events=EventLog(tmp_path / "events"))
+    step_of.cache_clear()
+    assert same(found, distill(first, matching, PLAN, SEED))
+    assert [event["reason"] for event in events_of(tmp_path / "events", "not compiled")] == ["no luck"]
+
+
+def test_a_segment_that_is_left_out_is_told(first, matching, tmp_path, monkeypatch):
+    plan, scores = replace(PLAN, warm_up=0, iterations=1, segments_at_once=2), []
+    monkeypatch.setattr(loop, "_RUNAWAY_SCORE", 1e9)
+    together = loop.unroll_many
+
+    def watched(*arguments, **named):
+        found = together(*arguments, **named)
+        scores.extend(found.scores)
+        return found
+
+    monkeypatch.setattr(loop, "unroll_many", watched)
+    distill(first, matching, plan, SEED)
+    monkeypatch.setattr(loop, "_RUNAWAY_SCORE", sum(scores) / 2)
+    distill(first, matching, plan, SEED, events=EventLog(tmp_path / "events"))
+    (told,) = events_of(tmp_path / "events", "left out")
+    assert told["iteration"] == 1
+    assert told["scores"] == pytest.approx(scores[:2])
+    assert told["used"] == [score < max(scores[:2]) for score in scores[:2]]
 
 
 def test_random_truncations_follow_the_seed(first, matching):

@@ -113,6 +113,14 @@ def normalised(start, target, steps, states):
     return normalised_l2(states[steps], target, start)
 
 
+def test_compiling_pays_for_long_runs_alone():
+    work = step.operations(ConvNet(128, 3, 1, 28, 2), 10)
+    assert work == pytest.approx(11 * 0.74e9, rel=0.02)
+    for device in ("cpu", "cuda"):
+        assert not compiled.pays(1000, work, torch.device(device))
+        assert compiled.pays(1_000_000, work, torch.device(device))
+
+
 def test_without_a_compiler_the_plain_function_is_called(monkeypatch):
     monkeypatch.setattr(compiled, "has_compiler", lambda device: False)
     plain = Compiled(lambda a, b: a + b)
@@ -138,7 +146,10 @@ def test_a_compiler_that_fails_is_answered_by_the_plain_function(monkeypatch, ca
 
 def test_traced_steps_give_the_same_numbers(monkeypatch, caplog):
     """The whole path of the compiler but for the C++ that it writes, which would take a minute."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    compile_of = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **_: compile_of(function, dynamic=False, backend="aot_eager")
+    )
     monkeypatch.setattr(compiled, "has_compiler", lambda device: True)
     step.step_of.cache_clear()
     network = ConvNet(3, 1, 1, 6, 2)

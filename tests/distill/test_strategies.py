@@ -11,7 +11,7 @@ from tests.distill.test_unroll import batches_of, close, learned_of, network_of,
 
 from meddistill.distill.unroll import Learned, Rule, Student, Truncated, adjoint, memory, together, unroll, unroll_many
 from meddistill.distill.unroll.stacked import stack
-from meddistill.distill.unroll.stretches import stretches
+from meddistill.distill.unroll.stretches import stretches, taken_twice
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import leaves
 from meddistill.runtime.errors import MeddistillError
@@ -127,6 +127,7 @@ def test_stretches_cover_all_steps_within_the_room_or_the_least_that_suffices(st
     assert [step for begin, end in parts for step in range(begin, end)] == list(range(steps))
     most = max((each * place + end - begin for place, (begin, end) in enumerate(parts)), default=0)
     assert most <= max(at_once, math.isqrt(2 * each * steps) + 2)
+    assert taken_twice(parts) <= max(0, steps - at_once // 2)
     assert len(parts) <= 1 or steps > at_once
 
 
@@ -304,11 +305,13 @@ def test_how_many_students_fit(free, expected):
 
 def test_the_adjoint_is_counted_to_need_little_more_for_many_steps_and_full_a_graph_a_step():
     network = ConvNet(128, 3, 1, 28, 2)
-    short, longer, long = (memory.bytes_of_student(network, 10, steps, full=False) for steps in (9, 10, 80))
-    assert longer - short == 4 * network.parameters
-    assert longer < long <= 1.2 * longer
-    graphs = [memory.bytes_of_student(network, 10, steps, full=True) for steps in (10, 11)]
-    assert graphs[1] - graphs[0] > 10 * (longer - short)
+    short, longer, long = (memory.room_for(network, Rule(), 10, steps) for steps in (9, 10, 80))
+    assert longer.bytes - short.bytes == 4 * network.parameters
+    assert longer.bytes < long.bytes <= 1.2 * longer.bytes
+    assert (longer.taken_twice, longer.states) == (0, 10)
+    assert 0 < long.taken_twice < 80
+    graphs = [memory.room_for(network, Rule("full"), 10, steps).bytes for steps in (10, 11)]
+    assert graphs[1] - graphs[0] > 10 * (longer.bytes - short.bytes)
     assert memory.free_bytes(torch.device("cpu")) > 0
 
 

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +33,10 @@ from meddistill.distill.unroll import (
     Student,
     unroll_many,
 )
+from meddistill.distill.unroll.compiled import pays
+from meddistill.distill.unroll.memory import free_bytes, room_for
+from meddistill.distill.unroll.step import operations, why_not_compiled
+from meddistill.distill.unroll.together import how_many
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import Params, unflatten
@@ -133,16 +137,21 @@ def distill(
     state = _State(first, plan)
     if checkpoint is not None:
         state.load(checkpoint)
-    saved = time.monotonic()
+    plan = replace(plan, compiled=plan.compiled and _compiling_pays(matching.network, plan, first))
+    _tell_room(matching.network, plan, first, events)
+    saved, told = time.monotonic(), not plan.compiled
     last = plan.warm_up + plan.iterations
     with progress.stage("distilling", last) as stage:
         stage.advance(state.iteration)
         while state.iteration < last:
             _mitigate(state, matching, plan, seed, events)
-            outcome = _iteration(state.learned, matching, plan, seed, state.iteration, state.pace)
+            outcome = _iteration(state.learned, matching, plan, seed, state.iteration, state.pace, events)
             usable = _is_usable(outcome, math.inf if state.iteration < plan.warm_up else _RUNAWAY_SCORE)
             state.update(outcome, usable)
             _report(state, outcome, usable, events, plan)
+            if not told and (reason := why_not_compiled(matching.network, plan.precision)) is not None:
+                events.write("not compiled", reason=reason)
+                told = True
             if state.skipped == _MAX_SKIPPED_IN_A_ROW:
                 raise _diverged(plan)
             stage.advance(1, loss=outcome.score)
@@ -156,16 +165,22 @@ def distill(
     return state.result
 
 
-def _iteration(learned: Learned, matching: Matching, plan: LoopPlan, seed: int, iteration: int, pace: Pace) -> Outcome:
+def _iteration(
+    learned: Learned, matching: Matching, plan: LoopPlan, seed: int, iteration: int, pace: Pace, events: EventLog
+) -> Outcome:
     """The mean score and gradient of S segments, or of S batches of real images while warming up.
 
-    A segment whose student ran away is left out of the mean; only when all did is the gradient not a number.
+    A segment whose student ran away is left out of the mean, and reported as ``left out``; only when all did is the
+    gradient not a number.
     """
     generators = [stream(seed, "distill", iteration, place) for place in range(plan.segments_at_once)]
     if iteration >= plan.warm_up:
         share = (iteration - plan.warm_up) / plan.iterations
         students = [_student(learned, matching, plan, generator, share, pace) for generator in generators]
         found = _unrolled(learned, matching, plan, students, stream(seed, "distill", iteration, "truncated"))
+        if any(found.used) and not all(found.used):
+            scores = [score if math.isfinite(score) else None for score in found.scores]
+            events.write("left out", iteration=iteration + 1, used=list(found.used), scores=scores)
         return Outcome(found.score, found.gradient)
     outcomes = [_features(learned, matching, plan, generator) for generator in generators]
     gradients = (torch.stack(parts).mean(0) for parts in zip(*(o.gradient.tensors() for o in outcomes), strict=True))
@@ -382,6 +397,30 @@ def _is_usable(outcome: Outcome, highest: float) -> bool:
     if not math.isfinite(outcome.score) or outcome.score > highest:
         return False
     return all(bool(torch.isfinite(slope).all()) for slope in outcome.gradient.tensors())
+
+
+def _compiling_pays(network: ConvNet, plan: LoopPlan, first: Learned) -> bool:
+    steps = plan.iterations * plan.segments_at_once * plan.student_steps
+    return pays(steps, operations(network, min(plan.batch, len(first.images))), first.images.device)
+
+
+def _tell_room(network: ConvNet, plan: LoopPlan, first: Learned, events: EventLog) -> None:
+    """How segments are unrolled, and the memory that is counted for it."""
+    batch, rule, device = min(plan.batch, len(first.images)), plan.rule, first.images.device
+    room = room_for(network, rule, batch, plan.student_steps)
+    together = plan.together or how_many(network, rule, batch, plan.student_steps, plan.segments_at_once, device)
+    events.write(
+        "memory",
+        strategy=str(rule.strategy),
+        segments=plan.segments_at_once,
+        together=min(together, plan.segments_at_once),
+        bytes_each=room.bytes,
+        states=room.states,
+        taken_twice=room.taken_twice,
+        bytes_free=free_bytes(device),
+        precision=rule.precision,
+        compiled=rule.compiled,
+    )
 
 
 def _report(state: _State, outcome: Outcome, usable: bool, events: EventLog, plan: LoopPlan) -> None:

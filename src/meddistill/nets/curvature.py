@@ -124,7 +124,7 @@ def curvature(
 
 
 class _Kept(NamedTuple):
-    """What one block keeps for the way back: see :func:`_block`. ``seen``: its inputs, and behind them their tangents."""
+    """What one block keeps for the way back, see :func:`_block`; ``seen``: its inputs, then their tangents."""
 
     seen: Tensor
     weight: Tensor

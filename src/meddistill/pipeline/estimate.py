@@ -16,6 +16,7 @@ from meddistill.distill.labels import class_of_each, first_logits
 from meddistill.distill.loop import student_batches
 from meddistill.distill.matching.distribution import match_features
 from meddistill.distill.unroll import Learned, unroll
+from meddistill.distill.unroll.memory import SHARE_OF_SLOPES, room_for
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet, parse
 from meddistill.nets.params import Params
@@ -206,7 +207,7 @@ def _warm_up_seconds(network: ConvNet, learned: Learned, images: LabelledImages)
 
 
 def _iteration_seconds(plan: Plan, network: ConvNet, learned: Learned) -> float:
-    """One iteration takes S unrolls of N steps; two steps are timed, for all steps cost the same."""
+    """One iteration takes S unrolls of N steps; two steps are timed, which cost the same but for those taken twice."""
     steps = min(2, plan.matching.student_steps)
     loop = replace(plan.loop_plan((0, 0)), student_steps=steps)
     start, target = _params(network, learned.images.device), _params(network, learned.images.device, "target")
@@ -216,9 +217,11 @@ def _iteration_seconds(plan: Plan, network: ConvNet, learned: Learned) -> float:
 
     def one() -> None:
         batches = student_batches(len(learned.images), loop, stream(0, "estimate", "batches"))
-        unroll(network, start, learned, batches, score, strategy=loop.strategy)
+        unroll(network, start, learned, batches, score, rule=replace(loop.rule, compiled=False))
 
-    return _seconds(one) * plan.matching.student_steps / steps * plan.matching.segments_at_once
+    whole = room_for(network, loop.rule, min(loop.batch, len(learned.images)), plan.matching.student_steps)
+    taken = plan.matching.student_steps + SHARE_OF_SLOPES * whole.taken_twice
+    return _seconds(one) * taken / steps * plan.matching.segments_at_once
 
 
 def _params(network: ConvNet, device: torch.device, name: str = "start") -> Params:

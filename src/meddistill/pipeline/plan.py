@@ -12,7 +12,7 @@ from meddistill.distill.methods import DEFAULT_METHOD, METHODS, find
 from meddistill.distill.overlap import Mitigation
 from meddistill.distill.segments import ProgressiveSegments, RandomSegments, SegmentRule
 from meddistill.distill.start import STARTS, Start
-from meddistill.distill.unroll import STRATEGIES
+from meddistill.distill.unroll import PRECISIONS, STRATEGIES
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import parse
 from meddistill.runtime.errors import InputError
@@ -77,6 +77,12 @@ class Matching:
     step_size: float = _setting(0.03, "the student's first step size", low=1e-8, high=100)
     decay: bool = _setting(False, "let the rates fall to zero along half a cosine")
     strategy: str = _setting("adjoint", "how the gradient is computed", of=STRATEGIES)
+    momentum: float = _setting(0.0, "of the student's SGD", low=0, high=0.9999)
+    precision: str = _setting(
+        "full", "bfloat16: most convolutions of a step, faster where hardware has it", of=PRECISIONS
+    )
+    compiled: bool = _setting(False, "compile the student's step where the run is long enough to earn it back")
+    together: int = _setting(0, "segments unrolled side by side; 0: from the memory that is free", low=0, high=10_000)
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,8 @@ class Plan:
         for name in ("step_size", "segment", "earliest_start", "latest_start"):
             del part[name]
         return LoopPlan(
-            **part | {"strategy": method.strategy or self.matching.strategy},
+            **part
+            | {"strategy": method.strategy or self.matching.strategy, "together": self.matching.together or None},
             segments=self._segments(window),
             learn_labels=method.labels == "learned",
             augmentation=Augmentation(),

@@ -94,8 +94,9 @@ class _Walk(NamedTuple):
         seen, size = self.students.steps[step], self.learned.step_size(step)
         labels = seen.logits(self.learned.label_logits).softmax(2)
         slopes = self.slopes_of(state.params, seen.images(self.learned.images), labels)
-        if self.momentum and state.buffer is not None:
-            slopes = tuple(g + self.momentum * u for g, u in zip(slopes, state.buffer, strict=True))
+        if self.momentum:  # the first buffer is a copy: what a captured step returns does not last
+            last = state.buffer or tuple(torch.zeros_like(slope) for slope in slopes)
+            slopes = tuple(g + self.momentum * u for g, u in zip(slopes, last, strict=True))
         params = tuple(p - size * u for p, u in zip(state.params, slopes, strict=True))
         return _State(params, slopes if self.momentum else None)
 

@@ -12,51 +12,54 @@ import torch
 _log = logging.getLogger(__name__)
 
 
-# Seconds, roughly, that compiling a step takes on one core of a CPU, and the share of its time that is then saved.
-COMPILE_SECONDS, SAVED_SHARE = 80.0, 0.05
+# Seconds that compiling a step takes, about; the share of a CPU's time that is saved then, and a core's operations a
+# second (benchmarks/records/engine.json). Of a GPU: seconds a step that its launches take, an assumption.
+_COMPILE_SECONDS = 80.0
+_SAVED_SHARE, _OPERATIONS_A_SECOND = 0.05, 5e10
+_LAUNCHES_SECONDS = 1e-3
 
 
-def pays(seconds_ahead: float) -> bool:
-    """Whether steps that would take so long as they are earn the time of compiling them back."""
-    return SAVED_SHARE * seconds_ahead > COMPILE_SECONDS
+def pays(steps: int, operations: float, device: torch.device) -> bool:
+    """Whether ``steps`` of so many ``operations`` each earn back the time that compiling them takes.
+
+    It depends on the whole run, not on what is left of it, so that a run that is continued computes the same bytes.
+    """
+    saved = _SAVED_SHARE * operations / _OPERATIONS_A_SECOND if device.type == "cpu" else _LAUNCHES_SECONDS
+    return steps * saved > _COMPILE_SECONDS
 
 
 class Compiled:
-    """``function`` compiled, or as it is where that is not possible.
+    """``function`` compiled at its first call, or as it is from where that is not possible on.
 
-    Compiling is left to the first call. When it fails there, ``function`` is called as it is from then on. Why steps
-    are not compiled goes to the log and into ``failed``.
+    Why steps are not compiled goes to the log and into ``failed``. On a GPU the compiled function is captured, so that
+    a call is one launch; what it returns holds until the next call.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self._chosen: Callable[..., Any] | None = None
+        self._compiled: Callable[..., Any] | None = None
         self.failed: str | None = None
 
     def __call__(self, *arguments: Any) -> Any:
         """What ``function`` would return."""
-        if self._chosen is not None:
-            return self._chosen(*arguments)
-        tensors = (one for one in arguments if isinstance(one, torch.Tensor))
-        if not has_compiler(next(tensors).device):
-            return self._give_up("there is no compiler", arguments)
-        return self._first_call(arguments)
-
-    def _give_up(self, reason: str, arguments: tuple[Any, ...]) -> Any:
-        _log.warning("steps are not compiled: %s", reason)
-        self.failed, self._chosen = reason, self._function
+        if self.failed is None:
+            try:
+                return self._ready(arguments)(*arguments)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # whatever a compiler may raise: the function as it is is as good, only slower
+                self.failed = str(error).splitlines()[0] if str(error) else type(error).__name__
+                _log.warning("steps are not compiled: %s", self.failed)
         return self._function(*arguments)
 
-    def _first_call(self, arguments: tuple[Any, ...]) -> Any:
-        compiled = torch.compile(self._function, dynamic=False)
-        try:
-            found = compiled(*arguments)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # whatever a compiler may raise: the function as it is is as good, only slower
-            return self._give_up(str(error).splitlines()[0] if str(error) else type(error).__name__, arguments)
-        self._chosen = compiled
-        return found
+    def _ready(self, arguments: tuple[Any, ...]) -> Callable[..., Any]:
+        if self._compiled is None:
+            device = next(one for one in arguments if isinstance(one, torch.Tensor)).device
+            if not has_compiler(device):
+                raise RuntimeError("there is no compiler")
+            mode = "reduce-overhead" if device.type == "cuda" else "default"
+            self._compiled = torch.compile(self._function, dynamic=False, mode=mode)
+        return self._compiled
 
 
 def has_compiler(device: torch.device) -> bool:

@@ -1,11 +1,13 @@
 """How many students fit at once."""
 
-import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from meddistill.distill.unroll.stretches import stretches, taken_twice
+from meddistill.distill.unroll.types import Rule
 from meddistill.nets.convnet import ConvNet
 
 # A student's work must leave room for what the rest of the process does meanwhile.
@@ -13,17 +15,36 @@ _SHARE = 0.8
 # How often a layer's output is held at the peak, by one step of the adjoint and by each step's graph in ``full``.
 # Measured on a CPU with width 128 at 28 pixels: 8 and 6; rounded up.
 _MAPS = {"adjoint": 10, "full": 8}
+# Of a step's time: what taking its slopes alone costs, 3 of 11 forward passes.
+SHARE_OF_SLOPES = 3 / 11
 # The adjoint keeps so many states, and as many more as take this share of one step's maps: with 80 steps it then needs
 # less than a fifth more than with 10, whatever the batch.
 _STATES, _STATES_SHARE = 10, 0.15
 
 
-def bytes_of_student(network: ConvNet, batch: int, steps: int, *, full: bool, bytes_each: int = 4) -> int:
-    """The most memory that one student needs beside the synthetic set, in bytes, by counting maps and states."""
-    if full:
-        return bytes_each * (batch * _maps(network) * _MAPS["full"] * steps + network.parameters * (steps + 8))
-    states = min(steps, max(states_at_once(network, batch), math.isqrt(2 * steps) + 1))
-    return bytes_each * (batch * _maps(network) * _MAPS["adjoint"] + network.parameters * (states + 8))
+@dataclass(frozen=True)
+class Room:
+    """What one student of an unroll needs.
+
+    ``bytes``: at the peak, beside the synthetic set. ``states``: how many are kept at once. ``taken_twice``: how many
+    steps are.
+    """
+
+    bytes: int
+    states: int
+    taken_twice: int
+
+
+def room_for(network: ConvNet, rule: Rule, batch: int, steps: int) -> Room:
+    """The room for a student of N ``steps`` of ``batch`` images, by counting maps and states; in float32."""
+    if rule.strategy == "full":
+        graphs = batch * _maps(network) * _MAPS["full"] * steps
+        return Room(4 * (graphs + network.parameters * (steps + 8)), steps, 0)
+    each = 2 if rule.momentum else 1
+    parts = stretches(steps, rule.states or states_at_once(network, batch), each)
+    states = max((each * place + end - begin for place, (begin, end) in enumerate(parts)), default=0)
+    numbers = batch * _maps(network) * _MAPS["adjoint"] + network.parameters * (states + 8)
+    return Room(4 * numbers, states, taken_twice(parts))
 
 
 def states_at_once(network: ConvNet, batch: int) -> int:

@@ -43,6 +43,20 @@ def step_of(network: Network, precision: Precision = "full", compiled: bool = Fa
     return Step(Compiled(by_hand.slopes), Compiled(by_hand.curvature)) if compiled else by_hand
 
 
+def why_not_compiled(network: Network, precision: Precision) -> str | None:
+    """The reason, where compiling this step was tried and failed."""
+    step = step_of(network, precision, True)
+    parts = (part for part in (step.slopes, step.curvature) if isinstance(part, Compiled))
+    return next((part.failed for part in parts if part.failed), None)
+
+
+def operations(network: ConvNet, images: int) -> float:
+    """Of the adjoint's step on so many images: 11 forward passes, two operations a multiplication and addition."""
+    inputs = (network.channels, *(network.width for _ in range(network.depth - 1)))
+    sides = (network.size >> block for block in range(network.depth))
+    return 11 * images * sum(18 * c * network.width * side * side for c, side in zip(inputs, sides, strict=True))
+
+
 def soft_loss(network: Network, precision: Precision, params: Params, images: Tensor, labels: Tensor) -> Tensor:
     """The sum over S students of the mean cross-entropy with soft labels ``(S, n, K)``, a scalar."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):

@@ -22,6 +22,11 @@ def stretches(steps: int, at_once: int, each: int = 1) -> list[tuple[int, int]]:
     return parts
 
 
+def taken_twice(parts: list[tuple[int, int]]) -> int:
+    """How many steps are: in all stretches but the last, those that do not lead to the next one's beginning."""
+    return sum(end - begin - 1 for begin, end in parts[:-1])
+
+
 def _lengths(steps: int, room: int, each: int) -> list[int]:
     """How long stretches may be, until they are long enough together or there is no room for another."""
     lengths = list[int]()

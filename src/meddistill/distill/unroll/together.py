@@ -9,10 +9,10 @@ from torch import Tensor
 from meddistill.distill.unroll.adjoint import carried_back
 from meddistill.distill.unroll.graph import full
 from meddistill.distill.unroll.memory import (
-    bytes_of_student,
     free_bytes,
     give_back,
     is_out_of_memory,
+    room_for,
     states_at_once,
     students_that_fit,
 )
@@ -79,7 +79,9 @@ def unroll_many(
     """
     rule = rule or Rule()
     wanted = _checked(students, learned, at)
-    size = together or _default_size(network, students, learned, rule)
+    batch = max((len(batch.rows) for batch in students[0].batches), default=0)
+    device = learned.images.device
+    size = together or how_many(network, rule, batch, max(wanted), len(students), device)
     total, scores, used = zeros_of(learned), list[float](), list[bool]()
     through = _through(rule.strategy, max(wanted), generator)
     while len(scores) < len(students):
@@ -174,15 +176,11 @@ def _usable(
     return Outcomes(scores, tuple(good) if len(students) > 1 else (False,), total)
 
 
-def _default_size(network: Network, students: Sequence[Student], learned: Learned, rule: Rule) -> int:
-    device = learned.images.device
+def how_many(network: Network, rule: Rule, batch: int, steps: int, students: int, device: torch.device) -> int:
+    """How many students of N ``steps`` of ``batch`` images go side by side where nobody says."""
     if device.type == "cpu" or not isinstance(network, ConvNet):
         return 1
-    batches = students[0].batches
-    each = bytes_of_student(
-        network, max(len(batch.rows) for batch in batches), len(batches), full=rule.strategy == "full"
-    )
-    return students_that_fit(free_bytes(device), each, len(students))
+    return students_that_fit(free_bytes(device), room_for(network, rule, batch, steps).bytes, students)
 
 
 def _halved(size: int, learned: Learned) -> int:
