@@ -43,7 +43,10 @@ def noise_of(count=3, step_size=0.1):
 
 
 def events_in(log):
-    return [json.loads(line) for line in log.read_text().splitlines()]
+    """What iterations told, without the first line, which says how segments are unrolled."""
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [event["event"] == "memory" for event in told].index(True) == 0
+    return told[1:]
 
 
 class Float64Images(LabelledImages):

@@ -138,9 +138,10 @@ def distill(
     if checkpoint is not None:
         state.load(checkpoint)
     plan = replace(plan, compiled=plan.compiled and _compiling_pays(matching.network, plan, first))
-    _tell_room(matching.network, plan, first, events)
     saved, told = time.monotonic(), not plan.compiled
     last = plan.warm_up + plan.iterations
+    if state.iteration < last:
+        _tell_room(matching.network, plan, first, events)
     with progress.stage("distilling", last) as stage:
         stage.advance(state.iteration)
         while state.iteration < last:
