@@ -229,7 +229,7 @@ def _convolve(maps: Tensor, weight: Tensor, networks: int) -> Tensor:
 def _by_input(slope: Tensor, weight: Tensor, networks: int) -> Tensor:
     shape = (len(slope), networks * weight.shape[1], *slope.shape[2:])
     # Only the shape and the layout of the maps matter here.
-    maps = slope if slope.shape == shape else torch.empty_like(slope[:, : shape[1]], memory_format=torch.channels_last)
+    maps = torch.empty(shape, dtype=slope.dtype, device=slope.device, memory_format=torch.channels_last)
     return _convolution_backward(slope, maps, weight, networks, 0)
 
 
