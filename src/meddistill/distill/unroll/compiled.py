@@ -12,8 +12,8 @@ import torch
 _log = logging.getLogger(__name__)
 
 
-# Seconds that compiling a step takes, about; the share of a CPU's time that is saved then, and a core's operations a
-# second (benchmarks/records/engine.json). Of a GPU: seconds a step that its launches take, an assumption.
+# Seconds that compiling a step took, about, and a core's operations a second (benchmarks/records/engine.json). The
+# share of a CPU's time that is saved then, and the seconds that the launches of a step take on a GPU, are assumptions.
 _COMPILE_SECONDS = 80.0
 _SAVED_SHARE, _OPERATIONS_A_SECOND = 0.05, 5e10
 _LAUNCHES_SECONDS = 1e-3
