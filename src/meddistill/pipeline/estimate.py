@@ -32,6 +32,7 @@ _REPEATS = 3
 _PLANNED_SHARE = 0.85
 _TEACHING_SHARE = 0.35
 _WARMING_SHARE = 0.5
+_MOST_TEACHERS = 20
 # Processes share caches and memory, and take seconds to start: together they do less than each would alone.
 _HELPED = 0.75
 _WIDTHS = {"cpu": (64, 32, 16), "cuda": (128, 64, 32), "mps": (128, 64, 32)}
@@ -143,14 +144,16 @@ def _scale(plan: Plan, costs: Costs, seconds: float, shape: Shape) -> float:
 
 
 def _scaled(plan: Plan, scale: float, costs: Costs) -> Plan:
-    """Teachers get about a third of the work, and never more than twenty of them; warming up at most half of what is
-    left, for its iterations do most where there is little time; matching the rest.
+    """Teachers get at most a third of the work, and there are more than the standard number only where there is more
+    than the standard work; warming up gets at most half of what is left, for its iterations do most where there is
+    little time; matching gets the rest.
     """
     one_teacher = plan.teachers.steps * costs.teacher_step
     standard = plan.matching
     warming = standard.warm_up * costs.warm_up
     work = scale * (plan.teachers.count * one_teacher + warming + standard.iterations * costs.iteration)
-    teachers = max(1, min(20, round(_TEACHING_SHARE * work / one_teacher)))
+    wanted = min(_MOST_TEACHERS, round(plan.teachers.count * max(1.0, scale)))
+    teachers = max(1, min(wanted, round(_TEACHING_SHARE * work / one_teacher)))
     left = max(0.0, work - teachers * one_teacher)
     warm_up = min(standard.warm_up, int(_WARMING_SHARE * left / costs.warm_up))
     iterations = max(20, int((left - warm_up * costs.warm_up) / costs.iteration))
