@@ -28,8 +28,7 @@ from meddistill.teachers.train import one_thread, side_by_side, train_teachers
 from meddistill.train.protocol import Protocol, probabilities, real_set, synthetic_set, train_network
 
 _REPEATS = 3
-# Shares of the time that is left after evaluation, and how much of a budget is planned for: steps vary in time.
-_PLANNED_SHARE = 0.85
+# Shares of the time that is left after evaluation.
 _TEACHING_SHARE = 0.35
 _WARMING_SHARE = 0.5
 _MOST_TEACHERS = 20
@@ -140,7 +139,7 @@ def fit_to_time(plan: Plan, seconds: float, shape: Shape, device: torch.device) 
 def _scale(plan: Plan, costs: Costs, seconds: float, shape: Shape) -> float:
     """How many times the standard work of teaching and distilling fits."""
     stages = estimate(plan, costs, shape).stages
-    return (seconds * _PLANNED_SHARE - stages.pop("evaluating")) / sum(stages.values())
+    return (seconds - stages.pop("evaluating")) / sum(stages.values())
 
 
 def _scaled(plan: Plan, scale: float, costs: Costs) -> Plan:
