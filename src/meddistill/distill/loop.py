@@ -106,13 +106,17 @@ class LoopPlan:
 class Matching:
     """What the loop matches against: the matching network, its teachers' trajectories, and how many there are.
 
-    ``images``: the training images, which only a warm-up needs.
+    ``images``: the training images, which only a warm-up and the mitigation of overlap need.
     """
 
     network: ConvNet
     store: TrajectoryStore
     teachers: int
     images: LabelledImages | None = None
+
+    def params(self, teacher: int, point: int, device: torch.device) -> Params:
+        """A point of a teacher's trajectory, as the network takes it."""
+        return unflatten(self.store.snapshot(teacher, point).to(device), self.network.shapes)
 
 
 def distill(
@@ -194,8 +198,7 @@ def _features(learned: Learned, matching: Matching, plan: LoopPlan, generator: t
         raise ValueError("a warm-up matches features of real images: pass them in Matching.images")
     teacher = int(torch.randint(matching.teachers, (), generator=generator))
     point = int(torch.randint(matching.store.snapshots, (), generator=generator))
-    snapshot = matching.store.snapshot(teacher, point).to(learned.images.device)
-    params = unflatten(snapshot, matching.network.shapes)
+    params = matching.params(teacher, point, learned.images.device)
     return match_features(matching.network, params, learned, matching.images, plan.augmentation, generator)
 
 
@@ -218,10 +221,8 @@ def _student(
     learned: Learned, matching: Matching, plan: LoopPlan, generator: torch.Generator, share: float, pace: Pace
 ) -> Student:
     segment = plan.segments.draw(matching.teachers, matching.store.snapshots, generator, share, pace)
-    start, target = (
-        unflatten(matching.store.snapshot(segment.teacher, index).to(learned.images.device), matching.network.shapes)
-        for index in (segment.start, segment.end)
-    )
+    device = learned.images.device
+    start, target = (matching.params(segment.teacher, point, device) for point in (segment.start, segment.end))
     batches = student_batches(len(learned.images), plan, generator)[: segment.steps(plan.student_steps)]
 
     def score(states: Mapping[int, Params]) -> Tensor:
@@ -248,8 +249,8 @@ def _mitigate(state: "_State", matching: Matching, plan: LoopPlan, seed: int, ev
         raise ValueError("overlap is measured against real images: pass them in Matching.images")
     learned, generator = state.learned, stream(seed, "overlap", state.iteration)
     teacher = int(torch.randint(matching.teachers, (), generator=generator))
-    snapshot = matching.store.snapshot(teacher, matching.store.snapshots - 1).to(learned.images.device)
-    params, classes = unflatten(snapshot, matching.network.shapes), learned.label_logits.argmax(1)
+    params = matching.params(teacher, matching.store.snapshots - 1, learned.images.device)
+    classes = learned.label_logits.argmax(1)
     found = measure_overlap(
         matching.network, params, learned.images, classes, matching.images, rule.quantile, generator
     )
@@ -306,14 +307,13 @@ class _State:
 
     def update(self, outcome: Outcome, usable: bool) -> None:
         """Take one optimiser step, or none, and go on to the next iteration."""
-        gradient = outcome.gradient if usable else None
-        self.skipped = self.skipped + 1 if gradient is None else 0
+        self.skipped = 0 if usable else self.skipped + 1
         if self.iteration == self._plan.warm_up:
             self._optimiser = self._new_optimiser()
-        if gradient is not None:
+        if usable:
             for group in self._optimiser.param_groups:
                 group["lr"] = group["full"] * self._share_of_rate()
-            for variable, slope in zip(self._variables, gradient.tensors(), strict=True):
+            for variable, slope in zip(self._variables, outcome.gradient.tensors(), strict=True):
                 variable.grad = slope
             self._step()
         self.iteration += 1

@@ -32,6 +32,8 @@ _REPEATS = 3
 _TEACHING_SHARE = 0.35
 _WARMING_SHARE = 0.5
 _MOST_TEACHERS = 20
+# Fewer are neither planned nor, when the time is up, done.
+LEAST_ITERATIONS = 20
 # Processes share caches and memory, and take seconds to start: together they do less than each would alone.
 _HELPED = 0.75
 _WIDTHS = {"cpu": (64, 32, 16), "cuda": (128, 64, 32), "mps": (128, 64, 32)}
@@ -155,7 +157,7 @@ def _scaled(plan: Plan, scale: float, costs: Costs) -> Plan:
     teachers = max(1, min(wanted, round(_TEACHING_SHARE * work / one_teacher)))
     left = max(0.0, work - teachers * one_teacher)
     warm_up = min(standard.warm_up, int(_WARMING_SHARE * left / costs.warm_up))
-    iterations = max(20, int((left - warm_up * costs.warm_up) / costs.iteration))
+    iterations = max(LEAST_ITERATIONS, int((left - warm_up * costs.warm_up) / costs.iteration))
     matching = replace(standard, warm_up=warm_up, iterations=min(iterations, 20_000))
     return replace(plan, teachers=replace(plan.teachers, count=teachers), matching=matching)
 

@@ -27,7 +27,7 @@ from meddistill.package.text import class_problems
 from meddistill.package.types import Package
 from meddistill.package.write import round_trip, write
 from meddistill.pipeline.card import make_card, make_terms, training_bytes, withholding_counts
-from meddistill.pipeline.estimate import Estimate, Shape, estimate, fit_to_time
+from meddistill.pipeline.estimate import LEAST_ITERATIONS, Estimate, Shape, estimate, fit_to_time
 from meddistill.pipeline.evaluate import Evaluated, Judged, evaluate_rows, evaluation_seeds, rows_of
 from meddistill.pipeline.folder import RunFolder, filling, identify, owned
 from meddistill.pipeline.plan import Plan, checked, override, read_plan
@@ -49,7 +49,6 @@ from meddistill.train.protocol import Protocol
 from meddistill.train.received import received
 
 _SCORED: tuple[SplitName, ...] = ("val", "test")
-_LEAST_ITERATIONS = 20
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ class _Budget:
     def is_spent(self, matched: int) -> bool:
         """Whether to stop after ``matched`` iterations."""
         self.matched = matched
-        self.is_up = matched >= _LEAST_ITERATIONS and time.monotonic() >= self.ends
+        self.is_up = matched >= LEAST_ITERATIONS and time.monotonic() >= self.ends
         return self.is_up
 
 

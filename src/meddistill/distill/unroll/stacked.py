@@ -89,6 +89,12 @@ def differentiate(scores: Sequence[Score], states: Mapping[int, Params]) -> tupl
     return values.detach(), {step: tuple(next(gradients) for _ in params) for step, params in variables.items()}
 
 
+def add_to(total: Learned, gradient: Learned) -> None:
+    """Add a gradient to the sum, in place."""
+    for sum_, slope in zip(total.tensors(), gradient.tensors(), strict=True):
+        sum_.add_(slope)
+
+
 def zeros_of(learned: Learned) -> Learned:
     """A gradient of zero."""
     return Learned(*(torch.zeros_like(tensor) for tensor in learned.tensors()))

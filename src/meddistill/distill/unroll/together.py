@@ -16,7 +16,7 @@ from meddistill.distill.unroll.memory import (
     states_at_once,
     students_that_fit,
 )
-from meddistill.distill.unroll.stacked import stack, zeros_of
+from meddistill.distill.unroll.stacked import add_to, stack, zeros_of
 from meddistill.distill.unroll.types import (
     Batch,
     Learned,
@@ -95,8 +95,7 @@ def unroll_many(
         if part is None:  # halved out here, where the error no longer holds on to the tensors of its frames
             size = _halved(size, learned)
             continue
-        for sum_, slope in zip(total.tensors(), part.gradient.tensors(), strict=True):
-            sum_.add_(slope)
+        add_to(total, part.gradient)
         scores += part.scores
         used += part.used
     count = sum(used)
@@ -171,8 +170,7 @@ def _usable(
             continue
         alone = _usable(network, [student], learned, wanted, rule, through, highest)
         good[place] = alone.used[0]
-        for sum_, slope in zip(total.tensors(), alone.gradient.tensors(), strict=True):
-            sum_.add_(slope)
+        add_to(total, alone.gradient)
     return Outcomes(scores, tuple(good) if len(students) > 1 else (False,), total)
 
 
