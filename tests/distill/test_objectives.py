@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields, replace
 from statistics import fmean
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ from meddistill.distill.matching.distribution import FeatureMeans
 from meddistill.distill.matching.gradients import ClassGradients, gradient_distance, life_of
 from meddistill.distill.methods import METHODS
 from meddistill.distill.objective import Scene
+from meddistill.distill.pool import Pool, Upbringing
+from meddistill.distill.regression import Regression, regression_loss
 from meddistill.distill.segments import RandomSegments
 from meddistill.distill.training import ThroughTraining, fixed_start, schedule
 from meddistill.distill.unroll import Learned, Rule
@@ -29,6 +32,7 @@ from meddistill.teachers.images import LabelledImages
 CPU = torch.device("cpu")
 MILD = Augmentation(shift=0.05, scale=0.05, rotate=5, flip=0, brightness=0.1, contrast=0.1)
 TRAINING = ThroughTraining(distilled_steps=2, epochs=2, real_batch=12)
+YOUNG = Upbringing(size=2, life=4, rate=0.05, batch=4)
 OBJECTIVES = {
     "fixed start": TRAINING,
     "random starts": replace(TRAINING, starts="random"),
@@ -36,6 +40,7 @@ OBJECTIVES = {
     "dsa": ClassGradients(siamese=True),
     "dm": FeatureMeans(),
     "ncfm": CharacteristicFunctions(frequencies=64),
+    "frepo": Regression(real_batch=12, upbringing=YOUNG),
 }
 PLAN = LoopPlan(
     iterations=8,
@@ -94,12 +99,14 @@ def test_the_gradient_is_that_of_finite_differences(scene, name):
     objective = OBJECTIVES[name]
     learned = noise_of(3, objective.step_sizes(6, 2), torch.float64)
     carried = scene.network.init(stream(0, "carried"))
+    if name == "frepo":  # so is the training of its pool
+        carried = objective.outcome(scene, learned, ()).carried
     if name in ("dc", "dsa"):  # the network's own training on the images is a constant, as in the source
         scene = replace(scene, iteration=0)
     found, _ = objective.outcome(scene, learned, carried)
-    of_training = objective.family == "training"
-    assert [bool(slope.any()) for slope in found.gradient.tensors()] == [True, of_training, of_training]
-    for place, slope in enumerate(found.gradient.tensors()[: 3 if of_training else 1]):
+    moved = [True, objective.family in ("training", "regression"), objective.family == "training"]
+    assert [bool(slope.any()) for slope in found.gradient.tensors()] == moved
+    for place, slope in enumerate(found.gradient.tensors()[: sum(moved)]):
         for entry in range(0, slope.numel(), 1 + slope.numel() // 4):
             measured = slope_at(objective, scene, learned, carried, place, entry)
             assert float(slope.flatten()[entry]) == pytest.approx(measured, rel=1e-4, abs=1e-8)
@@ -257,6 +264,51 @@ def mean_score(objective, matching, learned):
     )
     scenes = (replace(scene, iteration=6000 + 6 * number) for number in range(6))
     return fmean(objective.outcome(one, learned, ()).outcome.score for one in scenes)
+
+
+@given(seed=st.integers(0, 1000), ridge=st.floats(1e-4, 1.0))
+def test_the_loss_of_regression_is_that_of_the_ridge_regression_itself(seed, ridge):
+    """The kernel's form against the normal equations of the weights, solved by another library."""
+    draw = stream(seed, "regression")
+    made, real = (torch.randn(count, 5, generator=draw, dtype=torch.float64) for count in (7, 4))
+    labels = torch.randn(7, 3, generator=draw, dtype=torch.float64).softmax(1)
+    truth = F.one_hot(torch.randint(3, (4,), generator=draw), 3).double()
+    strength = ridge * (made**2).sum(1).mean()
+    x, y = made.numpy(), labels.numpy() - 1 / 3
+    weights = np.linalg.solve(x.T @ x + float(strength) * np.eye(5), x.T @ y)
+    slow = 0.5 * ((real.numpy() @ weights - (truth.numpy() - 1 / 3)) ** 2).sum(1).mean()
+    assert float(regression_loss(made, labels, real, truth, ridge)) == pytest.approx(slow, rel=1e-8)
+
+
+def test_networks_of_a_pool_age_and_are_replaced(scene):
+    learned = noise_of(dtype=torch.float64)
+    pool = YOUNG.first(scene, learned)
+    assert pool.ages.tolist() == [0, 2]
+    older = YOUNG.older(pool, 1, scene, learned, steps=2)
+    assert older.ages.tolist() == [0, 4]
+    assert all(torch.equal(a, b) for a, b in zip(older.network(0), pool.network(0), strict=True))
+    assert not torch.equal(older.network(1)[0], pool.network(1)[0])
+    anew = YOUNG.older(older, 1, scene, learned)
+    assert anew.ages.tolist() == [0, 0]
+    assert all(torch.equal(a, b) for a, b in zip(Pool.of(anew.carried).network(1), anew.network(1), strict=True))
+    step = YOUNG.older(replace_ages(pool, 0), 0, scene, learned)
+    assert step.ages.tolist()[0] == 1
+
+
+def replace_ages(pool, age):
+    return Pool(pool.networks, torch.full_like(pool.ages, age))
+
+
+def test_a_pool_takes_plain_steps_on_the_synthetic_set(scene):
+    still = replace(scene, augmentation=Augmentation(shift=0, scale=0, rotate=0, flip=0, brightness=0, contrast=0))
+    learned, whole = noise_of(dtype=torch.float64), replace(YOUNG, batch=6)
+    pool = whole.first(still, learned)
+    variables = tuple(param.clone().requires_grad_() for param in pool.network(0))
+    loss = F.cross_entropy(scene.network.apply(variables, learned.images), learned.label_logits.softmax(1))
+    slopes = torch.autograd.grad(loss, variables)
+    found = whole.older(pool, 0, still, learned).network(0)
+    for param, slope, after in zip(variables, slopes, found, strict=True):
+        assert torch.allclose(after, param - 0.05 * slope, rtol=1e-9, atol=1e-12)
 
 
 def test_what_a_method_needs_is_asked_for_by_name(images, network, scene):

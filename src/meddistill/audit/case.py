@@ -57,4 +57,4 @@ class Case:
     @property
     def synthetic(self) -> Tensor:
         """The package's images: intensities ``(n, C, S, S)``."""
-        return torch.from_numpy(self.package.images).to(self.device)
+        return torch.from_numpy(self.package.enlarged).to(self.device)

@@ -63,7 +63,7 @@ class Prepared:
 def prepare(case: Case) -> Prepared:
     """Train students on the package, references on halves of all patients, and one network on all members."""
     package = case.package
-    own = received(package.images, package.labels, case.normalisation, case.device)
+    own = received(package.enlarged, package.labels, case.normalisation, case.device)
     protocol = Protocol(steps=case.effort.steps, epochs=0)
     seen = {side: _halves(case, side) for side in SIDES}
     everyone = {side: np.full(case.people(side).count, side == "members") for side in SIDES}

@@ -179,7 +179,7 @@ class Worker:
         plan = self._layout.plan(cell, distillation)
         if cell.is_distilled:
             package = read(self._layout.package(cell.source, plan))
-            made = received(package.images, package.labels, train.normalisation, train.device)
+            made = received(package.enlarged, package.labels, train.normalisation, train.device)
             return lambda seed: made
         teachers = self._taught(cell.source, distillation, plan)
         count, seeds = plan.teachers.count, self._layout.seeds_of(distillation)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from meddistill.distill.distance import Distance, NormalisedL2, Remembering, Way
+from meddistill.distill.formation import Formation
 from meddistill.distill.labels import taught_logits
 from meddistill.distill.matching.distribution import REAL_IMAGES, match_features
 from meddistill.distill.matching.pairs import mean_of
@@ -181,13 +182,16 @@ def distill(
 ) -> Learned:
     """Optimise ``first`` and return the result on the same device.
 
+    Images of ``first`` that are smaller than the network's are enlarged for it: :mod:`~meddistill.distill.formation`.
+
     ``is_enough``: asked after every iteration behind the warm-up, with how many there were, whether to stop.
     ``checkpoint``: a file that holds the state from time to time and is continued from if it exists. An iteration whose
     score or gradient is not finite, or whose student ran away, changes nothing and is reported as ``skipped``.
     Raises :class:`MeddistillError` when nothing but such iterations are left.
     """
     events = events or EventLog()
-    state = _State(first, plan, _first_memory(matching, plan, first))
+    formation = Formation(first.images.shape[-1], matching.network.size)
+    state = _State(first, plan, _first_memory(matching, plan, first), formation)
     if checkpoint is not None:
         state.load(checkpoint)
     compiled = plan.compiled and plan.objective is None and _compiling_pays(matching.network, plan, first)
@@ -369,12 +373,12 @@ class _State:
     ``notes``: what the distance noted of the students of the present iteration.
     """
 
-    def __init__(self, first: Learned, plan: LoopPlan, carried: Params) -> None:
+    def __init__(self, first: Learned, plan: LoopPlan, carried: Params, formation: Formation) -> None:
         self.iteration, self.skipped, self.pace = 0, 0, Pace()
         self.carried, self.notes = carried, list[Params]()
         self._retrained = torch.ones(len(first.images), dtype=torch.bool)
         self._retrained_until = 0
-        self._plan = plan
+        self._plan, self._formation = plan, formation
         self._variables = [tensor.detach().clone() for tensor in first.tensors()]
         self._average = [tensor.clone() for tensor in self._variables] if plan.averaging else []
         self._optimiser = self._new_optimiser()
@@ -391,7 +395,9 @@ class _State:
 
     @property
     def learned(self) -> Learned:
-        return Learned(*self._variables)
+        """The set as networks see it: images enlarged."""
+        images, logits, steps = self._variables
+        return Learned(self._formation.enlarged(images), logits, steps)
 
     @property
     def result(self) -> Learned:
@@ -401,7 +407,7 @@ class _State:
     def restart(self, rows: Tensor, images: Tensor, rule: Mitigation) -> None:
         """Give the images of ``rows`` ``(k,)`` new pixels, and for a while train only them."""
         variable = self._variables[0]
-        variable[rows.to(variable.device)] = images.to(variable)
+        variable[rows.to(variable.device)] = self._formation.shrunk(images.to(variable))
         for moment in self._optimiser.state[variable].values():
             if isinstance(moment, Tensor) and moment.shape == variable.shape:
                 moment[rows.to(variable.device)] = 0
@@ -416,7 +422,9 @@ class _State:
         if usable:
             for group in self._optimiser.param_groups:
                 group["lr"] = group["full"] * self._share_of_rate()
-            for variable, slope in zip(self._variables, outcome.gradient.tensors(), strict=True):
+            images, *others = outcome.gradient.tensors()
+            slopes = (self._formation.pulled_back(images), *others)
+            for variable, slope in zip(self._variables, slopes, strict=True):
                 variable.grad = slope
             self._step()
         self.iteration += 1

@@ -10,6 +10,7 @@ from meddistill.distill.matching.characteristic import CharacteristicFunctions
 from meddistill.distill.matching.distribution import FeatureMeans
 from meddistill.distill.matching.gradients import ClassGradients
 from meddistill.distill.objective import Family, Objective
+from meddistill.distill.regression import Regression
 from meddistill.distill.segments import Segments, continuous, progressive, random, widening
 from meddistill.distill.training import ThroughTraining
 from meddistill.distill.unroll import Strategy
@@ -29,7 +30,8 @@ class Method:
     :class:`~meddistill.distill.loop.LoopPlan`. ``flat_teachers``: they must be trained with SAM or GSAM;
     ``convex_teachers``: they must be kept as ``convex2`` to ``convex4``. ``mitigates_overlap``: images of a class that
     become too similar start anew. ``objective``: what a method of another family than trajectory matching lowers;
-    labels apart, nothing else here concerns it.
+    labels and formation apart, nothing else here concerns it. ``formation``: f, where f² images of 1/f of the side take
+    the place of each (:mod:`~meddistill.distill.formation`), unless the plan says otherwise.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Method:
     convex_teachers: bool = False
     highest_score: float = math.inf
     objective: Objective | None = None
+    formation: int = 1
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST_NAME:
@@ -190,6 +193,21 @@ METHODS: dict[str, Method] = {
             summary="characteristic functions of features of real and synthetic images of a class under teachers",
             source="Wang et al. 2025, arXiv 2502.20653",
             objective=CharacteristicFunctions(),
+        ),
+        Method(
+            name="frepo",
+            summary="the loss on real images of a ridge regression on features of networks trained on the synthetic ones",
+            source="Zhou, Nezhadarya & Ba 2022, arXiv 2206.00719",
+            labels="learned",
+            objective=Regression(),
+        ),
+        Method(
+            name="meddistill",
+            summary="this project's own: frepo with four small images of half the side in the place of each",
+            source="Zhou, Nezhadarya & Ba 2022, arXiv 2206.00719; multi-formation after Kim et al. 2022, arXiv 2205.14959",
+            labels="learned",
+            objective=Regression(),
+            formation=2,
         ),
     )
 }

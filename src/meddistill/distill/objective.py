@@ -18,7 +18,7 @@ from meddistill.nets.params import Params
 from meddistill.runtime.streams import Name, stream
 from meddistill.teachers.images import LabelledImages
 
-Family = Literal["trajectories", "training", "gradients", "distributions"]
+Family = Literal["trajectories", "training", "regression", "gradients", "distributions"]
 
 
 @dataclass(frozen=True)

@@ -183,6 +183,7 @@ def _images(fields: Fields) -> Images:
         size=fields.whole("size", 1, limits.MAX_SIZE),
         channels=fields.whole("channels", 1, 3),
         intensity=fields.text("intensity", limits.MAX_SHORT),
+        stored=None if fields.value.get("stored") is None else fields.whole("stored", 1, limits.MAX_SIZE),
     )
 
 
@@ -301,6 +302,8 @@ def _contradictions(card: Card) -> list[str]:
             f"images.count: found {images.count}, expected {expected} ({images.per_class} for each of "
             f"{len(card.task.classes)} classes)"
         )
+    if images.stored is not None and images.stored >= images.size:
+        found.append(f"images.stored: found {images.stored}, expected null or less than the size {images.size}")
     if images.count * images.channels * images.size**2 > limits.MAX_PIXELS:
         found.append(f"images: more than {limits.MAX_PIXELS} values in all images together")
     if card.recipe.start == "real" and not card.contains_real_images:

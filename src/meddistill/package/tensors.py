@@ -128,7 +128,7 @@ def _shape_problems(shapes: Mapping[str, tuple[int, ...]], card: Card | None, pr
         return
     facts, classes = card.images, len(card.task.classes)
     expected: dict[str, tuple[int, ...]] = {
-        "images": (facts.count, facts.channels, facts.size, facts.size),
+        "images": (facts.count, facts.channels, facts.stored_size, facts.stored_size),
         "labels": (facts.count, classes),
         "scale": (facts.channels,),
         "offset": (facts.channels,),

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from meddistill.package.limits import FORMAT_VERSION
+from meddistill.runtime.enlarge import enlarge
 from meddistill.runtime.errors import VerificationError
 
 LabelKind = Literal["soft", "hard"]
@@ -35,9 +37,10 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """How many images there are, their side in pixels, and what a value means.
+    """How many images there are, the side in pixels that networks take, and what a value means.
 
-    ``count = per_class * classes``; ``per_class`` is 0 where images are not counted by class.
+    ``count = per_class * classes``; ``per_class`` is 0 where images are not counted by class. ``stored``: the side that
+    they are stored with, and enlarged from, where that is smaller than ``size``; else None.
     """
 
     count: int
@@ -45,6 +48,12 @@ class Images:
     size: int
     channels: int
     intensity: str = BLACK_TO_WHITE
+    stored: int | None = None
+
+    @property
+    def stored_size(self) -> int:
+        """The side that images are stored with."""
+        return self.stored or self.size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +154,7 @@ class Card:
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """``images``: (n, C, H, W) float32, 0 black to 1 white of the source (may exceed that range).
+    """``images``: (n, C, s, s) float32 as stored, 0 black to 1 white of the source (may exceed that range).
 
     ``labels``: (n, K) float32, rows are probabilities. ``step_sizes``: (m,) float32, positive. ``audit``: what was
     measured of what the package tells about patients, as JSON; ``None`` where nothing was.
@@ -156,6 +165,11 @@ class Package:
     step_sizes: npt.NDArray[np.float32]
     card: Card
     audit: Mapping[str, Any] | None = None
+
+    @cached_property
+    def enlarged(self) -> npt.NDArray[np.float32]:
+        """The images as networks take them, (n, C, S, S): the same array where they are stored so."""
+        return enlarge(self.images, self.card.images.size)
 
     def _repr_html_(self) -> str:
         from meddistill.package.glance import notebook

@@ -42,9 +42,10 @@ def make_card(
         task=Task(classes=cohort.classes, labels="hard" if find(plan.method).labels == "hard" else "soft"),
         images=Images(
             count=plan.count(len(cohort.classes)),
-            per_class=0 if plan.total_images else plan.images_per_class,
+            per_class=0 if plan.total_images else plan.images_per_class * plan.formed**2,
             size=cohort.size,
             channels=cohort.channels,
+            stored=plan.stored_size if plan.stored_size < cohort.size else None,
         ),
         normalisation=CardNormalisation(mean=normalisation.mean, std=normalisation.std),
         recipe=_recipe(plan, leak),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_origin, get_type_hints
 
 from meddistill.cohort.types import Fit
+from meddistill.distill.formation import stored_side
 from meddistill.distill.loop import LoopPlan
 from meddistill.distill.methods import DEFAULT_METHOD, Method, find, names
 from meddistill.distill.objective import Objective
@@ -108,6 +109,10 @@ class Evaluation:
     full_data: bool = _setting(False, "a row for all training images (may take longer than the distillation)")
 
 
+# Of smaller images nobody sees what they show.
+_LEAST_STORED = 8
+
+
 @dataclass(frozen=True)
 class Plan:
     """Every choice of a run."""
@@ -116,6 +121,9 @@ class Plan:
     images_per_class: int = _setting(10, "", low=1, high=10_000)
     total_images: int = _setting(0, "in all, instead; with soft labels fewer than classes", low=0, high=65_536)
     size: int = _setting(28, "side of the images in pixels", low=4, high=1024)
+    formation: int = _setting(
+        0, "2: four images of half the side for each, 3: nine; 0: the method's own", low=0, high=8
+    )
     fit: Fit = _setting("crop", "how images that are not square become so", of=("crop", "pad", "stretch"))
     network: str = _setting("convnet-d3-w32", "the matching and evaluation network: depth and width")
     start: Start = _setting("prototypes", "first images; real ones mark the package", of=STARTS)
@@ -136,9 +144,24 @@ class Plan:
             pairs |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
         return pairs
 
+    def asked(self, classes: int) -> int:
+        """How many images of full size were asked for, of so many classes together."""
+        return self.total_images or self.images_per_class * classes
+
+    @property
+    def formed(self) -> int:
+        """The formation f: f² images of 1/f of the side take the place of each that was asked for."""
+        own = find(self.method).formation
+        return self.formation or (own if stored_side(self.size, own) >= _LEAST_STORED else 1)
+
+    @property
+    def stored_size(self) -> int:
+        """The side of the images as they are stored."""
+        return stored_side(self.size, self.formed)
+
     def count(self, classes: int) -> int:
         """How many synthetic images there are of so many classes."""
-        return self.total_images or self.images_per_class * classes
+        return self.asked(classes) * self.formed**2
 
     def objective(self, method: Method | None = None) -> Objective | None:
         """What an iteration lowers, with the plan's method or another; None for trajectory matching."""
@@ -250,6 +273,11 @@ def _misfits(plan: Plan) -> list[str]:
     problems, method = [], find(plan.method)
     if method.needs_teachers and plan.teachers.count == 0:
         problems.append(f"method {plan.method} needs teachers, but teachers.count is 0: set it to 4, for example")
+    if plan.formation > 1 and plan.stored_size < _LEAST_STORED:
+        problems.append(
+            f"formation is {plan.formation}, which leaves {plan.stored_size} of {plan.size} pixels a side: use a lower "
+            f"one, so that at least {_LEAST_STORED} are left"
+        )
     steps = max(plan.step_sizes(classes) for classes in (1, MAX_CLASSES))
     if steps > MAX_STEP_SIZES:
         problems.append(

@@ -14,6 +14,7 @@ from meddistill import __version__
 from meddistill.cohort.prepare import Prepared, prepare
 from meddistill.cohort.read import ReadOptions
 from meddistill.cohort.types import SPLITS, Cohort, Fit, Leak, SplitName
+from meddistill.distill.formation import Formation
 from meddistill.distill.labels import classes_of, first_logits, shared_logits
 from meddistill.distill.loop import Matching, distill
 from meddistill.distill.methods import find
@@ -34,6 +35,7 @@ from meddistill.pipeline.plan import Plan, checked, override, read_plan
 from meddistill.pipeline.teach import describe, learning_window, taught
 from meddistill.pipeline.tell import tell
 from meddistill.runtime.device import choose
+from meddistill.runtime.enlarge import enlarge
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import remove_leftovers, require_writable, write_atomic
 from meddistill.runtime.progress import Progress, Silent
@@ -188,7 +190,7 @@ def run(request: Request, progress: Progress = Silent(), prepared: Prepared | No
         bytes=size,
         classes=len(cohort.classes),
         cohort_bytes=training_bytes(cohort),
-        random_bytes=cohort.image_bytes * package.card.images.count,
+        random_bytes=cohort.image_bytes * plan.asked(len(cohort.classes)),
         seconds=time.monotonic() - begun,
         making_seconds=making_seconds,
         evaluated=evaluated,
@@ -372,6 +374,7 @@ def _first(plan: Plan, train: LabelledImages) -> Learned:
     count, classes = plan.count(train.classes), train.classes
     labels = classes_of(count, classes)
     images = first_images(plan.start, train, labels, Augmentation(), plan.seed)
+    images = Formation(plan.stored_size, plan.size).shrunk(images)
     hard = first_logits(labels, classes, find(plan.method).labels)
     logits = shared_logits(count, classes) if count < classes else hard
     steps = torch.full((plan.step_sizes(classes),), plan.matching.step_size).log()
@@ -391,9 +394,9 @@ def _evaluate(
         scored={split: data.splits[split] for split in _SCORED},
         seeds=evaluation_seeds(plan.seed, plan.evaluation.seeds),
     )
-    each, more = divmod(len(labels), train.classes)
+    each, more = divmod(plan.asked(train.classes), train.classes)
     rows = rows_of(
-        received(images, labels, data.normalisation, train.device),
+        received(enlarge(images, plan.size), labels, data.normalisation, train.device),
         train,
         each,
         more=more,

@@ -142,7 +142,7 @@ def _joined(arrays: Sequence[Floats]) -> Floats:
 
 def _share(part: Part, called: Sequence[str], classes: Sequence[str], size: int, channels: int) -> Share:
     package, card = part.package, part.package.card
-    images = resize_intensities(package.images, size)
+    images = resize_intensities(package.enlarged, size)
     repeat = channels // images.shape[1]
     norm = Normalisation(card.normalisation.mean * repeat, card.normalisation.std * repeat)
     counts = card.cohort.counts

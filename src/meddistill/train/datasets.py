@@ -35,7 +35,7 @@ class PackageDataset(Dataset[tuple[Tensor, Tensor]]):
         self.card = package.card
         self.classes = package.card.task.classes
         self.normalisation = Normalisation(package.card.normalisation.mean, package.card.normalisation.std)
-        self._images, self._labels = torch.from_numpy(package.images), torch.from_numpy(package.labels)
+        self._images, self._labels = torch.from_numpy(package.enlarged), torch.from_numpy(package.labels)
         self._transform = transform
 
     def __len__(self) -> int:

@@ -48,7 +48,7 @@ def export(package: Package, out: Path, to: Target) -> ExportReport:
     An image's class is the one that its label finds most probable. Raises :class:`OutputError`; nothing is left
     half-written.
     """
-    pixels = _pixels(package.images)
+    pixels = _pixels(package.enlarged)
     if to == "npz":
         write_atomic(out, _medmnist(package, pixels))
     else:

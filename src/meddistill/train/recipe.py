@@ -82,7 +82,8 @@ def rebuild(package: Package) -> Params:
     """
     recipe = recipe_of(package.card, len(package.step_sizes))
     norm = package.card.normalisation
-    pixels, labels, sizes = (torch.from_numpy(a).double() for a in (package.images, package.labels, package.step_sizes))
+    arrays = (package.enlarged, package.labels, package.step_sizes)
+    pixels, labels, sizes = (torch.from_numpy(array).double() for array in arrays)
     images = Normalisation(norm.mean, norm.std).apply(pixels)
     with one_thread():
         params = tuple(param.double() for param in fixed_start(recipe.network, recipe.seed))
