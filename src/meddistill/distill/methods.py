@@ -196,7 +196,7 @@ METHODS: dict[str, Method] = {
         ),
         Method(
             name="frepo",
-            summary="the loss on real images of a ridge regression on features of networks trained on the synthetic ones",
+            summary="the loss on real images of a regression on features of networks trained on the synthetic ones",
             source="Zhou, Nezhadarya & Ba 2022, arXiv 2206.00719",
             labels="learned",
             objective=Regression(),
@@ -204,7 +204,7 @@ METHODS: dict[str, Method] = {
         Method(
             name="meddistill",
             summary="this project's own: frepo with four small images of half the side in the place of each",
-            source="Zhou, Nezhadarya & Ba 2022, arXiv 2206.00719; multi-formation after Kim et al. 2022, arXiv 2205.14959",
+            source="Zhou, Nezhadarya & Ba 2022, arXiv 2206.00719; formation after Kim et al. 2022, arXiv 2205.14959",
             labels="learned",
             objective=Regression(),
             formation=2,
