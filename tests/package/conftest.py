@@ -32,14 +32,14 @@ Make = Callable[..., Package]
 Members = dict[str, bytes]
 
 
-def _card(classes: int, per_class: int, size: int, channels: int, labels: str) -> Card:
+def _card(classes: int, per_class: int, size: int, channels: int, labels: str, stored: int | None) -> Card:
     names = NAMES[:classes]
     score = Score(mean=0.85, low=0.8, high=0.9, per_seed=(0.8, 0.85, 0.9))
     rows = {"distilled": {"balanced_accuracy": score, "auroc": score}, "random": {"accuracy": score}}
     return Card(
         software=Software(name="meddistill", version="0.1.0"),
         task=Task(classes=names, labels=labels),  # type: ignore[arg-type]
-        images=Images(count=classes * per_class, per_class=per_class, size=size, channels=channels),
+        images=Images(count=classes * per_class, per_class=per_class, size=size, channels=channels, stored=stored),
         normalisation=Normalisation(mean=(0.5,) * channels, std=(0.25,) * channels),
         recipe=Recipe(method="mtt", seed=3, start="noise", network="convnet-d3-w32", plan={"steps": 20, "rate": 0.1}),
         cohort=CohortCounts(counts={"train": dict.fromkeys(names, 100), "test": dict.fromkeys(names, 0)}),
@@ -53,16 +53,22 @@ def _card(classes: int, per_class: int, size: int, channels: int, labels: str) -
 @pytest.fixture(scope="session")
 def make() -> Make:
     def package(
-        classes: int = 2, per_class: int = 1, size: int = 8, channels: int = 1, labels: str = "soft"
+        classes: int = 2,
+        per_class: int = 1,
+        size: int = 8,
+        channels: int = 1,
+        labels: str = "soft",
+        stored: int | None = None,
     ) -> Package:
         rng, count = np.random.default_rng(5), classes * per_class
         one_hot = np.eye(classes)[np.repeat(np.arange(classes), per_class)]
         soft = 0.8 * one_hot + 0.2 * rng.dirichlet(np.ones(classes), count)
+        side = stored or size
         return Package(
-            images=rng.normal(0.5, 0.4, (count, channels, size, size)).astype(np.float32),
+            images=rng.normal(0.5, 0.4, (count, channels, side, side)).astype(np.float32),
             labels=(one_hot if labels == "hard" else soft).astype(np.float32),
             step_sizes=np.linspace(0.01, 0.02, 5).astype(np.float32),
-            card=_card(classes, per_class, size, channels, labels),
+            card=_card(classes, per_class, size, channels, labels, stored),
         )
 
     return package

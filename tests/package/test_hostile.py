@@ -266,6 +266,10 @@ def _card_texts(m: Members) -> dict[str, tuple[bytes, str]]:
     return {f"card-{name}": (container.pack({**m, C: data}), reason) for name, (data, reason) in cards.items()}
 
 
+# 600 images that are stored with one pixel and claim to be enlarged to 1024.
+_HUGE = {"count": 600, "per_class": 300, "size": 1024, "channels": 1, "intensity": "as it is", "stored": 1}
+
+
 def _card_files(pack: Pack) -> dict[str, tuple[bytes, str]]:
     wide = {"mean": 0.9, "low": 0.8, "high": 0.85, "per_seed": [0.9]}
     cards = {
@@ -277,6 +281,11 @@ def _card_files(pack: Pack) -> dict[str, tuple[bytes, str]]:
         "count": (_set("images", "count", to=3), "images.count: found 3"),
         "count-huge": (_set("images", "count", to=10**12), "images.count: found"),
         "size": (_set("images", "size", to=9), "by the card it should be"),
+        "stored": (_set("images", "stored", to=7), "by the card it should be"),
+        "stored-as-large": (_set("images", "stored", to=8), "images.stored: found 8"),
+        "stored-negative": (_set("images", "stored", to=-1), "stored: found -1"),
+        "stored-true": (_set("images", "stored", to=True), "stored: found True"),
+        "enlarged-huge": (_set("images", to=_HUGE), "more than 134217728 values"),
         "channels": (_set("images", "channels", to=2), "channels: found 2"),
         "classes-fewer": (_set("task", "classes", to=["normal"]), "unknown field 'pneumonia'"),
         "classes-same": (_set("task", "classes", to=["normal", "normal"]), "more than once"),

@@ -46,6 +46,22 @@ def test_round_trip(
     assert verify(path).as_dict()["answer"] == "unsigned"
 
 
+def test_images_stored_small_are_read_as_stored_and_enlarged(make: Make, tmp_path: Path) -> None:
+    package = make(size=12, stored=5, channels=3)
+    write(tmp_path / "p.mdz", package)
+    back = read(tmp_path / "p.mdz")
+    np.testing.assert_array_equal(back.images, round_trip(package.images))
+    assert back.images.shape == (2, 3, 5, 5)
+    assert back.enlarged.shape == (2, 3, 12, 12)
+    assert back.enlarged.dtype == np.float32
+    # The formula of FORMAT.md, written out for one pixel: centres at 3.5 · 5 / 12 − ½ = 0.958… and 0.
+    weight, plane = 3.5 * 5 / 12 - 0.5, back.images[1, 2].astype(np.float64)
+    expected = (1 - weight) * plane[0, 0] + weight * plane[1, 0]
+    np.testing.assert_allclose(back.enlarged[1, 2, 3, 0], expected, rtol=1e-6)
+    plain = make()
+    assert plain.enlarged is plain.images
+
+
 def test_same_package_same_bytes(make: Make, sound: bytes) -> None:
     assert encode(make()) == sound
 

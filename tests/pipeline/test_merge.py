@@ -26,13 +26,13 @@ from meddistill.package.write import write
 from meddistill.runtime.errors import InputError
 
 
-def part(path: Path, classes=("ill", "well"), *, low=0.0, mean=0.5, each=2, **facts) -> Path:
+def part(path: Path, classes=("ill", "well"), *, low=0.0, mean=0.5, each=2, stored=None, **facts) -> Path:
     rng = np.random.default_rng([*path.name.encode()])
     count = each * len(classes)
     card = Card(
         software=Software(name="meddistill", version="0.1.0"),
         task=Task(classes=classes, labels=facts.get("labels", "soft")),
-        images=Images(count=count, per_class=each, size=8, channels=1),
+        images=Images(count=count, per_class=each, size=8, channels=1, stored=stored),
         normalisation=Normalisation(mean=(mean,), std=(0.25,)),
         recipe=Recipe(method="mtt", seed=4, start=facts.get("start", "noise"), network="convnet-d1-w8"),
         cohort=CohortCounts(counts=facts.get("counts", {"train": dict.fromkeys(classes, 30), "test": {"ill": 2}})),
@@ -41,7 +41,7 @@ def part(path: Path, classes=("ill", "well"), *, low=0.0, mean=0.5, each=2, **fa
         terms=facts.get("terms", Terms(licence="CC BY 4.0")),
     )
     labels = rng.dirichlet(np.ones(len(classes)), count).astype(np.float32)
-    pixels = rng.uniform(low, 1, (count, 1, 8, 8)).astype(np.float32)
+    pixels = rng.uniform(low, 1, (count, 1, stored or 8, stored or 8)).astype(np.float32)
     write(path, Package(images=pixels, labels=labels, step_sizes=np.full(1, 0.1, np.float32), card=card))
     return path
 
@@ -60,6 +60,18 @@ def test_a_merged_package_is_its_parts_one_after_the_other(tmp_path):
     assert merged.card.bytes.cohort_train == 2000
     assert merged.card.results is None
     assert merged.card.terms.licence == "CC BY 4.0"
+
+
+def test_images_that_all_parts_store_small_stay_small(tmp_path):
+    small = [part(tmp_path / f"{name}.mdz", stored=4) for name in "ab"]
+    api.merge(small, tmp_path / "c.mdz")
+    merged, parts = read(tmp_path / "c.mdz"), [read(file) for file in small]
+    assert (merged.card.images.stored, merged.images.shape) == (4, (8, 1, 4, 4))
+    assert np.abs(merged.images - np.concatenate([one.images for one in parts])).max() < 0.01
+    api.merge([small[0], part(tmp_path / "d.mdz")], tmp_path / "e.mdz")
+    mixed = read(tmp_path / "e.mdz")
+    assert (mixed.card.images.stored, mixed.images.shape) == (None, (8, 1, 8, 8))
+    assert np.abs(mixed.images[:4] - parts[0].enlarged).max() < 0.01
 
 
 def test_parts_are_named_by_digest_and_not_by_file(tmp_path):

@@ -30,7 +30,7 @@ from meddistill.pipeline.receive import open_parts
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import require_writable
 from meddistill.runtime.progress import Progress, Silent
-from meddistill.train.combine import Combined, Part, combine
+from meddistill.train.combine import Combined, Floats, Part, combine
 from meddistill.train.renaming import NO_RENAMING, Renaming, read_renaming
 
 METHOD = "merge"
@@ -77,11 +77,12 @@ def merge(
     each = _images_per_class(parts, renaming)
     require_writable(out)
     digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    images, stored = _as_stored(parts, combined)
     package = Package(
-        images=combined.images,
+        images=images,
         labels=combined.labels,
         step_sizes=np.concatenate([part.package.step_sizes for part in parts]),
-        card=_card(parts, combined, renaming, each, digests),
+        card=_card(parts, combined, renaming, each, digests, stored),
     )
     size = write(out, package)
     counted = [part.package.card.images.count for part in parts]
@@ -105,7 +106,22 @@ def _images_per_class(parts: Sequence[Part], renaming: Renaming) -> int:
     return next(iter(images.values())) if counted and len(set(images.values())) == 1 else 0
 
 
-def _card(parts: Sequence[Part], combined: Combined, renaming: Renaming, each: int, digests: Sequence[str]) -> Card:
+def _as_stored(parts: Sequence[Part], combined: Combined) -> tuple[Floats, int | None]:
+    """The images and their stored side: small ones stay so where all parts store them alike, else they are enlarged."""
+    images = [part.package.card.images for part in parts]
+    if len({(one.size, one.stored_size, one.channels) for one in images}) > 1:
+        return combined.images, None
+    return np.concatenate([part.package.images for part in parts]), images[0].stored
+
+
+def _card(
+    parts: Sequence[Part],
+    combined: Combined,
+    renaming: Renaming,
+    each: int,
+    digests: Sequence[str],
+    stored: int | None,
+) -> Card:
     cards = [part.package.card for part in parts]
     kind: LabelKind = "hard" if all(card.task.labels == "hard" for card in cards) else "soft"
     return Card(
@@ -117,6 +133,7 @@ def _card(parts: Sequence[Part], combined: Combined, renaming: Renaming, each: i
             size=combined.size,
             channels=combined.channels,
             intensity=cards[0].images.intensity,
+            stored=stored,
         ),
         normalisation=Normalisation(mean=combined.normalisation.mean, std=combined.normalisation.std),
         recipe=_recipe(cards, combined, digests),
