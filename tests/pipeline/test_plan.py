@@ -54,6 +54,7 @@ def parts(kind: type, **fixed: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]
 plans = parts(
     Plan,
     size=st.integers(8, 1024),
+    formation=st.integers(0, 1),  # higher ones need larger images, see below
     network=st.builds("convnet-d{}-w{}".format, st.integers(1, 3), st.integers(1, 1024)),
     teachers=parts(
         Teachers, count=st.integers(1, 100), steps=st.integers(1000, 10_000), snapshot_every=st.integers(1, 10)
@@ -68,6 +69,27 @@ plans = parts(
 @given(plans)
 def test_a_plan_survives_its_file(plan):
     assert from_toml(to_toml(plan), "here") == plan
+
+
+@given(st.integers(2, 8), st.integers(8, 1024))
+def test_small_images_are_as_many_and_as_small_as_the_formation_says(formation, size):
+    plan = Plan(size=size, network="convnet-d2-w8", formation=formation, images_per_class=3)
+    assert (plan.count(4), plan.asked(4), plan.stored_size) == (12 * formation**2, 12, size // formation)
+    if plan.stored_size >= 8:
+        assert checked(plan) == plan
+    else:
+        with pytest.raises(
+            InputError, match=f"formation is {formation}, which leaves {size // formation} of {size} pixels"
+        ):
+            checked(plan)
+
+
+def test_a_method_brings_its_formation_where_images_are_large_enough():
+    assert Plan(method="meddistill", size=28).stored_size == 14
+    assert Plan(method="meddistill", size=15).stored_size == 15
+    assert Plan(method="meddistill", size=28, formation=1).stored_size == 28
+    assert Plan(method="mtt-soft", size=28).stored_size == 28
+    assert Plan(method="mtt-soft", size=28, formation=3, total_images=2).count(5) == 18
 
 
 def test_the_file_explains_its_settings():
@@ -113,7 +135,7 @@ def test_all_problems_are_listed_at_once():
         "imagse_per_class": "not a setting",
         "images_per_class": "1 to 10000",
         "size": "a whole number",
-        "method": "mtt-soft",
+        "method": "meddistill",
         "evaluation": "a section",
         "teachers.learning_rate": "1e-08 to 100",
         "teachers.count": "a whole number",
@@ -135,7 +157,7 @@ def test_all_problems_are_listed_at_once():
         ("[teachers]\nsteps = 30\nsnapshot_every = 10\n[matching]\nsegment = 4", "matching.segment is 4 snapshots"),
         ('size = 12\nnetwork = "convnet-d4-w8"', "at most 3"),
         ('network = "resnet"', "unknown network 'resnet'"),
-        ("[teachers]\ncount = 0", "method mtt-soft needs teachers, but teachers.count is 0"),
+        ("[teachers]\ncount = 0", "method meddistill needs teachers, but teachers.count is 0"),
         ('method = "soft-label"\n[soft_label]\nepochs = 500', "up to 5000 step sizes, .* at most 4096"),
         ("size = [", "not a TOML file"),
     ],
@@ -268,8 +290,8 @@ def test_time_is_spent_on_iterations_where_there_are_no_teachers():
 
 
 def test_images_in_all_take_the_place_of_images_per_class():
-    assert override(Plan(), total_images=5).count(3) == 5
-    assert override(override(Plan(), total_images=5), images_per_class=2).count(3) == 6
+    assert override(Plan(), total_images=5).asked(3) == 5
+    assert override(override(Plan(), total_images=5), images_per_class=2).asked(3) == 6
     plan = override(Plan(), method="soft-label", total_images=5)
     assert plan.step_sizes(3) == 3  # one image of a class, so one step, in each of three epochs
     assert override(plan, total_images=50).step_sizes(3) == 30

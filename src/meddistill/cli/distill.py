@@ -48,7 +48,7 @@ def distill(
         out: Package to write (FILE.mdz); an existing one is replaced once the new one is whole.
         images_per_class: Synthetic images a class [default: 10].
         total_images: Synthetic images in all, instead; with soft labels there may be fewer than classes.
-        method: Method (see: meddistill methods) [default: mtt-soft].
+        method: Method (see: meddistill methods) [default: meddistill].
         size: Side of the synthetic images in pixels [default: proposed from the images].
         fit: How images that are not square become so [default: crop].
         time: Budget that the plan must fit, such as 90s, 5m or 1h30m.

@@ -31,7 +31,7 @@ def inspect(
     Args:
         source: Folder of class folders, folder of split and class folders, CSV file, or MedMNIST .npz.
         images_per_class: Synthetic images a class to plan for [default: 10].
-        method: Method to plan for (see: meddistill methods) [default: mtt-soft].
+        method: Method to plan for (see: meddistill methods) [default: meddistill].
         size: Side of the synthetic images in pixels [default: proposed from the images].
         fit: How images that are not square become so [default: crop].
         time: Budget that the plan must fit, such as 90s, 5m or 1h30m.

@@ -90,6 +90,13 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         Method(
+            name="meddistill",
+            summary="this project's own: mtt-soft with four images of half the side in the place of each",
+            source="mtt-soft, with the multi-formation of Kim et al. 2022, arXiv 2205.14959",
+            labels="learned",
+            formation=2,
+        ),
+        Method(
             name="mtt",
             summary="matching training trajectories: random segments, normalised L2 distance, hard labels",
             source="Cazenavette et al. 2022, arXiv 2203.11932",
@@ -201,17 +208,9 @@ METHODS: dict[str, Method] = {
             labels="learned",
             objective=Regression(),
         ),
-        Method(
-            name="meddistill",
-            summary="this project's own: frepo with four small images of half the side in the place of each",
-            source="Zhou, Nezhadarya & Ba 2022, arXiv 2206.00719; formation after Kim et al. 2022, arXiv 2205.14959",
-            labels="learned",
-            objective=Regression(),
-            formation=2,
-        ),
     )
 }
-DEFAULT_METHOD = "mtt-soft"
+DEFAULT_METHOD = "meddistill"
 
 
 # Installed packages add methods under this group of entry points (docs/new-method.md).

@@ -65,8 +65,9 @@ class Regression:
             seen = scene.network.features(params, real)
         made = scene.network.features(params, scene.augmentation.draw(len(images), generator).apply(images))
         score = regression_loss(made, logits.softmax(1), seen, labels, self.ridge)
-        slopes = torch.autograd.grad(score, (images, logits))
-        return Outcome(float(score.detach()), Learned(*slopes, torch.zeros_like(learned.log_steps)))
+        of_images, of_logits = torch.autograd.grad(score, (images, logits))
+        slope = Learned(of_images, of_logits, torch.zeros_like(learned.log_steps))
+        return Outcome(float(score.detach()), slope)
 
     def _real(self, scene: Scene, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Augmented images and their one-hot labels."""
@@ -86,4 +87,5 @@ def regression_loss(made: Tensor, labels: Tensor, real: Tensor, truth: Tensor, r
     among, across, classes = made @ made.T, real @ made.T, labels.shape[1]
     strength = ridge * among.diagonal().mean()
     fitted = torch.linalg.solve(among + strength * torch.eye(len(made)).to(made), labels - 1 / classes)
-    return 0.5 * (across @ fitted - (truth - 1 / classes)).square().sum(1).mean()
+    missed: Tensor = across @ fitted - (truth - 1 / classes)
+    return 0.5 * missed.square().sum(1).mean()
