@@ -11,6 +11,7 @@ from meddistill.bench.tables import (
     Ranked,
     comparisons,
     comparisons_csv,
+    encoders_csv,
     json_lines,
     lines,
     markdown,
@@ -74,7 +75,7 @@ def bench(
     if layout.grid.seeds < _LEAST_SEEDS:
         progress.warn(f"{layout.grid.seeds} seeds are few: intervals need {_LEAST_SEEDS} or more")
     with locked(out, f"another process is filling {out}: wait for it, or choose another folder with --out"):
-        for folder in ("", "cohorts", "labels", "scores", "sets", "teachers"):
+        for folder in ("", "cohorts", "encoders", "labels", "scores", "sets", "teachers"):
             remove_leftovers(out / folder)
         failed = _carry_out(setting, layout, jobs or processes_for(where), progress)
         return _written(layout, failed, progress)
@@ -123,6 +124,8 @@ def _written(layout: Layout, failed: list[tuple[str, str]], progress: Progress) 
         "paired.csv": comparisons_csv(comparisons(layout, found)).encode(),
         "times.csv": times_csv(layout).encode(),
     }
+    if pretrained := encoders_csv(layout).strip():
+        files["encoders.csv"] = f"{pretrained}\n".encode()
     try:
         from meddistill.bench.plots import plots
 

@@ -15,6 +15,8 @@ from meddistill.cohort.types import Fit, Leak
 from meddistill.distill.methods import names as method_names
 from meddistill.nets.find import find as find_network
 from meddistill.pipeline.plan import Evaluation, Plan, from_mapping, override
+from meddistill.pretrain.loop import encoder_of
+from meddistill.pretrain.ways import ROWS, WAYS, PretrainPlan, plan_of, way_of
 from meddistill.runtime.errors import InputError
 
 # Sets of real images, by how they are chosen; with SOFT behind the name they get labels from teachers.
@@ -22,11 +24,11 @@ CORESETS = ("random", "herding", "k-center")
 SOFT = "-soft"
 FULL = "full"
 SELECTIONS = (*CORESETS, *(name + SOFT for name in CORESETS))
-_SECTIONS = ("grid", "cohorts", "plan", "methods", "subsets")
+_SECTIONS = ("grid", "cohorts", "plan", "pretraining", "methods", "subsets")
 _LISTS = ("cohorts", "images_per_class", "methods", "matching", "evaluation")
 _NUMBERS = ("seeds", "distillations", "seed")
 _SETTINGS = (*_LISTS, *_NUMBERS, "reference", "full")
-_COHORT = ("source", "size", "fit", "leak", "matching", "reading", "plan")
+_COHORT = ("source", "size", "fit", "leak", "matching", "reading", "plan", "pretraining")
 # Among the evaluation networks, the one that the set was distilled with.
 _SAME = "matching"
 _NAME = re.compile(r"[\w.-]+")
@@ -65,7 +67,8 @@ class Grid:
     among them the one that the set was distilled with; none is that one alone. ``distillations``: each method makes so
     many sets of a kind; seed i trains on number i mod ``distillations``, whose splits and teachers are its own.
     ``reference``: the method that others are compared with. ``full``: whether networks are trained on all images, too.
-    ``plan``, ``by_cohort`` and ``by_method``: settings of plans, the later ones before the earlier ones.
+    ``plan``, ``by_cohort`` and ``by_method``: settings of plans, the later ones before the earlier ones;
+    ``pretraining``, ``pretraining_by_cohort`` and ``by_method``: the same of pretrained encoders.
     """
 
     cohorts: tuple[Source, ...]
@@ -81,6 +84,8 @@ class Grid:
     plan: Mapping[str, Any]
     by_cohort: Mapping[str, Mapping[str, Any]]
     by_method: Mapping[str, Mapping[str, Any]]
+    pretraining: Mapping[str, Any]
+    pretraining_by_cohort: Mapping[str, Mapping[str, Any]]
 
     def plan_for(self, cohort: Source, method: str, images_per_class: int, matching: str, distillation: int) -> Plan:
         """The plan of one distillation; of a set of real images, the plan of the teachers that look at it."""
@@ -95,6 +100,16 @@ class Grid:
             network=matching,
             seed=self.seed + distillation,
         )
+
+    def pretrain_plan(self, cohort: Source, row: str) -> PretrainPlan:
+        """How the encoder of a row of the family "scarce real labels" is made."""
+        way, of_cohort = way_of(row), self.pretraining_by_cohort.get(cohort.name, {})
+        return plan_of(way, _merged(self.pretraining, of_cohort, self.by_method.get(way.name, {})))
+
+    def own_networks(self, cohort: Source) -> dict[str, str]:
+        """The rows of that family that have a network of their own in the place of the evaluation network."""
+        rows = (row for row in self.methods if row in ROWS)
+        return {row: plan.network for row in rows if (plan := self.pretrain_plan(cohort, row)).network}
 
     def matched_with(self, source: Source) -> tuple[str, ...]:
         """The networks that sets of this cohort are distilled with."""
@@ -204,7 +219,7 @@ def _source(name: str, part: Any, problems: list[str]) -> Source:
     reading = part.get("reading", {})
     if not _NAME.fullmatch(name):
         problems.append(f"[{where}]: a cohort's name takes letters, digits, '.', '_' and '-'")
-    for key in ("reading", "plan"):
+    for key in ("reading", "plan", "pretraining"):
         if not isinstance(part.get(key, {}), dict):
             problems.append(f"{where}.{key} is {part[key]!r}: expected a section")
             return Source(name, "", 0)
@@ -253,6 +268,8 @@ def _grid(document: Mapping[str, Any], settings: Mapping[str, Any], sources: Map
         plan=document.get("plan", {}),
         by_cohort={name: part.get("plan", {}) for name, part in document["cohorts"].items()},
         by_method=document.get("methods", {}),
+        pretraining=document.get("pretraining", {}),
+        pretraining_by_cohort={name: part.get("pretraining", {}) for name, part in document["cohorts"].items()},
     )
 
 
@@ -261,27 +278,43 @@ def _misfits(grid: Grid) -> list[str]:
     needed = ("cohorts", "images_per_class", "methods", "matching")
     problems = [f"grid.{name} is empty" for name in needed if not getattr(grid, name)]
     problems += [f"unknown cohort '{source.name}'" for source in grid.cohorts if not source.source]
-    known = (*method_names(), *SELECTIONS)
+    known = (*method_names(), *SELECTIONS, *ROWS)
     strange = [name for name in grid.methods if name not in known]
     problems += [f"unknown method '{name}': expected one of {', '.join(known)}" for name in strange]
-    problems += [f"[methods.{name}] is not a method" for name in grid.by_method if name not in known]
+    problems += [f"[methods.{name}] is not a method" for name in grid.by_method if name not in (*known, *WAYS)]
     if grid.reference not in grid.methods:
         problems.append(f"grid.reference is '{grid.reference}', which is not among grid.methods")
-    for part in (grid.plan, *grid.by_cohort.values(), *grid.by_method.values()):
+    for name in (name for name in grid.by_method if name in ROWS and name not in WAYS):
+        problems.append(f"[methods.{name}] is a row of [methods.{way_of(name).name}]: say it there")
+    plans = (part for name, part in grid.by_method.items() if name not in WAYS)
+    for part in (grid.plan, *grid.by_cohort.values(), *plans):
         problems += [f"a plan says {name}: the grid does" for name in part if name in _OF_THE_GRID]
     return problems or list(dict.fromkeys(_plan_problems(grid)))
 
 
 def _plan_problems(grid: Grid) -> list[str]:
     found: list[str | None] = []
+    plans: list[Callable[[], object]]
     for source in grid.cohorts:
         for matching in grid.matched_with(source):
-            plans = [partial(grid.plan_for, source, method, 1, matching, 0) for method in grid.methods]
+            methods = [method for method in grid.methods if method not in ROWS]
+            plans = [partial(grid.plan_for, source, method, 1, matching, 0) for method in methods]
             names = grid.evaluated_with(matching)
+            rows = [row for row in grid.methods if row in ROWS]
+            plans += [partial(_pretrained, grid, source, row, name) for row in rows for name in names]
             networks = [partial(find_network, name, channels=1, size=source.size, classes=2) for name in names]
             found += [_refused(source, made) for made in plans]
             found += [_refused(source, made) for made in networks]
     return [problem for problem in found if problem]
+
+
+def _pretrained(grid: Grid, source: Source, row: str, evaluation: str) -> None:
+    """Raise :class:`InputError` if the row's encoder cannot be made."""
+    plan, objective = grid.pretrain_plan(source, row), way_of(row).objective
+    network = find_network(plan.network or evaluation, channels=1, size=source.size, classes=2)
+    encoder_of(network, ())
+    if objective is not None:
+        objective.heads(network)
 
 
 def _refused(source: Source, made: Callable[[], object]) -> str | None:

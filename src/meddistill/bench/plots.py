@@ -26,7 +26,7 @@ def plots(layout: Layout, found: Sequence[Line]) -> dict[str, bytes]:
         return made
 
     drawn = {
-        "accuracy-bytes.png": _against(Figure, layout, found, lambda line: line.bytes, "bytes"),
+        "accuracy-bytes.png": _against(Figure, layout, found, lambda line: line.bytes or None, "bytes shared"),
         "accuracy-time.png": _against(Figure, layout, found, seconds, "seconds to make"),
         "transfer.png": _transfer(Figure, layout, found),
         "teachers.png": _teachers(Figure, layout),

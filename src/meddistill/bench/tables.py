@@ -24,6 +24,7 @@ from meddistill.bench.tasks import (
     is_done,
     places,
     read_outcome,
+    tasks,
 )
 from meddistill.train.metrics import METRICS, Summary, summarise
 from meddistill.train.protocol import PROTOCOL_VERSION
@@ -37,9 +38,10 @@ Figures = dict[str, list[float]]
 class Line:
     """A cell and its figures; those that need something that is not there (yet) are None.
 
-    ``scores``: by split, row (``as is``, ``hard``, ``plain``) and metric. ``bytes``: of the package, or of the images
-    at working size. ``gain``: by seed, how much better than random real images with labels of the same kind.
-    ``label_robust``, ``augmentation_robust``: :mod:`~meddistill.bench.scores`, of balanced accuracy.
+    ``scores``: by split, row (``as is``, ``hard``, ``plain``) and metric. ``bytes``: of what somebody has to hand out,
+    the package, the images at working size, or the encoder. ``gain``: by seed, how much better than random real images
+    with labels of the same kind; of pretrained encoders, than the same without pretraining. ``label_robust``,
+    ``augmentation_robust``: :mod:`~meddistill.bench.scores`, of balanced accuracy.
     """
 
     cell: Cell
@@ -75,6 +77,8 @@ class Line:
             "evaluation": cell.evaluation,
             "labels": "soft" if cell.has_soft_labels else "hard",
             "contains_patients": not cell.is_distilled,
+            "shared": cell.shared,
+            "labelled_by_receiver": cell.images_per_class if cell.has_few_labels else 0,
         }
 
     @property
@@ -158,6 +162,8 @@ def _against_random(
         return None, None, None
     mine, random = ({row: done[one]["test"][row][MAIN] for row in one.rows} for one in (cell, other))
     gain = summarise([a - b for a, b in zip(mine["as is"], random["as is"], strict=True)])
+    if "plain" not in mine:
+        return gain, None, None
     augmentation = [
         augmentation_robust(distilled=a, random=b, distilled_plain=c, random_plain=d)
         for a, b, c, d in zip(mine["as is"], random["as is"], mine["plain"], random["plain"], strict=True)
@@ -175,12 +181,26 @@ def _against_random(
 def _bytes(layout: Layout, cell: Cell) -> float | None:
     if cell.is_distilled:
         made = [read_outcome(layout.made(cell.source, layout.plan(cell, place))) for place in layout.used]
-        return fmean(one["bytes"] for one in made) if all("bytes" in one for one in made) else None
+        return _mean_of("bytes", made)
+    if cell.shared.startswith("nothing"):
+        return 0.0
+    if cell.has_encoder:
+        return _mean_of("bytes", _pretrained(layout, cell))
     facts = read_outcome(layout.facts(cell.source, 0))
     if not facts:
         return None
     count = facts["train"] if cell.method == FULL else cell.images_per_class * len(facts["classes"])
     return float(count * facts["image_bytes"])
+
+
+def _pretrained(layout: Layout, cell: Cell) -> list[dict[str, Any]]:
+    """What is known of the encoders that the cell's seeds take."""
+    used = dict.fromkeys(layout.pretrained(layout.encoder(cell, seed)) for seed in layout.seeds)
+    return [read_outcome(path) for path in used]
+
+
+def _mean_of(name: str, told: Sequence[dict[str, Any]]) -> float | None:
+    return fmean(one[name] for one in told) if all(one.get(name) is not None for one in told) else None
 
 
 def comparisons(layout: Layout, found: Sequence[Line]) -> list[Comparison]:
@@ -228,6 +248,35 @@ def ranking(layout: Layout, found: Sequence[Line]) -> list[Ranked]:
     return sorted(map(rank, range(len(grid.methods))), key=lambda ranked: -ranked.mean)
 
 
+_ENCODERS = (
+    "Validation images, and beside each figure that of an encoder that was not pretrained. Rank: effective rank of the "
+    "features (RankMe). Spread: how much of the features differs between images. Read by a line: balanced accuracy of "
+    "a linear layer that was fitted to all training labels."
+)
+
+
+def encoders(layout: Layout) -> list[dict[str, str | float | bool]]:
+    """What is known of every encoder that is done, on validation images."""
+    rows: list[dict[str, str | float | bool]] = []
+    for task in tasks(layout):
+        told = read_outcome(task.outcome) if task.encoder is not None else {}
+        if task.encoder is None or "pretrained" not in told:
+            continue
+        mine, fresh, encoder = told["pretrained"], told["fresh"], task.encoder
+        place = {"cohort": encoder.source.name, "method": encoder.row, "network": encoder.network}
+        row = place | {"distillation": encoder.distillation, "number": encoder.number, "bytes": told["bytes"]}
+        row |= {"features": mine["features"], "collapsed": mine["collapsed"]}
+        for name in ("rank", "spread", "read by a line"):
+            row |= {name: mine[name], f"{name}, not pretrained": fresh[name]}
+        rows.append(row)
+    return rows
+
+
+def encoders_csv(layout: Layout) -> str:
+    """A row for every encoder."""
+    return _csv(encoders(layout))
+
+
 def json_lines(found: Iterable[Line]) -> str:
     """One JSON object a line."""
     return "".join(json.dumps(line.as_dict()) + "\n" for line in found)
@@ -263,7 +312,7 @@ def _columns(figures: dict[str, Summary | None]) -> dict[str, float]:
 
 
 def times_csv(layout: Layout) -> str:
-    """Seconds of this machine: to teach and to make each distilled set, and to train one network on it."""
+    """Seconds of this machine: to teach and to make each distilled set or encoder, and to train one network."""
     rows = []
     for cell in cells(layout.grid):
         scored = read_outcome(layout.scores(cell))
@@ -276,6 +325,8 @@ def times_csv(layout: Layout) -> str:
             plan = layout.plan(cell, 0)
             row["teaching"] = read_outcome(layout.taught(cell.source, plan)).get("seconds")
             row["making"] = read_outcome(layout.made(cell.source, plan)).get("seconds") if cell.is_distilled else None
+        if cell.has_encoder:
+            row["making"] = _mean_of("seconds", _pretrained(layout, cell))
         rows.append(row)
     return _csv(rows)
 
@@ -296,18 +347,21 @@ def markdown(layout: Layout, found: Sequence[Line]) -> str:
         f"Protocol {PROTOCOL_VERSION}, benchmark {BENCH_VERSION}: {grid.seeds} seeds, {grid.distillations} "
         "distillation(s) a method. Test split, percent, mean ± half of the 95 % interval. Gain: over as many random "
         "real images with labels of the same kind, paired by seed; LRS and ARS: the label-robust and the "
-        "augmentation-robust score, of balanced accuracy. Sets of real images (*) hold patients' images."
+        "augmentation-robust score, of balanced accuracy. Sets of real images (*) hold patients' images. Shared: what "
+        "somebody has to hand out; in rows with † the few labelled images are the receiver's own."
     ]
     parts += [_overall(layout, found)] if len(grid.methods) > 1 else []
     for source in grid.cohorts:
         mine = [line for line in found if line.cell.source == source]
         if mine:
             parts.append(f"## {source.name}, {source.size} pixels\n\n" + _table(_HEADERS, map(_row, mine)))
+    if rows := encoders(layout):
+        parts.append(f"## Encoders\n\n{_table(tuple(rows[0]), map(_words, rows))}\n\n{_ENCODERS}")
     return "\n\n".join(parts) + "\n"
 
 
 _HEADERS = (
-    *("images a class", "method", "matched on", "trained", "size", "balanced accuracy", "AUROC", "accuracy"),
+    *("images a class", "method", "matched on", "trained", "shared", "balanced accuracy", "AUROC", "accuracy"),
     *("gain", "LRS", "ARS"),
 )
 
@@ -316,12 +370,20 @@ def _row(line: Line) -> list[str]:
     cell, scores = line.cell, line.scores["test"]["as is"]
     return [
         str(cell.images_per_class or "all"),
-        cell.method + "*" * (not cell.is_distilled),
+        cell.method + ("†" if cell.has_few_labels else "*" * (not cell.is_distilled)),
         cell.matching or "–",
         cell.evaluation,
-        "–" if line.bytes is None else f"{line.bytes / 1000:,.1f} kB",
+        cell.shared + (f", {line.bytes / 1000:,.1f} kB" if line.bytes else ""),
         *(percent(scores[metric]) for metric in ("balanced_accuracy", "auroc", "accuracy")),
         *(percent(summary) for summary in (line.gain, line.label_robust, line.augmentation_robust)),
+    ]
+
+
+def _words(row: dict[str, str | float | bool]) -> list[str]:
+    words = {True: "yes", False: "no"}
+    return [
+        words[one] if isinstance(one, bool) else f"{one:.3g}" if isinstance(one, float) else str(one)
+        for one in row.values()
     ]
 
 

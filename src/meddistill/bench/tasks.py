@@ -6,30 +6,36 @@ finds again what it has in common with the old one, and never takes anything els
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from meddistill import __version__
-from meddistill.bench.grid import FULL, SELECTIONS, SOFT, Grid, Source
+from meddistill.bench.grid import CORESETS, FULL, SELECTIONS, SOFT, Grid, Source
 from meddistill.distill.methods import find
 from meddistill.pipeline.evaluate import evaluation_seeds
 from meddistill.pipeline.plan import Plan
 from meddistill.pipeline.teach import teacher_identity
+from meddistill.pretrain.ways import IMAGENET, PROBE, ROWS, SCRATCH, PretrainPlan, way_of
 from meddistill.train.protocol import PROTOCOL_VERSION
 
 # It changes with anything that changes a figure and is not in the protocol of training.
 BENCH_VERSION = "1"
-Kind = Literal["teach", "label", "make", "score"]
+Kind = Literal["teach", "label", "make", "pretrain", "score"]
+# What somebody has to hand out so that others can have what a row of the table has.
+Shared = Literal[
+    "patients' images", "weights trained on patients", "a package", "nothing but public weights", "nothing"
+]
 
 
 @dataclass(frozen=True)
 class Cell:
     """One line of a table: a set of a kind, and the network that is trained on it.
 
-    ``method``: a method, a way to choose real images, or ``full`` for all of them. ``matching``: the network that the
-    set was distilled with, or whose teachers looked at it; empty where there is none.
+    ``method``: a method, a way to choose real images, ``full`` for all of them, or what few of them make of an encoder
+    (:mod:`~meddistill.pretrain.ways`). ``matching``: the network that the set was distilled with, or whose teachers
+    looked at it; empty where there is none.
     """
 
     source: Source
@@ -46,19 +52,51 @@ class Cell:
     @property
     def is_distilled(self) -> bool:
         """Whether the images are synthetic; else they are patients'."""
-        return self.method not in (*SELECTIONS, FULL)
+        return self.method not in (*SELECTIONS, FULL, *ROWS)
+
+    @property
+    def has_few_labels(self) -> bool:
+        """Whether it is of the family "scarce real labels": random real images, and an encoder or none."""
+        return self.method in ROWS
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether its encoder is not a fresh one."""
+        return self.has_few_labels and way_of(self.method).name != SCRATCH
+
+    @property
+    def shared(self) -> Shared:
+        """What somebody has to hand out; those who get it have the few labelled images of that family themselves."""
+        if not self.has_few_labels:
+            return "a package" if self.is_distilled else "patients' images"
+        if not self.has_encoder:
+            return "nothing"
+        is_public = way_of(self.method).name == IMAGENET
+        return "nothing but public weights" if is_public else "weights trained on patients"
 
     @property
     def has_plan(self) -> bool:
         """Whether the set has a plan: networks were, as a rule, trained on the cohort for it."""
-        return self.method not in ("random", FULL)
+        return self.is_distilled or (self.method in SELECTIONS and self.method != CORESETS[0])
 
     @property
     def rows(self) -> tuple[str, ...]:
         """What is trained on: the set as it is, with one class for each image, and without augmentation."""
-        if self.method == FULL:
+        if self.method == FULL or (self.has_few_labels and self.method != SCRATCH):
             return ("as is",)
         return ("as is", "hard", "plain") if self.is_distilled and self.has_soft_labels else ("as is", "plain")
+
+
+@dataclass(frozen=True)
+class EncoderId:
+    """Which encoder: number ``number`` of those that ``row`` has of this network, on the images of a distillation."""
+
+    source: Source
+    row: str
+    network: str
+    plan: PretrainPlan
+    distillation: int
+    number: int
 
 
 @dataclass(frozen=True)
@@ -66,6 +104,7 @@ class Task:
     """A piece of work: its outcome's file, and the files that have to be there before.
 
     ``cell``: of a score. ``plan``: of teachers, labels or a distillation, number ``distillation`` of the source.
+    ``encoder``: of pretraining.
     """
 
     kind: Kind
@@ -75,6 +114,7 @@ class Task:
     distillation: int = 0
     plan: Plan | None = None
     cell: Cell | None = None
+    encoder: EncoderId | None = None
 
     @property
     def name(self) -> str:
@@ -108,6 +148,22 @@ class Layout:
         """The plan of the cell's set, or of the teachers that look at it."""
         return self.grid.plan_for(cell.source, cell.method, cell.images_per_class, cell.matching, distillation)
 
+    def encoder(self, cell: Cell, seed: int) -> EncoderId:
+        """The encoder that a seed takes: probe and fine-tuning, and all numbers of images, have the same."""
+        plan, place = self.grid.pretrain_plan(cell.source, cell.method), self.seeds.index(seed)
+        row = cell.method.removesuffix(PROBE)
+        number = 0 if row == IMAGENET else place % (plan.encoders or self.grid.seeds)
+        distillation = place % self.grid.distillations
+        return EncoderId(cell.source, row, cell.evaluation, plan, distillation, number)
+
+    def pretrained(self, encoder: EncoderId) -> Path:
+        """What is known of an encoder; its weights are beside, as ``.safetensors``."""
+        told = asdict(encoder.plan) | {"row": encoder.row, "network": encoder.network, "seed": self.grid.seed}
+        del told["encoders"]
+        told |= {"distillation": encoder.distillation, "number": encoder.number}
+        name = f"{encoder.source.name} {encoder.row} {encoder.network} {encoder.distillation} {encoder.number}"
+        return self.out / "encoders" / f"{name}.{self._digest(encoder.source, told)}.json"
+
     def facts(self, source: Source, distillation: int) -> Path:
         """What is known of a cohort as it was split for a distillation."""
         return self.out / "cohorts" / f"{source.name}.{distillation}.{_digest(source.identity)}.json"
@@ -139,12 +195,16 @@ class Layout:
 
     def scores(self, cell: Cell) -> Path:
         """The scores of a cell's networks."""
-        told: dict[str, Any] = {"method": cell.method, "images": cell.images_per_class, "network": cell.evaluation}
+        # Without pretraining it is the row of random real images: the same networks, trained once.
+        method = CORESETS[0] if cell.method == SCRATCH else cell.method
+        told: dict[str, Any] = {"method": method, "images": cell.images_per_class, "network": cell.evaluation}
         told |= {"seed": self.grid.seed, "distillations": self.grid.distillations, "protocol": PROTOCOL_VERSION}
         if cell.has_plan:
             plan = self.plan(cell, 0)
             told["plan"] = plan.as_dict() if cell.is_distilled else self._looking(plan)
-        words = (cell.source.name, cell.images_per_class, cell.method, cell.matching, cell.evaluation)
+        if cell.has_encoder:
+            told["pretraining"] = asdict(self.grid.pretrain_plan(cell.source, cell.method))
+        words = (cell.source.name, cell.images_per_class, method, cell.matching, cell.evaluation)
         name = " ".join(str(word) for word in words if word)
         return self.out / "scores" / f"{name}.{self._digest(cell.source, told)}.json"
 
@@ -168,30 +228,31 @@ def cells(grid: Grid) -> list[Cell]:
     for place in places(grid):
         asked = [place.cell(method) for method in grid.methods]
         if grid.full:
-            found.append(full(asked[0]))
+            found.append(full(place.cell(CORESETS[0])))
         found += [one for cell in asked for one in (counterpart(cell), cell)]
     return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where methods are compared."""
+    """Where methods are compared; ``own``: the networks of rows that do not take the evaluation network."""
 
     source: Source
     matching: str
     evaluation: str
     images_per_class: int
+    own: Mapping[str, str] = field(default_factory=dict)
 
     def cell(self, method: str) -> Cell:
         """A method's cell; random real images with hard labels have no matching network."""
-        matching = "" if method == "random" else self.matching
-        return Cell(self.source, method, self.images_per_class, matching, self.evaluation)
+        matching = "" if method in (CORESETS[0], *ROWS) else self.matching
+        return Cell(self.source, method, self.images_per_class, matching, self.own.get(method, self.evaluation))
 
 
 def places(grid: Grid) -> list[Place]:
     """All places of the grid."""
     return [
-        Place(source, matching, evaluation, count)
+        Place(source, matching, evaluation, count, grid.own_networks(source))
         for source in grid.cohorts
         for matching in grid.matched_with(source)
         for evaluation in grid.evaluated_with(matching)
@@ -200,9 +261,16 @@ def places(grid: Grid) -> list[Place]:
 
 
 def counterpart(cell: Cell) -> Cell:
-    """As many random real images with labels of the same kind."""
+    """As many random real images with labels of the same kind; of pretrained encoders, the same without pretraining."""
+    if cell.has_few_labels:
+        return replace(cell, method=SCRATCH + PROBE) if cell.method.endswith(PROBE) else _from_scratch(cell)
     place = Place(cell.source, cell.matching, cell.evaluation, cell.images_per_class)
     return place.cell("random" + SOFT * cell.has_soft_labels)
+
+
+def _from_scratch(cell: Cell) -> Cell:
+    """Fixed norms are for weights from elsewhere: the same network from scratch has norms that measure."""
+    return replace(cell, method=SCRATCH, evaluation=cell.evaluation.removesuffix("-affine"))
 
 
 def full(cell: Cell) -> Cell:
@@ -234,6 +302,9 @@ def _tasks_of(layout: Layout, cell: Cell) -> Iterator[Task]:
             yield Task("label", needs[-1], cell.source, taught, distillation, plan)
         else:
             needs += taught
+    for encoder in dict.fromkeys(layout.encoder(cell, seed) for seed in layout.seeds if cell.has_encoder):
+        needs.append(layout.pretrained(encoder))
+        yield Task("pretrain", needs[-1], cell.source, distillation=encoder.distillation, encoder=encoder)
     yield Task("score", layout.scores(cell), cell.source, tuple(needs), cell=cell)
 
 

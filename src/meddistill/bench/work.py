@@ -1,9 +1,10 @@
-"""One task of a benchmark after the other, in one process: teach, label, make a set, train networks on it and score.
+"""One task of a benchmark after the other, in one process: teach, label, make a set, pretrain, train and score.
 
 Nothing is chosen here by test images: they are scored after a set is made, once for every trained network.
 """
 
 import json
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -14,23 +15,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from meddistill.bench.grid import FULL, SOFT, Source, cohort_path, reading
-from meddistill.bench.tasks import Cell, Layout, Task, read_outcome
+from meddistill.bench.tasks import Cell, EncoderId, Layout, Task, read_outcome
 from meddistill.cohort.prepare import Prepared, prepare
 from meddistill.cohort.types import SPLITS, SplitName
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.find import find as find_network
+from meddistill.nets.network import Network
 from meddistill.nets.params import Params, unflatten
 from meddistill.package.read import read
-from meddistill.pipeline.evaluate import Judged, evaluate_rows
+from meddistill.pipeline.evaluate import Judged, Learn, evaluate_rows
 from meddistill.pipeline.folder import identify
 from meddistill.pipeline.plan import Plan, to_toml
 from meddistill.pipeline.run import Request, run
 from meddistill.pipeline.teach import Taught, taught
 from meddistill.pipeline.tell import tell
+from meddistill.pretrain.imagenet import read_encoder
+from meddistill.pretrain.look import effective_rank, features_of, is_collapsed, read_by_line, spread
+from meddistill.pretrain.loop import Pretrained, encoder_of, pretrain
+from meddistill.pretrain.store import load_encoder, save_encoder
+from meddistill.pretrain.transfer import fine_tune, measured, probe
+from meddistill.pretrain.ways import PROBE, SCRATCH, way_of
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.events import EventLog
 from meddistill.runtime.files import write_atomic
 from meddistill.runtime.progress import Progress, Silent
+from meddistill.runtime.streams import derive, stream
 from meddistill.teachers.images import LabelledImages, measure_normalisation, split_images
 from meddistill.train.baselines import herding, k_center, random_real
 from meddistill.train.metrics import measure
@@ -62,8 +71,8 @@ class Worker:
 
     def perform(self, task: Task) -> None:
         """Do the task and write its outcome, whole or not at all."""
-        kinds = {"teach": self._teach, "label": self._label, "make": self._make, "score": self._score}
-        kinds[task.kind](task)
+        kinds = {"teach": self._teach, "label": self._label, "make": self._make, "pretrain": self._pretrain}
+        kinds.get(task.kind, self._score)(task)
 
     def _read(self, source: Source, distillation: int) -> Data:
         layout, grid = self._layout, self._layout.grid
@@ -147,20 +156,62 @@ class Worker:
         seconds = round(report.making_seconds, 1) if is_new else None
         write_atomic(task.outcome, json.dumps({"bytes": report.bytes, "seconds": seconds}).encode())
 
+    def _pretrain(self, task: Task) -> None:
+        """Make an encoder, and look at what became of it on validation images."""
+        encoder = task.encoder
+        assert encoder is not None
+        splits = self._data(task.source, task.distillation).splits
+        train, val = splits["train"], splits["val"]
+        network, begun = _network(encoder.network, train), time.monotonic()
+        made = self._pretrained(encoder, network, train)
+        seconds = round(time.monotonic() - begun, 1)
+        fresh = tuple(param.to(train.device) for param in encoder_of(network, network.init(self._stream(encoder))))
+        looks = {"pretrained": _look(network, made.encoder, train, val), "fresh": _look(network, fresh, train, val)}
+        if looks["pretrained"]["collapsed"]:
+            self._progress.warn(f"{task.name}: the encoder has collapsed, all images look alike to it")
+        size = save_encoder(task.outcome.with_suffix(".safetensors"), made.encoder)
+        told = {"seconds": seconds, "losses": made.losses, "bytes": size, **looks}
+        write_atomic(task.outcome, json.dumps(told).encode())
+
+    def _pretrained(self, encoder: EncoderId, network: Network, train: LabelledImages) -> Pretrained:
+        way, plan = way_of(encoder.row), encoder.plan
+        if way.objective is None:
+            params = read_encoder(self._folder / plan.weights, network)
+            return Pretrained(tuple(param.to(train.device) for param in params), ())
+        seed = derive(self._layout.grid.seed, "encoder", encoder.distillation, encoder.number)
+        return pretrain(way.objective, network, train, plan.schedule(encoder.source.size), seed)
+
+    def _stream(self, encoder: EncoderId) -> torch.Generator:
+        return stream(self._layout.grid.seed, "fresh encoder", encoder.distillation, encoder.number)
+
+    def _learning(self, cell: Cell, train: LabelledImages) -> Learn | None:
+        """How networks of the family "scarce real labels" learn; None for the protocol's way, from scratch."""
+        if not cell.has_few_labels or cell.method == SCRATCH:
+            return None
+
+        def learn(network: Network, data: TrainingSet, protocol: Protocol, seed: int) -> Params:
+            if cell.has_encoder:
+                path = self._layout.pretrained(self._layout.encoder(cell, seed)).with_suffix(".safetensors")
+                params = tuple(param.to(train.device) for param in load_encoder(path, network))
+            else:
+                fresh = network.init(stream(seed, "train", "init"))
+                params = tuple(param.to(train.device) for param in encoder_of(network, fresh))
+            if not cell.method.endswith(PROBE):
+                return fine_tune(network, params, data, protocol, seed)
+            return probe(network, measured(network, params, train), data, protocol, seed)
+
+        return learn
+
     def _score(self, task: Task) -> None:
         cell, layout = task.cell, self._layout
         assert cell is not None
         for distillation in layout.used:
             splits = self._data(cell.source, distillation).splits
             train = splits["train"]
-            network = find_network(
-                cell.evaluation,
-                channels=train.pixels.shape[1],
-                size=train.pixels.shape[-1],
-                classes=train.classes,
-            )
+            network = _network(cell.evaluation, train)
             scored = {split: splits[split] for split in _SCORED}
-            judged = Judged(network, Protocol(), scored, layout.seeds_of(distillation))
+            learn = self._learning(cell, train)
+            judged = Judged(network, Protocol(), scored, layout.seeds_of(distillation), learn)
             plain = replace(judged, protocol=replace(judged.protocol, augmentation=NO_AUGMENTATION))
             drawn = self._drawn(cell, distillation)
             for row in cell.rows:
@@ -174,7 +225,7 @@ class Worker:
         train = data.splits["train"]
         if cell.method == FULL:
             return lambda seed: real_set(train)
-        if cell.method == "random":
+        if cell.method == "random" or cell.has_few_labels:
             return lambda seed: real_set(random_real(train, cell.images_per_class, seed))
         plan = self._layout.plan(cell, distillation)
         if cell.is_distilled:
@@ -197,6 +248,24 @@ class Worker:
 def hardened(data: TrainingSet) -> TrainingSet:
     """The same images, each with the one class that its label finds most probable."""
     return replace(data, labels=F.one_hot(data.labels.argmax(1), data.labels.shape[1]).float())
+
+
+def _network(name: str, images: LabelledImages) -> Network:
+    channels, size = images.pixels.shape[1], images.pixels.shape[-1]
+    return find_network(name, channels=channels, size=size, classes=images.classes)
+
+
+def _look(network: Network, encoder: Params, train: LabelledImages, val: LabelledImages) -> dict[str, float | bool]:
+    """How many directions the features of validation images have, and what a line reads from them given all labels."""
+    features, seen = features_of(network, encoder, train), features_of(network, encoder, val)
+    scores = read_by_line(features, train.labels, seen, train.classes).softmax(1).cpu().numpy()
+    return {
+        "features": seen.shape[1],
+        "rank": effective_rank(seen),
+        "spread": spread(seen),
+        "collapsed": is_collapsed(seen),
+        "read by a line": measure(scores, val.labels.cpu().numpy()).balanced_accuracy,
+    }
 
 
 def _each(

@@ -7,6 +7,7 @@ No maintained library serves: those that have these networks have other stems an
 installation of PyTorch does not have.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from meddistill.runtime.errors import InputError
 MAX_BASE_WIDTH = 256
 _SMALLEST = 32  # pixels that five halvings take
 _LARGE = 64  # pixels above which a ResNet has the stem for large images
+_ENLARGED = 112  # pixels that a network for photographs sees at least
 _RESNET_DEPTH, _RESNET_STAGES = 2, 4
 _VGG = (1, "pool", 2, "pool", 4, 4, "pool", 8, 8, "pool", 8, 8, "pool")
 _ALEXNET_SIDE = 4
@@ -64,7 +66,7 @@ class ResNet18(_Classic):
         """Stem, two blocks in each of four stages, linear layer."""
         stem = convolution(self.channels, self.width, 7 if self._is_large else 3, bias=False)
         parts, inputs = [*stem, *norm(self.width)], self.width
-        for outputs, stride in self._blocks:
+        for outputs, stride in self.blocks:
             parts += [*convolution(inputs, outputs, 3, bias=False), *norm(outputs)]
             parts += [*convolution(outputs, outputs, 3, bias=False), *norm(outputs)]
             if stride > 1:
@@ -77,29 +79,59 @@ class ResNet18(_Classic):
         following = iter(params)
         stride, padding = (2, 3) if self._is_large else (1, 1)
         maps = F.conv2d(images, next(following), stride=stride, padding=padding)
-        maps = F.relu(instance_norm(maps, following))
+        maps = F.relu(self._norm(maps, following))
         if self._is_large:
             maps = F.max_pool2d(maps, 3, 2, 1)
-        for _, stride in self._blocks:
-            inner = F.relu(instance_norm(F.conv2d(maps, next(following), stride=stride, padding=1), following))
-            inner = instance_norm(F.conv2d(inner, next(following), padding=1), following)
+        for _, stride in self.blocks:
+            inner = F.relu(self._norm(F.conv2d(maps, next(following), stride=stride, padding=1), following))
+            inner = self._norm(F.conv2d(inner, next(following), padding=1), following)
             if stride > 1:
-                maps = instance_norm(F.conv2d(maps, next(following), stride=stride), following)
+                maps = self._norm(F.conv2d(maps, next(following), stride=stride), following)
             maps = F.relu(inner + maps)
         return maps.mean((2, 3))
+
+    def _norm(self, maps: Tensor, following: Iterator[Tensor]) -> Tensor:
+        return instance_norm(maps, following)
 
     @property
     def _is_large(self) -> bool:
         return self.size > _LARGE
 
     @property
-    def _blocks(self) -> list[tuple[int, int]]:
+    def blocks(self) -> list[tuple[int, int]]:
         """Output channels and stride of every block."""
         return [
             (self.width << stage, 2 if stage and not place else 1)
             for stage in range(_RESNET_STAGES)
             for place in range(_RESNET_DEPTH)
         ]
+
+
+@dataclass(frozen=True)
+class AffineResNet18(ResNet18):
+    """The ResNet-18 that weights from elsewhere belong to: the stem for large images, and norms that are fixed.
+
+    A batch norm that no longer measures is a scale and a shift of every channel, which is what stands in the place of
+    the norms. Images of less than 112 pixels are enlarged to that, so that the stem leaves something of them.
+    """
+
+    @property
+    def name(self) -> str:
+        """``resnet18-affine``, or ``resnet18-w16-affine`` with a quarter of the width."""
+        return f"{super().name}-affine"
+
+    def features(self, params: Params, images: Tensor) -> Tensor:
+        """The last maps averaged over the plane, ``(N, 8 · width)``."""
+        if images.shape[-1] < _ENLARGED:
+            images = F.interpolate(images, size=(_ENLARGED, _ENLARGED), mode="bilinear", align_corners=False)
+        return super().features(params, images)
+
+    def _norm(self, maps: Tensor, following: Iterator[Tensor]) -> Tensor:
+        return maps * next(following)[:, None, None] + next(following)[:, None, None]
+
+    @property
+    def _is_large(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ MAX_WIDTH, MAX_DEPTH = 768, 24
 _EPSILON = 1e-6
 _HEAD = 64  # channels of one head
 _LARGEST_PATCH, _PATCHES = 16, 7
+_EMBEDDING = 4  # tensors before the first block: patches' weight and bias, class token, positions
 _GROWTH = 4  # the hidden layer of a block is so many times as wide
 
 
@@ -25,7 +26,8 @@ class ViT(OfParts):
 
     Heads have 64 channels, or all where there are fewer. Patches have the largest power of two of pixels, up to 16,
     that leaves at least seven a side: 4 at 28 and 32 pixels, 8 at 64, 16 from 112 on; images are padded with zeros to
-    whole patches. At 224 pixels ``vit-d12-w192`` is DeiT-Ti (Touvron et al. 2021, arXiv 2012.12877).
+    whole patches. At 224 pixels ``vit-d12-w192`` is DeiT-Ti (Touvron et al. 2021, arXiv 2012.12877). ``averages``: its
+    features are the mean of all patches in the place of the class token.
     """
 
     width: int
@@ -33,6 +35,7 @@ class ViT(OfParts):
     channels: int
     size: int
     classes: int
+    averages: bool = False
 
     def __post_init__(self) -> None:
         if not (1 <= self.width <= MAX_WIDTH and 1 <= self.depth <= MAX_DEPTH) or self._is_uneven:
@@ -44,7 +47,7 @@ class ViT(OfParts):
     @property
     def name(self) -> str:
         """The name that :func:`meddistill.nets.find.find` reads."""
-        return f"vit-d{self.depth}-w{self.width}"
+        return f"vit-d{self.depth}-w{self.width}{'-mean' * self.averages}"
 
     @property
     def patch(self) -> int:
@@ -52,51 +55,80 @@ class ViT(OfParts):
         return int(min(_LARGEST_PATCH, 2 ** int(math.log2(max(1, self.size // _PATCHES)))))
 
     @property
+    def patches(self) -> int:
+        """How many patches an image has."""
+        return math.ceil(self.size / self.patch) ** 2
+
+    @property
     def parts(self) -> list[Part]:
         """Patches, class token, positions, blocks, norm, linear layer."""
-        width, tokens = self.width, 1 + math.ceil(self.size / self.patch) ** 2
+        width, tokens = self.width, 1 + self.patches
         parts = [Part((width, self.channels, self.patch, self.patch), "token"), Part((width,), "zeros")]
         parts += [Part((1, 1, width), "token"), Part((1, tokens, width), "token")]
         for _ in range(self.depth):
-            parts += [*_norm(width), *_layer(width, 3 * width), *_layer(width, width)]
-            parts += [*_norm(width), *_layer(width, _GROWTH * width), *_layer(_GROWTH * width, width)]
-        return [*parts, *_norm(width), *_layer(width, self.classes)]
+            parts += block_parts(width)
+        return [*parts, *norm_parts(width), *layer_parts(width, self.classes)]
 
     def features(self, params: Params, images: Tensor) -> Tensor:
-        """The class token at the end, ``(N, width)``."""
-        following = iter(params)
-        missing = -self.size % self.patch
-        patches = F.conv2d(F.pad(images, (0, missing, 0, missing)), next(following), next(following), stride=self.patch)
-        token = next(following).expand(len(images), -1, -1)
-        tokens = torch.cat([token, patches.flatten(2).transpose(1, 2)], 1) + next(following)
-        for _ in range(self.depth):
-            tokens = tokens + self._attend(_normed(tokens, following), following)
-            hidden = F.gelu(F.linear(_normed(tokens, following), next(following), next(following)))
-            tokens = tokens + F.linear(hidden, next(following), next(following))
-        return _normed(tokens, following)[:, 0]
+        """The class token at the end, or the mean of the patches, ``(N, width)``."""
+        tokens = self.encode(params, self.tokens(params, images))
+        return tokens[:, 1:].mean(1) if self.averages else tokens[:, 0]
 
-    def _attend(self, tokens: Tensor, following: Iterator[Tensor]) -> Tensor:
-        mixed = F.linear(tokens, next(following), next(following))
-        queries, keys, values = mixed.unflatten(2, (3, self._heads, -1)).permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(queries, keys, values)
-        return F.linear(seen.transpose(1, 2).flatten(2), next(following), next(following))
+    def tokens(self, params: Params, images: Tensor) -> Tensor:
+        """Class token and patches with their positions, ``(N, 1 + patches, width)``."""
+        weight, bias, token, positions = params[:_EMBEDDING]
+        maps = F.conv2d(self.whole(images), weight, bias, stride=self.patch)
+        patches = maps.flatten(2).transpose(1, 2)
+        return torch.cat([token.expand(len(images), -1, -1), patches], 1) + positions
+
+    def encode(self, params: Params, tokens: Tensor) -> Tensor:
+        """What the blocks and the last norm make of any number of tokens, ``(N, T, width)``."""
+        following = iter(params[_EMBEDDING:])
+        for _ in range(self.depth):
+            tokens = block(tokens, following)
+        return normed(tokens, following)
+
+    def whole(self, images: Tensor) -> Tensor:
+        """Images padded with zeros, below and on the right, to whole patches."""
+        missing = -images.shape[-1] % self.patch
+        return F.pad(images, (0, missing, 0, missing))
 
     @property
     def _is_uneven(self) -> bool:
         return self.width > _HEAD and self.width % _HEAD > 0
 
-    @property
-    def _heads(self) -> int:
-        return max(1, self.width // _HEAD)
 
-
-def _norm(width: int) -> list[Part]:
+def norm_parts(width: int) -> list[Part]:
+    """Scale and shift of a norm."""
     return [Part((width,), "ones"), Part((width,), "zeros")]
 
 
-def _layer(inputs: int, outputs: int) -> list[Part]:
+def layer_parts(inputs: int, outputs: int) -> list[Part]:
+    """Weight and bias of a linear layer."""
     return [Part((outputs, inputs), "token"), Part((outputs,), "zeros")]
 
 
-def _normed(tokens: Tensor, following: Iterator[Tensor]) -> Tensor:
+def block_parts(width: int) -> list[Part]:
+    """A block: norm and attention, norm and two linear layers."""
+    parts = [*norm_parts(width), *layer_parts(width, 3 * width), *layer_parts(width, width)]
+    return [*parts, *norm_parts(width), *layer_parts(width, _GROWTH * width), *layer_parts(_GROWTH * width, width)]
+
+
+def block(tokens: Tensor, following: Iterator[Tensor]) -> Tensor:
+    """``(N, T, width)`` through a block whose parameters come next."""
+    tokens = tokens + _attend(normed(tokens, following), following)
+    hidden = F.gelu(F.linear(normed(tokens, following), next(following), next(following)))
+    return tokens + F.linear(hidden, next(following), next(following))
+
+
+def normed(tokens: Tensor, following: Iterator[Tensor]) -> Tensor:
+    """Every token to mean 0 and variance 1, then the next two parameters as scale and shift."""
     return F.layer_norm(tokens, tokens.shape[-1:], next(following), next(following), _EPSILON)
+
+
+def _attend(tokens: Tensor, following: Iterator[Tensor]) -> Tensor:
+    heads = max(1, tokens.shape[-1] // _HEAD)
+    mixed = F.linear(tokens, next(following), next(following))
+    queries, keys, values = mixed.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    seen = F.scaled_dot_product_attention(queries, keys, values)
+    return F.linear(seen.transpose(1, 2).flatten(2), next(following), next(following))

@@ -26,6 +26,8 @@ from meddistill.train.protocol import Protocol, TrainingSet, probabilities, real
 Row = str
 # What a seed trains on: one set, or several whose scores are averaged; picklable where several processes train.
 Drawn = Callable[[int], Iterable[TrainingSet]]
+# How a network is trained on a set with a seed; the protocol's way, unless told otherwise.
+Learn = Callable[[Network, TrainingSet, Protocol, int], Params]
 Results = dict[str, dict[Row, dict[str, Summary]]]
 
 
@@ -56,12 +58,13 @@ class RandomReal:
 
 @dataclass(frozen=True)
 class Judged:
-    """What every row shares: network, protocol, the splits that are scored, seeds."""
+    """What every row shares: network, protocol, the splits that are scored, seeds; ``learn``: another way to train."""
 
     network: Network
     protocol: Protocol
     scored: dict[SplitName, LabelledImages]
     seeds: Sequence[int]
+    learn: Learn | None = None
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ def _score(sets: Iterable[TrainingSet], judged: Judged, seed: int) -> dict[str, 
     seconds, found = [], []
     for data in sets:
         begun = time.monotonic()
-        params = train_network(judged.network, data, judged.protocol, seed)
+        params = (judged.learn or train_network)(judged.network, data, judged.protocol, seed)
         seconds.append(time.monotonic() - begun)
         found.append({split: _measure(judged, params, images) for split, images in judged.scored.items()})
     means = {

@@ -76,13 +76,16 @@ def real_set(images: LabelledImages) -> TrainingSet:
     return TrainingSet(images, F.one_hot(images.labels, images.classes).float())
 
 
-def train_network(network: Network, data: TrainingSet, protocol: Protocol, seed: int) -> Params:
+def train_network(network: Network, data: TrainingSet, protocol: Protocol, seed: int, *, start: Params = ()) -> Params:
     """Train a fresh network, initialised and fed from streams of ``seed``; the parameters, detached.
 
-    Raises :class:`MeddistillError` if they explode.
+    ``start``: what its first parameters are in the place of fresh ones. Raises :class:`MeddistillError` if the
+    parameters explode.
     """
     device = data.labels.device
-    params = tuple(param.to(device) for param in network.init(stream(seed, "train", "init")))
+    fresh = network.init(stream(seed, "train", "init"))
+    # Copies: the steps below change them in place, and must not change what was handed in.
+    params = tuple(param.to(device, copy=True) for param in (*start, *fresh[len(start) :]))
     learned = params[: len(params) - network.statistics]
     buffers = [torch.zeros_like(param) for param in learned]
     steps, generator = protocol.steps_for(len(data)), stream(seed, "train", "batches")

@@ -1,0 +1,1 @@
+"""Encoders from images without labels, or from public weights, and what few labelled images make of them."""
