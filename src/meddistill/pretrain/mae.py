@@ -13,6 +13,7 @@ from meddistill.pretrain.objective import Side
 from meddistill.runtime.errors import InputError
 
 _EPSILON = 1e-6
+_LEAST_PATCH = 2  # pixels a side: a single one has no mean and spread of its own
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,11 @@ def standardised(patches: Tensor) -> Tensor:
 
 
 def _vit(network: Network) -> ViT:
-    if isinstance(network, ViT):
-        return network
-    raise InputError(
-        f"mae hides patches, which {network.name} does not have: give it a vision transformer, for example "
-        'network = "vit-d4-w64-mean"'
-    )
+    if not isinstance(network, ViT):
+        raise InputError(
+            f"mae hides patches, which {network.name} does not have: give it a vision transformer, for example "
+            'network = "vit-d4-w64-mean"'
+        )
+    if network.patch < _LEAST_PATCH:
+        raise InputError(f"mae needs images of 14 pixels or more: patches of {network.size} have a single pixel")
+    return network
