@@ -7,6 +7,7 @@ from tests.bench.conftest import GRID
 
 from meddistill.bench.grid import read_grid
 from meddistill.bench.tasks import Layout, cells, tasks
+from meddistill.pretrain.ways import WAYS
 from meddistill.runtime.errors import InputError
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -110,7 +111,21 @@ def test_all_problems_are_told_at_once_and_an_unknown_subset():
         read_grid(GRID, "grid.toml", "tiny")
 
 
-@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("scarce-*.toml")), ids=lambda path: path.stem)
+def test_recipes_for_scarce_labels_have_all_rows_of_the_poster_on_its_cohorts(recipe):
+    text = recipe.read_text(encoding="utf-8")
+    grid = read_grid(text, recipe.name)
+    assert grid.images_per_class == (1, 5, 10, 20)
+    assert (grid.seeds, grid.full) == (5, True)
+    ways = set(WAYS) - {"imagenet"}  # which needs a file
+    assert {*ways, *(f"{way}-probe" for way in ways)} <= set(grid.methods)
+    assert {"mtt-soft", "soft-label", "pruned", "progressive", "random"} <= set(grid.methods)
+    found = {name: read_grid(text, recipe.name, name) for name in ("pneumonia", "covid", "pneumonia-imagenet")}
+    assert [one.cohorts[0].name for one in found.values()] == ["pneumoniamnist", "covid_cxr3_112", "pneumoniamnist"]
+    assert "imagenet-probe" in found["pneumonia-imagenet"].methods
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("[cg]pu.toml")), ids=lambda path: path.stem)
 def test_recipes_are_grids_over_all_sizes_and_have_a_subset_for_an_hour(recipe):
     text = recipe.read_text(encoding="utf-8")
     grid = read_grid(text, recipe.name)

@@ -14,7 +14,7 @@ from meddistill.runtime.streams import stream
 from meddistill.train.protocol import Protocol, synthetic_set, train_network
 
 CONVNETS = ("convnet-d3-w8", "convnet-d3-w8-gn", "convnet-d3-w8-bn")
-NARROW = ("resnet18-w4", "vgg11-w4", "alexnet-w8", "vit-d2-w16", *CONVNETS)
+NARROW = ("resnet18-w4", "vgg11-w4", "alexnet-w8", "vit-d2-w16", "vit-d2-w16-mean", "resnet18-w4-affine", *CONVNETS)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

@@ -27,7 +27,8 @@ SELECTIONS = (*CORESETS, *(name + SOFT for name in CORESETS))
 _SECTIONS = ("grid", "cohorts", "plan", "pretraining", "methods", "subsets")
 _LISTS = ("cohorts", "images_per_class", "methods", "matching", "evaluation")
 _NUMBERS = ("seeds", "distillations", "seed")
-_SETTINGS = (*_LISTS, *_NUMBERS, "reference", "full")
+_FLAGS = ("full", "robust")
+_SETTINGS = (*_LISTS, *_NUMBERS, "reference", *_FLAGS)
 _COHORT = ("source", "size", "fit", "leak", "matching", "reading", "plan", "pretraining")
 # Among the evaluation networks, the one that the set was distilled with.
 _SAME = "matching"
@@ -67,6 +68,7 @@ class Grid:
     among them the one that the set was distilled with; none is that one alone. ``distillations``: each method makes so
     many sets of a kind; seed i trains on number i mod ``distillations``, whose splits and teachers are its own.
     ``reference``: the method that others are compared with. ``full``: whether networks are trained on all images, too.
+    ``robust``: whether they are also trained without augmentation and with one class each, for LRS and ARS.
     ``plan``, ``by_cohort`` and ``by_method``: settings of plans, the later ones before the earlier ones;
     ``pretraining``, ``pretraining_by_cohort`` and ``by_method``: the same of pretrained encoders.
     """
@@ -81,6 +83,7 @@ class Grid:
     seed: int
     reference: str
     full: bool
+    robust: bool
     plan: Mapping[str, Any]
     by_cohort: Mapping[str, Mapping[str, Any]]
     by_method: Mapping[str, Mapping[str, Any]]
@@ -164,7 +167,7 @@ def _settings(document: Mapping[str, Any], subset: str | None, problems: list[st
     if subset is not None and subset not in subsets:
         problems.append(f"there is no subset '{subset}': it has {', '.join(subsets) or 'none'}")
     known: dict[str, Any] = {"cohorts": list(document.get("cohorts", {})), "matching": [Plan().network]}
-    known |= {"evaluation": [], "seeds": 5, "distillations": 1, "seed": 0, "full": True}
+    known |= {"evaluation": [], "seeds": 5, "distillations": 1, "seed": 0, "full": True, "robust": True}
     given = {"grid": document.get("grid", {}), **{f"subsets.{name}": part for name, part in subsets.items()}}
     for section, part in given.items():
         for name, value in part.items():
@@ -187,7 +190,7 @@ def _unlike(name: str, value: Any) -> str | None:
         "distillations": (_is_positive, "a whole number of 1 or more"),
         "seed": (lambda seed: type(seed) is int and 0 <= seed < 2**31, "a whole number of 0 or more"),
         "reference": (_is_text, "a method"),
-        "full": (lambda flag: type(flag) is bool, "true or false"),
+        **{name: (lambda flag: type(flag) is bool, "true or false") for name in _FLAGS},
     }
     is_right, expected = checks[name]
     return None if is_right(value) else expected
@@ -264,6 +267,7 @@ def _grid(document: Mapping[str, Any], settings: Mapping[str, Any], sources: Map
         distillations=settings["distillations"],
         seed=settings["seed"],
         full=settings["full"],
+        robust=settings["robust"],
         reference=settings.get("reference", settings["methods"][0]),
         plan=document.get("plan", {}),
         by_cohort={name: part.get("plan", {}) for name, part in document["cohorts"].items()},

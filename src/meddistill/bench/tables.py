@@ -139,7 +139,7 @@ def _figures(layout: Layout, cell: Cell) -> dict[str, dict[str, Figures]] | None
         return [found[f"{row} {seed}"]["scores"][split][metric] for seed in layout.seeds]
 
     return {
-        split: {row: {metric: of(row, split, metric) for metric in METRICS} for row in cell.rows}
+        split: {row: {metric: of(row, split, metric) for metric in METRICS} for row in layout.rows(cell)}
         for split in ("val", "test")
     }
 
@@ -160,7 +160,7 @@ def _against_random(
     other, ceiling = counterpart(cell), full(cell)
     if cell.method == FULL or other == cell or other not in done:
         return None, None, None
-    mine, random = ({row: done[one]["test"][row][MAIN] for row in one.rows} for one in (cell, other))
+    mine, random = ({row: found[MAIN] for row, found in done[one]["test"].items()} for one in (cell, other))
     gain = summarise([a - b for a, b in zip(mine["as is"], random["as is"], strict=True)])
     if "plain" not in mine:
         return gain, None, None

@@ -130,6 +130,10 @@ class Layout:
     out: Path
     device: str
 
+    def rows(self, cell: Cell) -> tuple[str, ...]:
+        """What the cell's networks are trained on."""
+        return cell.rows if self.grid.robust else cell.rows[:1]
+
     @property
     def seeds(self) -> list[int]:
         """Of the trained networks: the same in every cell."""
@@ -315,7 +319,7 @@ def is_done(layout: Layout, task: Task) -> bool:
     if task.cell is None:
         return True
     done = read_outcome(task.outcome)
-    return all(f"{row} {seed}" in done for row in task.cell.rows for seed in layout.seeds)
+    return all(f"{row} {seed}" in done for row in layout.rows(task.cell) for seed in layout.seeds)
 
 
 def read_outcome(path: Path) -> dict[str, Any]:

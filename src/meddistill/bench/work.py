@@ -214,7 +214,7 @@ class Worker:
             judged = Judged(network, Protocol(), scored, layout.seeds_of(distillation), learn)
             plain = replace(judged, protocol=replace(judged.protocol, augmentation=NO_AUGMENTATION))
             drawn = self._drawn(cell, distillation)
-            for row in cell.rows:
+            for row in layout.rows(cell):
                 sets = _each(drawn, hardened if row == "hard" else None)
                 how = plain if row == "plain" else judged
                 evaluate_rows({row: sets}, how, saved=task.outcome, progress=self._progress)

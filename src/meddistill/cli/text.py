@@ -359,7 +359,7 @@ def benchmark(document: Document, console: Console) -> None:
     rows = [
         (
             f"{one['cohort']} {one['images_per_class'] or 'all'}",
-            f"{one['method']}{'*' if one['contains_patients'] else ''}",
+            one["method"] + ("†" if one["labelled_by_receiver"] else "*" * one["contains_patients"]),
             one["evaluation"],
             percent(one["scores"]["test"]["as is"]["balanced_accuracy"]),
             percent(one["scores"]["test"]["as is"]["auroc"]),
@@ -369,7 +369,11 @@ def benchmark(document: Document, console: Console) -> None:
     ]
     headers = ("cohort, images\na class", "method", "network", "balanced\naccuracy %", "\nAUROC %", "gain over\nrandom")
     table(console, headers, rows, left=3, whole=True)
-    paragraph(console, "* real images of patients. Mean ± half of the 95 % interval over the seeds, on the test split.")
+    paragraph(
+        console,
+        "* real images of patients; † an encoder, or none, and few labelled images of the receiver's own: results.md "
+        "says what each row has others share. Mean ± half of the 95 % interval over the seeds, on the test split.",
+    )
     console.print()
     ranked = [(one["method"], f"{100 * one['mean']:.1f}", one["best"], one["not_worse"]) for one in document["ranking"]]
     if len(ranked) > 1:

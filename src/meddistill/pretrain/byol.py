@@ -15,7 +15,7 @@ from meddistill.pretrain.objective import HIDDEN, PROJECTED, Side, each_view, pe
 class Byol:
     """Encoder and projector with a slow average of both, and a predictor on the side that learns (their figure 2)."""
 
-    momentum: float | None = 0.98
+    momentum: float | None = 0.97
 
     def heads(self, network: Network) -> dict[str, list[Part]]:
         """Projector and predictor, each with one hidden layer."""

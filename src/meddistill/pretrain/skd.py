@@ -26,7 +26,7 @@ class Skd:
 
     share: float = 0.5
     temperature: float = 0.1
-    momentum: float | None = 0.98
+    momentum: float | None = 0.97
 
     def heads(self, network: Network) -> dict[str, list[Part]]:
         """Projector and predictor, as BYOL's."""

@@ -15,9 +15,9 @@ class Views:
     left alone but for brightness and contrast: most medical images are grey, or their colours mean something.
     """
 
-    smallest: float = 0.3
+    smallest: float = 0.5
     change: Augmentation = field(
-        default_factory=lambda: Augmentation(shift=0, scale=0, rotate=15, flip=0.5, brightness=0.5, contrast=0.5)
+        default_factory=lambda: Augmentation(shift=0, scale=0, rotate=15, flip=0.5, brightness=0.2, contrast=0.2)
     )
 
     def draw(self, count: int, generator: torch.Generator) -> Draw:

@@ -94,10 +94,10 @@ class PretrainPlan:
     """
 
     steps: int = _setting(0, 0, 10_000_000)
-    batch: int = _setting(128, 2, 65_536)
-    learning_rate: float = _setting(1e-3, 1e-8, 100)
+    batch: int = _setting(64, 2, 65_536)
+    learning_rate: float = _setting(3e-3, 1e-8, 100)
     weight_decay: float = _setting(1e-4, 0, 100)
-    smallest: float = _setting(0.3, 0.01, 1)
+    smallest: float = _setting(0.5, 0.01, 1)
     encoders: int = _setting(0, 0, 10_000)
     network: str = _setting("")
     weights: str = _setting("")
