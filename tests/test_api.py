@@ -309,6 +309,9 @@ def test_methods():
     listed = api.methods().as_dict()["methods"]
     assert {"mtt", "mtt-soft"} <= {method["name"] for method in listed}
     assert all(method["summary"] and "arXiv" in method["source"] for method in listed)
+    beside = {one["name"]: one for one in api.methods().as_dict()["comparisons"]}
+    assert {"scratch", "skd", "byol", "simsiam", "simclr", "mae", "imagenet"} == set(beside)
+    assert all(one["summary"] and one["source"] for one in beside.values())
 
 
 def test_inspect_writes_the_plan_that_distill_follows(pictures, tmp_path):

@@ -505,11 +505,17 @@ def trust(key: Path | None = None, *, name: str | None = None, remove: str | Non
 
 
 def methods() -> Document:
-    """The methods, installed ones included: a line on each, family, what it learns, cost and source."""
+    """The methods, installed ones included: a line on each, family, what it learns, cost and source.
+
+    ``comparisons``: what a benchmark may set beside them, encoders and few labelled real images.
+    """
     from meddistill.distill.methods import find, names
+    from meddistill.pretrain.ways import WAYS
 
     told = ("name", "summary", "family", "learns", "cost", "source")
-    return Document({"methods": [{name: getattr(method, name) for name in told} for method in map(find, names())]})
+    listed = [{name: getattr(method, name) for name in told} for method in map(find, names())]
+    ways = [{name: getattr(way, name) for name in ("name", "summary", "source")} for way in WAYS.values()]
+    return Document({"methods": listed, "comparisons": ways})
 
 
 def demo(

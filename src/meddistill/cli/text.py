@@ -329,7 +329,15 @@ def trusted_keys(document: Document, console: Console) -> None:
 
 def catalogue(document: Document, console: Console) -> None:
     """The methods: what each is, its family, what it learns, its cost and its source."""
-    for method in document["methods"]:
+    _described(console, document["methods"])
+    if document.get("comparisons"):
+        console.print()
+        paragraph(console, "Beside them in benchmarks: few labelled real images, and an encoder (docs/scarce-labels.md)")
+        _described(console, document["comparisons"])
+
+
+def _described(console: Console, methods: Iterable[Document]) -> None:
+    for method in methods:
         console.print(Text(method["name"], style="bold"))
         console.print(f"  {method['summary']}")
         for name in [name for name in ("family", "learns", "cost", "source") if name in method]:
