@@ -332,7 +332,9 @@ def catalogue(document: Document, console: Console) -> None:
     _described(console, document["methods"])
     if document.get("comparisons"):
         console.print()
-        paragraph(console, "Beside them in benchmarks: few labelled real images, and an encoder (docs/scarce-labels.md)")
+        paragraph(
+            console, "Beside them in benchmarks: few labelled real images, and an encoder (docs/scarce-labels.md)"
+        )
         _described(console, document["comparisons"])
 
 

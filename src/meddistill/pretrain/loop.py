@@ -68,7 +68,7 @@ def pretrain(
     learned = _tensors(online)
     target = online if objective.momentum is None else _copy(online)
     optimiser = torch.optim.AdamW(_groups(learned, schedule.weight_decay), lr=schedule.learning_rate)
-    losses: list[float] = []
+    losses: list[Tensor] = []
     for step in range(schedule.steps):
         generator = stream(seed, "pretrain", step)
         view = _views(images, schedule, generator)
@@ -78,13 +78,13 @@ def pretrain(
         loss = objective.loss(online, target, view, generator)
         loss.backward()
         optimiser.step()
-        losses.append(loss.item())
+        losses.append(loss.detach())  # no waiting for the device within the loop
         if objective.momentum is not None:
             follow(_tensors(target), learned, keep(objective.momentum, step / schedule.steps))
     encoder = tuple(param.detach() for param in online.encoder)
     if not all(bool(sound(param).all()) for param in encoder):
         raise MeddistillError("pretraining diverged: the parameters have exploded. Lower its learning_rate")
-    return Pretrained(encoder, _in_parts(losses))
+    return Pretrained(encoder, _in_parts(torch.stack(losses).tolist()))
 
 
 def encoder_of(network: Network, params: Params) -> Params:

@@ -40,13 +40,10 @@ class Skd:
             seen = each_view(target, views)
             aims = [target.project(one) for one in seen]
             known = [self._knowledge(*pair) for pair in zip(seen, aims, strict=True)]
-        return sum(
-            (
-                regression(predicted[mine], aims[other]) + divergence(known[other], predicted[mine], self.temperature)
-                for mine, other in ((0, 1), (1, 0))
-            ),
-            torch.zeros((), device=views[0].device),
-        )
+        crossed = list(zip(predicted, reversed(aims), reversed(known), strict=True))
+        across = torch.stack([regression(mine, aim) for mine, aim, _ in crossed]).sum()
+        within = torch.stack([divergence(knows, mine, self.temperature) for mine, _, knows in crossed]).sum()
+        return across + within
 
     def _knowledge(self, features: Tensor, projections: Tensor) -> Tensor:
         own = (F.normalize(projections, dim=1) / self.temperature).softmax(1)

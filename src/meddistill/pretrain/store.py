@@ -10,6 +10,8 @@ from meddistill.nets.params import Params
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import write_atomic
 
+_REMEDY = "delete it, and the .json of that name, to have it pretrained again"
+
 
 def save_encoder(path: Path, encoder: Params) -> int:
     """Write the file; its bytes, which are what sharing the encoder takes."""
@@ -23,8 +25,8 @@ def load_encoder(path: Path, network: Network) -> Params:
     try:
         found = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"cannot read the encoder {path} ({error}): delete it to have it pretrained again") from None
+        raise InputError(f"cannot read the encoder {path} ({error}): {_REMEDY}") from None
     params = tuple(found[name] for name in sorted(found))
     if tuple(param.shape for param in params) != network.shapes[:-2]:
-        raise InputError(f"{path} is not an encoder of {network.name}: delete it to have it pretrained again")
+        raise InputError(f"{path} is not an encoder of {network.name}: {_REMEDY}")
     return params

@@ -30,8 +30,8 @@ class Encoder:
 
 def measured(network: Network, params: Params, images: LabelledImages) -> Encoder:
     """An encoder with the statistics of its features on up to 2048 images, evenly taken from all."""
-    step = max(1, len(images) // _MEASURED_ON)
-    features = features_of(network, params, images.subset(torch.arange(0, len(images), step)))
+    rows = torch.linspace(0, len(images) - 1, min(len(images), _MEASURED_ON), dtype=torch.float64).long()
+    features = features_of(network, params, images.subset(rows))
     return Encoder(params, features.mean(0), features.std(0).clamp_min(_LEAST_SPREAD))
 
 
