@@ -251,10 +251,11 @@ def test_what_is_wrong_is_told(old, new, expected):
 @pytest.mark.usefixtures("no_pictures")
 def test_weights_that_are_not_there_end_no_other_task(data, tmp_path):
     text = GRID.replace("[1, 2]", "[1]").replace('"mae", "imagenet-probe"', '"imagenet-probe"').replace(', "dm"', "")
-    (tmp_path / "grid.toml").write_text(text.replace("seeds = 3", "seeds = 1\nfull = false"))
+    (tmp_path / "grid.toml").write_text(text.replace("seeds = 3", "seeds = 1\nfull = false\nrobust = false"))
     found = bench(tmp_path / "grid.toml", tmp_path / "out", data=data, jobs=1)
     [(task, error)] = found.failed
     assert task.startswith("pretrain stripes imagenet")
     assert "there is no file" in error
     assert found.missing == 2  # the encoder, and the row that needs it
     assert len(found.lines) == 6
+    assert all(set(line.scores["test"]) == {"as is"} and line.augmentation_robust is None for line in found.lines)
