@@ -56,8 +56,8 @@ def test_every_parameter_learns_and_the_target_gets_no_gradient(way, named, imag
 
 @pytest.mark.parametrize("way", PRETRAINED)
 def test_the_loss_falls_and_features_do_not_collapse(way, named, images):
-    network = named("vit-d2-w32-mean" if way == "mae" else "convnet-d2-w8")
-    schedule = Schedule(steps=150 if way == "mae" else 60, batch=48, learning_rate=3e-3, weight_decay=1e-4)
+    network = network_for(way, named)
+    schedule = Schedule(steps=60, batch=48, learning_rate=3e-3, weight_decay=1e-4)
     made = pretrain(WAYS[way].objective, network, images, schedule, 0)
     features = look.features_of(network, made.encoder, images)
     assert made.losses[-1] < made.losses[0]
