@@ -7,6 +7,7 @@ from tests.bench.conftest import GRID
 
 from meddistill.bench.grid import read_grid
 from meddistill.bench.tasks import Layout, cells, tasks
+from meddistill.distill.methods import DEFAULT_METHOD
 from meddistill.pretrain.ways import WAYS
 from meddistill.runtime.errors import InputError
 
@@ -119,7 +120,8 @@ def test_recipes_for_scarce_labels_have_all_rows_of_the_poster_on_its_cohorts(re
     assert (grid.seeds, grid.full) == (5, True)
     ways = set(WAYS) - {"imagenet"}  # which needs a file
     assert {*ways, *(f"{way}-probe" for way in ways)} <= set(grid.methods)
-    assert {"mtt-soft", "soft-label", "pruned", "progressive", "random"} <= set(grid.methods)
+    assert {DEFAULT_METHOD, "mtt-soft", "soft-label", "pruned", "progressive", "random"} <= set(grid.methods)
+    assert grid.reference == DEFAULT_METHOD
     found = {name: read_grid(text, recipe.name, name) for name in ("pneumonia", "covid", "pneumonia-imagenet")}
     assert [one.cohorts[0].name for one in found.values()] == ["pneumoniamnist", "covid_cxr3_112", "pneumoniamnist"]
     assert "imagenet-probe" in found["pneumonia-imagenet"].methods
