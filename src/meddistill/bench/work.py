@@ -71,8 +71,9 @@ class Worker:
 
     def perform(self, task: Task) -> None:
         """Do the task and write its outcome, whole or not at all."""
-        kinds = {"teach": self._teach, "label": self._label, "make": self._make, "pretrain": self._pretrain}
-        kinds.get(task.kind, self._score)(task)
+        kinds = {"teach": self._teach, "label": self._label, "make": self._make}
+        kinds |= {"pretrain": self._pretrain, "score": self._score}
+        kinds[task.kind](task)
 
     def _read(self, source: Source, distillation: int) -> Data:
         layout, grid = self._layout, self._layout.grid
