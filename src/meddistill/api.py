@@ -132,6 +132,9 @@ def distill(
     terms: str = "",
     withhold_counts: bool = False,
     full_data: bool | None = None,
+    epsilon: float | None = None,
+    delta: float | None = None,
+    dp_route: Literal["statistics", "teachers"] | None = None,
     options: ReadOptions | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -142,6 +145,9 @@ def distill(
     ``teachers``: a folder of trajectories to use or to fill, shared by several runs on one cohort. ``fit``:
     how images that are not square become so. ``full_data``: measure networks trained on all training images, too.
     ``licence``, ``terms``: what the package says of its use. ``withhold_counts``: it does not tell the cohort's size.
+    ``epsilon``, ``delta``: differential privacy for every patient (1e-5 without a ``delta``); ``dp_route``: from
+    ``statistics`` of untrained networks' features, the default, or from ``teachers`` trained under noise. Such a run
+    cannot be repeated from its seed, and every new one spends epsilon again.
     Choices that are None come from the plan file, or are the defaults.
     """
     from meddistill.pipeline.run import Request
@@ -168,6 +174,9 @@ def distill(
         licence=licence,
         terms=terms,
         withhold_counts=withhold_counts,
+        epsilon=epsilon,
+        delta=delta,
+        dp_route=dp_route,
         options=_options(options),
     )
     return run_request(request, _progress(progress))

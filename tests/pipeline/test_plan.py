@@ -18,6 +18,7 @@ from meddistill.pipeline.plan import (
     Evaluation,
     Matching,
     Plan,
+    Privacy,
     SoftLabel,
     Teachers,
     as_needed,
@@ -201,7 +202,9 @@ def test_a_flat_plan_holds_every_setting():
     flat = replace(Plan(), teachers=Teachers(count=9)).flat()
     assert flat["teachers.count"] == 9
     assert not any(isinstance(value, dict) or is_dataclass(value) for value in flat.values())
-    assert len(flat) == sum(len(fields(part)) for part in (Plan, Teachers, Matching, SoftLabel, Evaluation)) - 4
+    assert (
+        len(flat) == sum(len(fields(part)) for part in (Plan, Teachers, Matching, SoftLabel, Evaluation, Privacy)) - 5
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from meddistill.cli import text
 from meddistill.cli.common import LEAKS, Answer, Budget, Count, Fit, Flag, Output, Reading
 
+DP = Group("Differential privacy", sort_key=3)
+DpNumber = Annotated[float | None, Parameter(group=DP)]
+DpRoute = Annotated[Literal["statistics", "teachers"] | None, Parameter(group=DP)]
 LeakFlag = Annotated[Flag, Parameter(group=LEAKS)]
 
 
@@ -33,6 +36,9 @@ def distill(
     withhold_counts: Flag = False,
     full_data: Flag = False,
     skip_unreadable: Flag = False,
+    epsilon: DpNumber = None,
+    delta: DpNumber = None,
+    dp_route: DpRoute = None,
     resplit: LeakFlag = False,
     drop_leak: LeakFlag = False,
     allow_leak: LeakFlag = False,
@@ -63,6 +69,9 @@ def distill(
         withhold_counts: Do not tell how many images the cohort has.
         full_data: Measure networks trained on all training images, too (may take longer than the rest).
         skip_unreadable: Leave out images that cannot be read instead of stopping.
+        epsilon: Make images and labels differentially private, for every patient, with this epsilon.
+        delta: Its delta; far below one over the number of patients [default: 1e-5].
+        dp_route: From noised statistics of the images, or from teachers trained under noise [default: statistics].
         resplit: Split the images anew, by patient and by identical images.
         drop_leak: Leave the leaking images out; those in the test split stay.
         allow_leak: Go on with the leak; figures on the test split are then too good.
@@ -89,6 +98,9 @@ def distill(
         licence=licence,
         terms=terms,
         withhold_counts=withhold_counts,
+        epsilon=epsilon,
+        delta=delta,
+        dp_route=dp_route,
         full_data=full_data or None,  # left out, the plan file decides
         options=reading.options(),
         progress=output.progress(),

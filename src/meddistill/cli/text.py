@@ -256,6 +256,8 @@ def package(document: Document, console: Console) -> None:
     each = f", {images['per_class']} a class" if images["per_class"] else ""
     described = [("classes", document["task"]["classes"]), ("images", shape + each)]
     fields(console, [*described, ("labels", document["task"]["labels"]), ("size", _sizes(document)), ("made by", made)])
+    if document.get("privacy"):
+        _privacy(document["privacy"], console)
     if document.get("answer"):
         fields(console, [("signature", _answer(document["answer"], document.get("signer")))])
     fields(console, [(name.replace("_", " "), value) for name, value in document["terms"].items() if value])
@@ -265,6 +267,18 @@ def package(document: Document, console: Console) -> None:
         _title(console, "Made from")
         _counts(document["task"]["classes"], document["cohort"]["counts"], console)
     _results((document.get("results") or {}).get("splits"), console)
+
+
+def _privacy(privacy: Document, console: Console) -> None:
+    """What is proved of the images and labels, how, and what it leaves out."""
+    told = f"epsilon {privacy['epsilon']:g}, delta {privacy['delta']:g}, to add or remove one {privacy['unit']}"
+    fields(console, [("differential privacy", told), ("accountant", privacy["accountant"])])
+    for look in privacy["history"]:
+        groups = f", in each of {look['groups']} groups" if look["groups"] > 1 else ""
+        rate = f"rate {look['sampling_rate']:g}, noise {look['noise_multiplier']:.4g}"
+        paragraph(console, f"accounted for: {look['mechanism']}, {look['steps']} times, {rate}{groups}")
+    for one in privacy["outside"]:
+        paragraph(console, f"not accounted for: {one}")
 
 
 def reported(document: Document, console: Console) -> None:

@@ -4,7 +4,7 @@ import base64
 from html import escape
 
 from meddistill.package.preview import grid
-from meddistill.package.types import Package, Score
+from meddistill.package.types import Package, Privacy, Score
 
 
 def facts(package: Package) -> list[tuple[str, str]]:
@@ -20,8 +20,15 @@ def facts(package: Package) -> list[tuple[str, str]]:
         ("method", f"{card.recipe.method}, started from {card.recipe.start}"),
         ("real images inside", "YES" if card.contains_real_images else "none was put in as such"),
     ]
+    if card.privacy is not None:
+        found.append(("differential privacy", guarantee(card.privacy)))
     score = headline(package)
     return found if score is None else [*found, score]
+
+
+def guarantee(privacy: Privacy) -> str:
+    """What is proved, in one line."""
+    return f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g}, to add or remove one {privacy.unit}"
 
 
 def headline(package: Package) -> tuple[str, str] | None:

@@ -36,11 +36,14 @@ LABEL_SUM_TOLERANCE = 1e-4
 MAX_CLASSES = 1000
 MAX_CLASS_NAME = 100
 MAX_SHORT = 100  # method, network, software, protocol, intensity, plan entries
-MAX_TEXT = 4000  # each of the four terms
+MAX_TEXT = 4000  # each of the four terms, and each text under privacy
 MAX_PLAN_ENTRIES = 128
 MAX_SEEDS = 1000
 MAX_SCORE_SPAN = 6.0  # an interval may reach this far outside 0..1, no further: Student's t of two seeds does
 SCORE_TOLERANCE = 1e-3  # between a stated mean and the mean of its seeds
+MIN_EPSILON = 1e-6
+MAX_EPSILON = 1e6
+MAX_LOOKS = 64  # of a history of noised looks at patients, and things outside of it
 
 MAX_PREVIEW_SIDE = 8192
 MAX_PREVIEW_PIXELS = 2**24

@@ -4,7 +4,7 @@ Texts from the sender are escaped, so that a program that shows Markdown shows t
 """
 
 from meddistill.package.text import escape
-from meddistill.package.types import Card, Results, Score
+from meddistill.package.types import Card, Privacy, Results, Score
 
 _ROWS = {
     "random": "as many random real images",
@@ -23,6 +23,7 @@ _STARTS = {
 def readme(card: Card) -> str:
     """The Markdown text, ending in a newline."""
     parts = [_head(card), _origin(card)]
+    parts += [_privacy(card.privacy)] if card.privacy else []
     parts += [_results(card.results)] if card.results and card.results.splits else []
     parts += [_terms(card), _use()]
     return "\n\n".join(parts) + "\n"
@@ -58,6 +59,27 @@ def _origin(card: Card) -> str:
     ]
     header = ["cohort", *map(escape, card.task.classes)]
     return "\n".join([*lines, "", *_table(header, rows)] if rows and len(header) <= 21 else lines)
+
+
+def _privacy(privacy: Privacy) -> str:
+    """What is proved, how it follows, and what it leaves out."""
+    looks = [
+        f"- {escape(look.mechanism)}: {look.steps} times, noise multiplier {look.noise_multiplier:.4g}, sampling rate "
+        f"{look.sampling_rate:g}" + (f", in each of {look.groups} groups of patients" if look.groups > 1 else "")
+        for look in privacy.history
+    ]
+    return "\n".join(
+        [
+            "## Differential privacy\n",
+            f"Images and labels are ({privacy.epsilon:g}, {privacy.delta:g})-differentially private: whether one "
+            f"{privacy.unit} of the training split took part changes the probability of any outcome by no more than a "
+            f"factor e^{privacy.epsilon:g}, but for {privacy.delta:g}. Accountant: {escape(privacy.accountant)}. "
+            "Accounted for:\n",
+            *looks,
+            "\nNot accounted for:\n",
+            *(f"- {escape(text)}" for text in privacy.outside),
+        ]
+    )
 
 
 def _results(results: Results) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from meddistill.package import limits, text
 from meddistill.package.types import (
@@ -10,7 +10,9 @@ from meddistill.package.types import (
     CohortCounts,
     Images,
     LabelKind,
+    Look,
     Normalisation,
+    Privacy,
     Recipe,
     Results,
     Score,
@@ -28,6 +30,8 @@ METRICS = ("balanced_accuracy", "auroc", "accuracy")
 _KEY_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
 _T = TypeVar("_T")
+Unit = Literal["patient", "image"]
+Route = Literal["statistics", "teachers"]
 
 
 class Fields:
@@ -65,6 +69,25 @@ class Fields:
         # A missing child was noted already: its own fields need not be listed as missing too.
         noted = self.problems if self.has(key) else []
         return Fields(self.value.get(key), self.under(key), noted, keys)
+
+    def children(self, key: str, keys: Iterable[str]) -> "list[Fields]":
+        """The objects of a list, of which there must be one at least."""
+        value = self.value.get(key)
+        if not isinstance(value, list) or not 1 <= len(value) <= limits.MAX_LOOKS:
+            self.note(key, f"expected a list of 1 to {limits.MAX_LOOKS} objects, found {text.quote(value)}")
+            return []
+        return [Fields(one, self.under(f"{key}[{place}]"), self.problems, keys) for place, one in enumerate(value)]
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of texts, which may be empty."""
+        value = self.value.get(key)
+        if not isinstance(value, list) or len(value) > limits.MAX_LOOKS:
+            self.note(key, f"expected a list of at most {limits.MAX_LOOKS} texts, found {text.quote(value)}")
+            return ()
+        for place, one in enumerate(value):
+            if problem := text.problem(one, limits.MAX_TEXT):
+                self.note(f"{key}[{place}]", problem)
+        return tuple(one for one in value if isinstance(one, str))
 
     def text(self, key: str, limit: int, *, blank: bool = False, urls: bool = False) -> str:
         value = self.value.get(key, "")
@@ -128,11 +151,17 @@ def read_card(value: object, problems: list[str]) -> Card | None:
         )
         return None
     before = len(problems)
-    fields = Fields(value, "", problems, Card.__dataclass_fields__)
+    fields = Fields(value, "", problems, _keys(value))
     card = _card(fields) if fields.value else None
     if card is not None and len(problems) == before:
         problems.extend(_contradictions(card))
     return card if len(problems) == before else None
+
+
+def _keys(value: object) -> list[str]:
+    """The fields that a card must have: ``privacy`` only where it is there."""
+    there = isinstance(value, dict) and "privacy" in value
+    return [name for name in Card.__dataclass_fields__ if there or name != "privacy"]
 
 
 def _other_version(version: object) -> bool:
@@ -152,6 +181,7 @@ def _card(fields: Fields) -> Card:
         cohort=_cohort(fields.child("cohort", CohortCounts.__dataclass_fields__), task),
         contains_real_images=fields.truth("contains_real_images"),
         results=_results(fields) if fields.value.get("results") is not None else None,
+        privacy=_privacy(fields.child("privacy", Privacy.__dataclass_fields__)) if fields.has("privacy") else None,
         bytes=_sizes(fields.child("bytes", Sizes.__dataclass_fields__)),
         terms=_terms(fields.child("terms", Terms.__dataclass_fields__)),
         digests=_digests(fields),
@@ -272,6 +302,28 @@ def _score(metric: str, metrics: Fields) -> Score:
     return score
 
 
+def _privacy(fields: Fields) -> Privacy:
+    return Privacy(
+        epsilon=fields.number("epsilon", limits.MIN_EPSILON, limits.MAX_EPSILON),
+        delta=fields.number("delta", 0, 1),
+        unit=cast(Unit, fields.choice("unit", ("patient", "image"))),
+        route=cast(Route, fields.choice("route", ("statistics", "teachers"))),
+        accountant=fields.text("accountant", limits.MAX_TEXT),
+        history=tuple(_look(one) for one in fields.children("history", Look.__dataclass_fields__)),
+        outside=fields.texts("outside"),
+    )
+
+
+def _look(fields: Fields) -> Look:
+    return Look(
+        mechanism=fields.text("mechanism", limits.MAX_TEXT),
+        noise_multiplier=fields.number("noise_multiplier", 1e-6, 1e9),
+        sampling_rate=fields.number("sampling_rate", 1e-9, 1),
+        steps=fields.whole("steps", 1),
+        groups=fields.whole("groups", 1),
+    )
+
+
 def _sizes(fields: Fields) -> Sizes:
     withheld = fields.has("cohort_train") and fields.value["cohort_train"] is None
     return Sizes(cohort_train=None if withheld else fields.whole("cohort_train", 1))
@@ -310,8 +362,23 @@ def _contradictions(card: Card) -> list[str]:
         found.append("contains_real_images: found false, but recipe.start says that the images started as real ones")
     if isinstance(card.cohort.counts, str) and card.bytes.cohort_train is not None:
         found.append("bytes.cohort_train: found a number, from which the withheld counts follow; expected null")
+    if card.privacy is not None:
+        found += _unprotected(card)
     if card.results is not None:
         found += _seed_contradictions(card.results)
+    return found
+
+
+def _unprotected(card: Card) -> list[str]:
+    """What no accountant covers, on a card that states an epsilon."""
+    found = []
+    if not isinstance(card.cohort.counts, str):
+        found.append("cohort.counts: found numbers of images, which the epsilon under privacy does not cover")
+    if card.recipe.start != "noise" or card.contains_real_images:
+        found.append("recipe.start: the images began as something else than noise, which no epsilon covers")
+    rows = {row for rows in (card.results.splits.values() if card.results else ()) for row in rows}
+    if rows - {"distilled"}:
+        found.append("results: rows of networks trained on real images, which no epsilon covers")
     return found
 
 

@@ -120,8 +120,44 @@ class Terms:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Look:
+    """``steps`` noised looks at the patients, each taken with probability ``sampling_rate`` for every one of them.
+
+    ``noise_multiplier``: the noise's standard deviation over the most that one patient can add. ``groups``: of how many
+    groups of patients, of which each patient is in one, this was done for every group.
+    """
+
+    mechanism: str
+    noise_multiplier: float
+    sampling_rate: float
+    steps: int
+    groups: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Privacy:
+    """(``epsilon``, ``delta``) differential privacy, for what and for whom.
+
+    ``unit``: what may be added or removed: a patient with all images, or an image where the source names no patients.
+    ``route``: by which the images were made. ``accountant``: how epsilon follows from the ``history``. ``outside``:
+    what was learned from the cohort and is not accounted for.
+    """
+
+    epsilon: float
+    delta: float
+    unit: Literal["patient", "image"]
+    route: Literal["statistics", "teachers"]
+    accountant: str
+    history: tuple[Look, ...]
+    outside: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Card:
-    """All that a package says of itself. ``digests`` (SHA-256 by member) are filled in when it is written."""
+    """All that a package says of itself. ``digests`` (SHA-256 by member) are filled in when it is written.
+
+    ``privacy``: the differential privacy of the images and labels; None, and left out of the file, where there is none.
+    """
 
     format: int = FORMAT_VERSION
     software: Software
@@ -132,13 +168,15 @@ class Card:
     cohort: CohortCounts
     contains_real_images: bool
     results: Results | None = None
+    privacy: Privacy | None = None
     bytes: Sizes
     terms: Terms = field(default_factory=Terms)
     digests: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The card as JSON has it: dictionaries, lists, texts, numbers."""
-        return {name: _plain(value) for name, value in vars(self).items()}
+        told = {name: _plain(value) for name, value in vars(self).items()}
+        return {name: value for name, value in told.items() if name != "privacy" or value is not None}
 
     @classmethod
     def from_dict(cls, value: object) -> "Card":

@@ -11,6 +11,7 @@ from meddistill.package.types import (
     Card,
     CohortCounts,
     Images,
+    Privacy,
     Recipe,
     Score,
     Sizes,
@@ -29,6 +30,7 @@ from meddistill.train.protocol import PROTOCOL_VERSION
 
 _INTENDED_USE = "research: training image classifiers for the task named on this card"
 _LIMITS = "not for clinical use; no privacy guarantee has been measured or proved for this file"
+_PROVED = "not for clinical use; nothing is proved about patients but the differential privacy that this card states"
 # What a recipe has fields of its own for; the rest of the plan is told under its names.
 _RECIPE_FIELDS = ("method", "seed", "start", "network")
 
@@ -73,6 +75,11 @@ def training_bytes(cohort: Cohort) -> int:
 def withholding_counts(card: Card) -> Card:
     """The card without how many images the cohort has, nor the size from which their number follows."""
     return replace(card, cohort=CohortCounts(counts="withheld"), bytes=Sizes(cohort_train=None))
+
+
+def proving(card: Card, statement: Privacy) -> Card:
+    """The card of a run under differential privacy."""
+    return replace(card, privacy=statement, terms=replace(card.terms, limits=_PROVED))
 
 
 def _recipe(plan: Plan, leak: Leak) -> Recipe:

@@ -50,6 +50,10 @@ class RunFolder:
         return self.path / "distilled.safetensors"
 
     @property
+    def release(self) -> Path:
+        return self.path / "release.safetensors"
+
+    @property
     def scores(self) -> Path:
         return self.path / "scores.json"
 

@@ -18,11 +18,13 @@ from meddistill.distill.training import STARTS_OF_STUDENTS, Starts, ThroughTrain
 from meddistill.distill.unroll import PRECISIONS, STRATEGIES
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import parse
-from meddistill.package.limits import MAX_CLASSES, MAX_STEP_SIZES
+from meddistill.package.limits import MAX_CLASSES, MAX_EPSILON, MAX_STEP_SIZES
 from meddistill.runtime.errors import InputError
 from meddistill.teachers.optimise import OPTIMISERS
 from meddistill.teachers.storage import STORAGES, Storage, is_convex
 from meddistill.teachers.train import TeacherPlan
+
+ROUTES = ("statistics", "teachers")
 
 Part = TypeVar("Part")
 
@@ -114,6 +116,21 @@ _LEAST_STORED = 8
 
 
 @dataclass(frozen=True)
+class Privacy:
+    """What of the patients is looked at, and under how much noise, where an epsilon is given."""
+
+    epsilon: float = _setting(0.0, "differential privacy for every patient; 0: none", low=0, high=MAX_EPSILON)
+    delta: float = _setting(1e-5, "far below 1 / number of patients", low=1e-15, high=0.1)
+    route: str = _setting("statistics", "of untrained networks' features; or noised teachers", of=ROUTES)
+    looks: int = _setting(8, "statistics: untrained networks that look at the images", low=1, high=10_000)
+    sampling_rate: float = _setting(0.05, "teachers: share of the patients in a step", low=1e-6, high=1)
+    learning_rate: float = _setting(0.5, "teachers: of their steps", low=1e-8, high=100)
+    clip: float = _setting(1.0, "teachers: the longest gradient of a patient", low=1e-6, high=1e6)
+    views: int = _setting(2, "teachers: augmented images of a patient in a step", low=1, high=64)
+    shards: bool = _setting(False, "teachers: every one has patients of its own")
+
+
+@dataclass(frozen=True)
 class Plan:
     """Every choice of a run."""
 
@@ -132,6 +149,7 @@ class Plan:
     matching: Matching = field(default_factory=Matching, metadata={"doc": "How the synthetic images are optimised"})
     soft_label: SoftLabel = field(default_factory=SoftLabel, metadata={"doc": "What the method soft-label unrolls"})
     evaluation: Evaluation = field(default_factory=Evaluation, metadata={"doc": "What is measured at the end"})
+    privacy: Privacy = field(default_factory=Privacy, metadata={"doc": "Differential privacy"})
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able, nested."""
@@ -214,6 +232,22 @@ class Plan:
         return Mitigation(every=every, retrained=every // 2)
 
 
+def protected(plan: Plan, teachers: int) -> Plan:
+    """The plan with what its epsilon asks for: nothing looks at patients but the route.
+
+    ``teachers``: how many, where the route has any; those that see the same patients share the budget.
+    """
+    teaches = plan.privacy.route == "teachers"
+    return replace(
+        plan,
+        method=plan.method if teaches else "dm",
+        start="noise",
+        teachers=replace(plan.teachers, count=teachers if teaches else 0),
+        matching=replace(plan.matching, warm_up=0),
+        evaluation=replace(plan.evaluation, random_sets=0, full_data=False),
+    )
+
+
 def default_depth(size: int) -> int:
     """Blocks that leave 3 to 5 pixels of the side: 3 at 28, 4 at 64, 5 at 112, 6 at 224."""
     return max(1, min(8, int(math.log2(max(size, 6) / 3))))
@@ -278,6 +312,7 @@ def _misfits(plan: Plan) -> list[str]:
             f"formation is {plan.formation}, which leaves {plan.stored_size} of {plan.size} pixels a side: use a lower "
             f"one, so that at least {_LEAST_STORED} are left"
         )
+    problems += _unprotected(plan) if plan.privacy.epsilon else []
     steps = max(plan.step_sizes(classes) for classes in (1, MAX_CLASSES))
     if steps > MAX_STEP_SIZES:
         problems.append(
@@ -306,6 +341,28 @@ def _misfits(plan: Plan) -> list[str]:
     except InputError as error:
         problems.append(str(error))
     return problems
+
+
+def _unprotected(plan: Plan) -> list[str]:
+    """What would look at patients past the accountant."""
+    route, method = plan.privacy.route, find(plan.method)
+    wrong = (
+        (plan.start != "noise", f'start is {plan.start}, which shows patients: set it to "noise"'),
+        (plan.matching.warm_up > 0, "matching.warm_up looks at real images: set it to 0"),
+        (plan.evaluation.random_sets > 0, "evaluation.random_sets trains on real images: set it to 0"),
+        (plan.evaluation.full_data, "evaluation.full_data trains on real images: set it to false"),
+        (route == "statistics" and plan.method != "dm", f"method is {plan.method}: the statistics are those of dm"),
+        (
+            route == "teachers" and (method.objective is not None or method.flat_teachers or method.mitigates_overlap),
+            f"method {plan.method} looks at real images or needs flat teachers: take mtt-soft, mtt, pruned, tesla, att "
+            "or iadd",
+        ),
+        (
+            route == "teachers" and plan.teachers.momentum > 0,
+            "teachers.momentum has no effect on noised teachers: set it to 0",
+        ),
+    )
+    return [f"with an epsilon, {problem}" for found, problem in wrong if found]
 
 
 def to_toml(plan: Plan) -> str:

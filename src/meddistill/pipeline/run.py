@@ -27,13 +27,15 @@ from meddistill.package.preview import grid
 from meddistill.package.text import class_problems
 from meddistill.package.types import Package
 from meddistill.package.write import round_trip, write
-from meddistill.pipeline.card import card_results, make_card, make_terms, training_bytes, withholding_counts
+from meddistill.pipeline.card import card_results, make_card, make_terms, proving, training_bytes, withholding_counts
+from meddistill.pipeline.dp import Protected, nobody, noisy_identity, protect, train_patients
 from meddistill.pipeline.estimate import LEAST_ITERATIONS, Estimate, Shape, estimate, fit_to_time
 from meddistill.pipeline.evaluate import Evaluated, Judged, evaluate_rows, evaluation_seeds, rows_of, with_own
 from meddistill.pipeline.folder import RunFolder, identify, owned
-from meddistill.pipeline.plan import Plan, checked, override, read_plan
+from meddistill.pipeline.plan import Plan, checked, override, protected, read_plan
 from meddistill.pipeline.teach import describe, learning_window, taught
 from meddistill.pipeline.tell import tell
+from meddistill.privacy.statistics import fixed_normalisation
 from meddistill.runtime.device import choose
 from meddistill.runtime.enlarge import enlarge
 from meddistill.runtime.errors import InputError
@@ -77,6 +79,9 @@ class Request:
     terms: str = ""
     withhold_counts: bool = False
     options: ReadOptions = ReadOptions()
+    epsilon: float | None = None
+    delta: float | None = None
+    dp_route: str | None = None
     untold: frozenset[str] = frozenset()  # codes of problems that the caller knows of: they are not shown
 
 
@@ -172,14 +177,16 @@ def run(request: Request, progress: Progress = Silent(), prepared: Prepared | No
         for written in (request.out, preview):
             remove_leftovers(written.parent, of=written.name)
         plan, budget = _settle_plan(request, base, cohort, device, folder, begun, progress)
-        data = _load(cohort, device)
-        learned = _distil(request, plan, data, folder, budget, progress)
+        data, proved = _load(plan, cohort, device), None
+        if plan.privacy.epsilon:
+            data, proved = _protect(request, plan, prepared, data, folder, progress)
+        learned = _distil(request, plan, data, proved, folder, budget, progress)
         if budget is not None and budget.is_up:
             plan = replace(plan, matching=replace(plan.matching, iterations=budget.matched))
             folder.amend(plan)
             progress.note(f"the time is up: stopped after {budget.matched} iterations")
         making_seconds = time.monotonic() - begun
-        package, evaluated = _evaluate(request, plan, data, learned, folder, progress)
+        package, evaluated = _evaluate(request, plan, data, proved, learned, folder, progress)
         size = write(request.out, package)
         write_atomic(preview, grid(package.images, package.labels, cohort.classes))
         folder.events.write("written", bytes=size)
@@ -222,6 +229,7 @@ def _base_plan(request: Request) -> Plan:
             "images in all and images per class were given: give one of --total-images and --images-per-class"
         )
     plan = read_plan(request.plan) if request.plan is not None else Plan()
+    plan = _with_privacy(request, plan)
     plan = override(
         plan,
         method=request.method,
@@ -245,6 +253,29 @@ def _base_plan(request: Request) -> Plan:
     # A network is checked against the size, which may still be open.
     network = None if _leaves_size_open(request) else request.network
     return override(plan, network=network, matching=matching, evaluation=evaluation)
+
+
+def _with_privacy(request: Request, plan: Plan) -> Plan:
+    """The plan with epsilon, delta and route as asked for. Raises :class:`InputError` for what no accountant covers."""
+    given = any(value is not None for value in (request.epsilon, request.delta, request.dp_route))
+    if given and not (request.epsilon or plan.privacy.epsilon):
+        raise InputError("--delta and --dp-route need an --epsilon above 0, such as --epsilon 2")
+    part = plan.privacy
+    part = part if request.epsilon is None else replace(part, epsilon=request.epsilon)
+    part = part if request.delta is None else replace(part, delta=request.delta)
+    part = part if request.dp_route is None else replace(part, route=request.dp_route)
+    plan = replace(plan, privacy=part)
+    if plan.privacy.epsilon and request.seconds is not None:
+        raise InputError(
+            "--time and an epsilon were given: how far a run comes in a time may tell of patients; leave --time out"
+        )
+    if plan.privacy.epsilon and request.leak == "allow":
+        raise InputError(
+            "--allow-leak and an epsilon were given: scores would tell of patients who are in the training split, "
+            "too; use --drop-leak or --resplit"
+        )
+    teachers = 1 if request.plan is None else plan.teachers.count
+    return protected(plan, teachers) if given else plan
 
 
 def _leaves_size_open(request: Request) -> bool:
@@ -317,8 +348,9 @@ def _settle_plan(
     return plan, budget
 
 
-def _load(cohort: Cohort, device: torch.device) -> _Data:
-    normalisation = measure_normalisation(cohort)
+def _load(plan: Plan, cohort: Cohort, device: torch.device) -> _Data:
+    fixed = plan.privacy.epsilon > 0
+    normalisation = fixed_normalisation(cohort.channels) if fixed else measure_normalisation(cohort)
     splits = {split: split_images(cohort, split, normalisation, device) for split in SPLITS}
     return _Data(cohort, normalisation, splits)
 
@@ -327,13 +359,33 @@ def _network(name: str, cohort: Cohort) -> ConvNet:
     return parse(name, channels=cohort.channels, size=cohort.size, classes=len(cohort.classes))
 
 
+def _protect(
+    request: Request, plan: Plan, prepared: Prepared, data: _Data, folder: RunFolder, progress: Progress
+) -> tuple[_Data, Protected]:
+    """Look at the patients under noise; from here on there are no training images."""
+    train = data.splits["train"]
+    patients, unit = train_patients(prepared, train)
+    network, place = _network(plan.network, data.cohort), request.teachers or folder.teachers
+    identity = identify(noisy_identity(plan) | {"network": plan.network, "seed": plan.seed}, data.cohort)
+    proved = protect(plan, network, patients, unit, folder, place, identity, progress)
+    return replace(data, splits={**data.splits, "train": nobody(train)}), proved
+
+
 def _distil(
-    request: Request, plan: Plan, data: _Data, folder: RunFolder, budget: _Budget | None, progress: Progress
+    request: Request,
+    plan: Plan,
+    data: _Data,
+    proved: Protected | None,
+    folder: RunFolder,
+    budget: _Budget | None,
+    progress: Progress,
 ) -> Learned:
     """Teach where the method needs teachers, then distil."""
     network, train = _network(plan.network, data.cohort), data.splits["train"]
-    matching, window = Matching(network, None, 0, train), (0, 0)
-    if plan.teachers.count:
+    matching, window, method = Matching(network, None, 0, train), (0, 0), find(plan.method)
+    if proved is not None:
+        matching, window, method = proved.matching, proved.window, proved.method
+    elif plan.teachers.count:
         store, window = _teach(request, plan, data, folder, budget, progress)
         matching = replace(matching, store=store, teachers=plan.teachers.count)
     elif budget is not None:
@@ -341,7 +393,7 @@ def _distil(
     return distill(
         _first(plan, train),
         matching,
-        plan.loop_plan(window),
+        plan.loop_plan(window, method),
         plan.seed,
         is_enough=None if budget is None else budget.is_spent,
         checkpoint=folder.checkpoint,
@@ -382,7 +434,13 @@ def _first(plan: Plan, train: LabelledImages) -> Learned:
 
 
 def _evaluate(
-    request: Request, plan: Plan, data: _Data, learned: Learned, folder: RunFolder, progress: Progress
+    request: Request,
+    plan: Plan,
+    data: _Data,
+    proved: Protected | None,
+    learned: Learned,
+    folder: RunFolder,
+    progress: Progress,
 ) -> tuple[Package, Evaluated]:
     """The package, and the scores of networks trained on what a receiver will read from it."""
     train = data.splits["train"]
@@ -408,7 +466,8 @@ def _evaluate(
         evaluated = evaluate_rows(rows, judged, saved=folder.scores, events=folder.events, progress=progress)
     card = make_card(plan, request.leak, data.cohort, data.normalisation, judged, evaluated.results)
     card = replace(card, terms=make_terms(request.licence, request.terms))
-    card = withholding_counts(card) if request.withhold_counts else card
+    card = withholding_counts(card) if request.withhold_counts or proved else card
+    card = proving(card, proved.statement) if proved else card
     # At extreme rates a step size may end as 0 or infinity, which a package does not hold.
     steps = learned.log_steps.exp().clamp(MIN_STEP_SIZE, MAX_STEP_SIZE).cpu().numpy()
     package = Package(images=images, labels=labels, step_sizes=steps, card=card)

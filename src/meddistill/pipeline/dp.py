@@ -1,0 +1,172 @@
+"""A run under differential privacy: the patients are looked at once, under noise, and then put out of reach.
+
+:func:`protect` is given the patients and returns what distilling may know. The run then goes on with
+:func:`nobody` in the place of the training images.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+
+from meddistill.cohort.prepare import Prepared
+from meddistill.distill.loop import Matching
+from meddistill.distill.matching.released import ReleasedMeans
+from meddistill.distill.methods import Method, find
+from meddistill.nets.augment import Augmentation
+from meddistill.nets.convnet import ConvNet
+from meddistill.package.types import Look
+from meddistill.package.types import Privacy as Statement
+from meddistill.pipeline.folder import RunFolder, filling
+from meddistill.pipeline.plan import Plan
+from meddistill.pipeline.teach import trajectory_store
+from meddistill.privacy.accountant import Event
+from meddistill.privacy.patients import Patients, patients_of
+from meddistill.privacy.sgd import Budget, NoisyPlan, budget, kept_counts, shards, train_noisily
+from meddistill.privacy.statistics import Looks, Release, load_release, release
+from meddistill.runtime.progress import Progress
+from meddistill.teachers.images import LabelledImages
+
+OUTSIDE = (
+    "names of the classes, size, grey or colour and bits of the images, and that there are enough images of each class",
+    "which patients stand in the training split, and which images were refused or left out as leaks or duplicates",
+    "scores on validation and test images, whose patients are not in the training split; nothing else is used of those",
+    "settings that the sender chose after seeing other results on these patients, and any other release about them",
+)
+
+
+@dataclass(frozen=True)
+class Protected:
+    """What distilling may know: what it matches, by which method, from where on, and what the card states of it."""
+
+    matching: Matching
+    method: Method
+    window: tuple[int, int]
+    statement: Statement
+
+
+def protect(
+    plan: Plan,
+    network: ConvNet,
+    patients: Patients,
+    unit: Literal["patient", "image"],
+    folder: RunFolder,
+    teachers: Path,
+    identity: str,
+    progress: Progress,
+) -> Protected:
+    """Look at the patients by the plan's route, unless the folder holds what an earlier, interrupted run has seen."""
+    if patients.count > 0.1 / plan.privacy.delta:
+        progress.warn(
+            f"a delta of {plan.privacy.delta:g} is large for {patients.count} patients: give a --delta of at most "
+            f"{0.1 / patients.count:.1g}"
+        )
+    shell = nobody(patients.images)
+    if plan.privacy.route == "statistics":
+        looks, seen = _statistics(plan, network, patients, folder.release, progress)
+        folder.events.write("released", epsilon=seen.epsilon, delta=seen.delta, noise=seen.event.noise_multiplier)
+        method = replace(find(plan.method), objective=ReleasedMeans(looks, seen))
+        statement = _statement(plan, unit, Release.accountant, (seen.event,), 1)
+        return Protected(Matching(network, None, 0, shell), method, (0, 0), statement)
+    noisy, spending = noisy_teachers(plan)
+    with filling(teachers, identity):
+        store = _teach(plan, network, noisy, spending, patients, teachers, progress)
+    groups = plan.teachers.count if plan.privacy.shards else 1
+    statement = _statement(plan, unit, Budget.accountant, spending.history, groups)
+    # Where segments may start is not asked of validation images: anywhere.
+    window = (0, noisy.snapshots - 1 - plan.matching.segment)
+    return Protected(Matching(network, store, plan.teachers.count, shell), find(plan.method), window, statement)
+
+
+def train_patients(prepared: Prepared, train: LabelledImages) -> tuple[Patients, Literal["patient", "image"]]:
+    """Whose the training images are; and the unit: images unless every image has a patient."""
+    ids = prepared.people[prepared.cohort.indices("train")]
+    return patients_of(train, ids), "image" if prepared.fingerprint.without_patient else "patient"
+
+
+def nobody(images: LabelledImages) -> LabelledImages:
+    """The same without a single image."""
+    return images.subset(torch.arange(0))
+
+
+def noisy_teachers(plan: Plan) -> tuple[NoisyPlan, Budget]:
+    """How the plan's teachers are trained under noise, and with how much. Raises :class:`InputError` without Opacus."""
+    part = plan.privacy
+    noisy = NoisyPlan(
+        steps=plan.teachers.steps,
+        snapshot_every=plan.teachers.snapshot_every,
+        learning_rate=part.learning_rate,
+        clip=part.clip,
+        sampling_rate=part.sampling_rate,
+        views=part.views,
+        augmentation=Augmentation(),
+    )
+    return noisy, budget(noisy, part.epsilon, part.delta, 1 if part.shards else plan.teachers.count)
+
+
+def noisy_identity(plan: Plan) -> dict[str, Any]:
+    """The settings that make two plans' noised teachers the same; more teachers are another release."""
+    return {"privacy": asdict(plan.privacy), "teachers": asdict(plan.teachers)}
+
+
+def _statistics(
+    plan: Plan, network: ConvNet, patients: Patients, path: Path, progress: Progress
+) -> tuple[Looks, Release]:
+    looks = Looks(network, Augmentation(), plan.seed, plan.privacy.looks)
+    if not path.exists():
+        release(patients, looks, plan.privacy.epsilon, plan.privacy.delta, progress=progress).save(path)
+    return looks, load_release(path)
+
+
+def _teach(
+    plan: Plan,
+    network: ConvNet,
+    noisy: NoisyPlan,
+    spending: Budget,
+    patients: Patients,
+    folder: Path,
+    progress: Progress,
+) -> Any:
+    """The teachers that are missing; one that was interrupted is trained anew, and what it had seen is never used."""
+    store, count = trajectory_store(folder, plan, network), plan.teachers.count
+    store.tidy()
+    counts = kept_counts(folder / "counts.json", patients, spending.counting)
+    groups = _kept_groups(folder / "groups.safetensors", patients.count, count) if plan.privacy.shards else None
+    with progress.stage("teaching", count * (noisy.snapshots - 1)) as stage:
+        for teacher in range(count):
+            if store.is_complete(teacher):
+                stage.advance(noisy.snapshots - 1)
+                continue
+            own = patients if groups is None else patients.subset(groups == teacher)
+            near = counts if groups is None else counts / count
+            made = train_noisily(network, own, noisy, spending.training, near, plan.seed, teacher, stage=stage)
+            store.save(teacher, made)
+    return store
+
+
+def _kept_groups(path: Path, patients: int, count: int) -> torch.Tensor:
+    """Which teacher each patient belongs to, the same whenever the run goes on."""
+    import safetensors.torch
+
+    from meddistill.runtime.files import write_atomic
+
+    if not path.exists():
+        write_atomic(path, safetensors.torch.save({"groups": shards(patients, count)}))
+    return safetensors.torch.load_file(path)["groups"]
+
+
+def _statement(
+    plan: Plan, unit: Literal["patient", "image"], accountant: str, history: tuple[Event, ...], groups: int
+) -> Statement:
+    # Counts are released of all patients together, teachers of each group.
+    looks = tuple(Look(**vars(event), groups=groups if event.sampling_rate < 1 else 1) for event in history)
+    return Statement(
+        epsilon=plan.privacy.epsilon,
+        delta=plan.privacy.delta,
+        unit=unit,
+        route=cast(Literal["statistics", "teachers"], plan.privacy.route),
+        accountant=accountant,
+        history=looks,
+        outside=OUTSIDE,
+    )

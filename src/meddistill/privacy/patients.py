@@ -1,0 +1,56 @@
+"""Patients and their images, and how much of a patient may count."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from meddistill.teachers.images import LabelledImages
+
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Patients:
+    """Training images and whose they are: ``patient`` ``(N,)`` int64 on the CPU, 0 to ``count`` − 1."""
+
+    images: LabelledImages
+    patient: Tensor
+
+    @property
+    def count(self) -> int:
+        """How many patients; a secret, like all else here."""
+        return int(self.patient.max()) + 1 if len(self.patient) else 0
+
+    def subset(self, chosen: Tensor) -> "Patients":
+        """Only the patients that ``chosen`` ``(count,)`` says."""
+        rows = chosen[self.patient].nonzero().flatten()
+        return patients_of(self.images.subset(rows), self.patient[rows].numpy())
+
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """All rows, some hundred at a time and every patient's together; and which patient of the block each is of."""
+        order = torch.argsort(self.patient, stable=True)
+        owners = self.patient[order]
+        begins = (torch.diff(owners, prepend=torch.tensor([-1])) > 0).nonzero().flatten().tolist()
+        ends = [*begins[1:], len(owners)]
+        begin = 0
+        for place, end in enumerate(ends):
+            if end - begin >= _BLOCK or place == len(ends) - 1:
+                yield order[begin:end], owners[begin:end] - owners[begin]
+                begin = end
+
+
+def patients_of(images: LabelledImages, ids: npt.NDArray[np.int64]) -> Patients:
+    """Patients of images that have these ``ids`` ``(N,)``, equal for images of one patient."""
+    _, patient = np.unique(ids, return_inverse=True)
+    return Patients(images, torch.from_numpy(patient.astype(np.int64)))
+
+
+def clipped(rows: Tensor, bound: float) -> Tensor:
+    """Rows ``(P, D)``, those longer than ``bound`` shortened to it."""
+    lengths = rows.norm(dim=1, keepdim=True)
+    shares: Tensor = (bound / lengths.clamp_min(1e-300)).clamp_max(1.0)
+    return rows * shares
