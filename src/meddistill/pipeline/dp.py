@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
+import safetensors.torch
 import torch
 
 from meddistill.cohort.prepare import Prepared
@@ -25,8 +27,10 @@ from meddistill.privacy.accountant import Event
 from meddistill.privacy.patients import Patients, patients_of
 from meddistill.privacy.sgd import Budget, NoisyPlan, budget, kept_counts, shards, train_noisily
 from meddistill.privacy.statistics import Looks, Release, load_release, release
+from meddistill.runtime.files import write_atomic
 from meddistill.runtime.progress import Progress
 from meddistill.teachers.images import LabelledImages
+from meddistill.teachers.store import TrajectoryStore
 
 OUTSIDE = (
     "names of the classes, size, grey or colour and bits of the images, and that there are enough images of each class",
@@ -80,9 +84,10 @@ def protect(
 
 
 def train_patients(prepared: Prepared, train: LabelledImages) -> tuple[Patients, Literal["patient", "image"]]:
-    """Whose the training images are; and the unit: images unless every image has a patient."""
-    ids = prepared.people[prepared.cohort.indices("train")]
-    return patients_of(train, ids), "image" if prepared.fingerprint.without_patient else "patient"
+    """Whose the training images are; and the unit: images, each for itself, unless every image has a patient."""
+    if prepared.fingerprint.without_patient:
+        return patients_of(train, np.arange(len(train))), "image"
+    return patients_of(train, prepared.people[prepared.cohort.indices("train")]), "patient"
 
 
 def nobody(images: LabelledImages) -> LabelledImages:
@@ -127,7 +132,7 @@ def _teach(
     patients: Patients,
     folder: Path,
     progress: Progress,
-) -> Any:
+) -> TrajectoryStore:
     """The teachers that are missing; one that was interrupted is trained anew, and what it had seen is never used."""
     store, count = trajectory_store(folder, plan, network), plan.teachers.count
     store.tidy()
@@ -147,10 +152,6 @@ def _teach(
 
 def _kept_groups(path: Path, patients: int, count: int) -> torch.Tensor:
     """Which teacher each patient belongs to, the same whenever the run goes on."""
-    import safetensors.torch
-
-    from meddistill.runtime.files import write_atomic
-
     if not path.exists():
         write_atomic(path, safetensors.torch.save({"groups": shards(patients, count)}))
     return safetensors.torch.load_file(path)["groups"]

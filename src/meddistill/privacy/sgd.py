@@ -135,8 +135,8 @@ def train_noisily(
     for step in range(1, plan.steps // plan.snapshot_every * plan.snapshot_every + 1):
         chosen = torch.from_numpy(noise.uniform(patients.count, source) < rates.numpy()).nonzero().flatten()
         total = clean_step(network, params, patients, chosen, plan, source)
-        total += torch.from_numpy(noise.normal(len(total), source)).to(total) * (noise_multiplier * plan.clip)
-        params = params - plan.learning_rate / expected * total.float()
+        total += torch.from_numpy(noise.normal(len(total), source)) * (noise_multiplier * plan.clip)
+        params = params - plan.learning_rate / expected * total.to(params)
         if not sound(params).all():
             raise MeddistillError(
                 f"the noised teacher diverged in step {step}: lower privacy.learning_rate in the plan"
@@ -169,11 +169,11 @@ def clean_step(
     plan: NoisyPlan,
     source: noise.Source = noise.SYSTEM,
 ) -> Tensor:
-    """What noise is put on: the sum ``(P,)`` float64 of the clipped gradients of the ``chosen`` patients.
+    """What noise is put on: the sum ``(P,)``, float64 on the CPU, of the clipped gradients of the ``chosen`` patients.
 
     A patient more or less among them changes it by a vector of length ``clip`` at most.
     """
-    images, total = patients.images, torch.zeros(len(params), dtype=torch.float64, device=params.device)
+    images, total = patients.images, torch.zeros(len(params), dtype=torch.float64)
     # Nobody at all may have been drawn.
     for group in chosen.split(_AT_ONCE) if len(chosen) else ():
         rows = _rows(patients, group, plan.views, source)
@@ -183,7 +183,7 @@ def clean_step(
         copies = tuple(p.expand(len(group), *p.shape) for p in unflatten(params, network.shapes))
         shape = (len(group), plan.views)
         slopes = gradient(network, copies, inputs.unflatten(0, shape), labels.unflatten(0, shape))
-        total += clipped(torch.cat([slope.flatten(1) for slope in slopes], 1).double(), plan.clip).sum(0)
+        total += clipped(torch.cat([slope.flatten(1) for slope in slopes], 1).cpu().double(), plan.clip).sum(0)
     return total
 
 
