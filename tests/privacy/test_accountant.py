@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meddistill.privacy.accountant import Event, delta_of, epsilon_of, gaussian_noise, noise_for, spent
+from meddistill.privacy.accountant import Event, delta_of, gaussian_noise, noise_for, spent
 from meddistill.privacy.sgd import NoisyPlan, budget
 from meddistill.runtime.errors import InputError
 
@@ -28,11 +28,10 @@ def test_one_release_needs_the_noise_that_another_accountant_finds(epsilon, nois
 
 
 @given(st.floats(0.01, 30), st.floats(1e-9, 1e-2))
-def test_noise_and_epsilon_are_inverse_and_never_too_small(epsilon, delta):
+def test_noise_is_enough_and_no_more_than_that(epsilon, delta):
     noise = gaussian_noise(epsilon, delta)
     assert delta_of(epsilon, noise) <= delta
     assert delta_of(epsilon, 0.999 * noise) > delta
-    assert epsilon_of(noise, delta) == pytest.approx(epsilon, rel=1e-6)
 
 
 def test_delta_is_the_largest_advantage_of_any_threshold():

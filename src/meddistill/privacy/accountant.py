@@ -43,13 +43,6 @@ def delta_of(epsilon: float, noise_multiplier: float) -> float:
     return math.exp(first) * -math.expm1(min(second - first, 0.0))
 
 
-def epsilon_of(noise_multiplier: float, delta: float) -> float:
-    """The least ε of one Gaussian release at δ."""
-    if delta_of(0.0, noise_multiplier) <= delta:
-        return 0.0
-    return _least(lambda epsilon: delta_of(epsilon, noise_multiplier) <= delta, 1e-12)
-
-
 def gaussian_noise(epsilon: float, delta: float) -> float:
     """The least noise multiplier with which one Gaussian release is (ε, δ)-differentially private."""
     require_sense(epsilon, delta)
