@@ -6,7 +6,7 @@ and raises a :class:`~meddistill.runtime.errors.MeddistillError` for whatever th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -60,6 +60,7 @@ __all__ = [
     "train",
     "trust",
     "verify",
+    "view",
 ]
 
 
@@ -415,6 +416,21 @@ def report(subject: Path, out: Path, *, audit: Path | None = None) -> Written:
     from meddistill.report.make import report as write_report
 
     return write_report(Path(subject), Path(out), None if audit is None else Path(audit))
+
+
+def view(
+    subjects: Path | Sequence[Path] = (), *, port: int = 0, announce: Callable[[str], None] | None = None
+) -> Document:
+    """Show runs and packages on a local web page until Ctrl-C; by default those of the working folder.
+
+    ``subjects``: folders of runs, packages, or folders of such. ``port``: 0 takes any that is free. ``announce``: told
+    the address of the page, without which nobody can open it; by default it is printed.
+    """
+    from meddistill.view.serve import serve
+
+    paths = _paths(subjects)
+    address = serve(paths, port, announce or (lambda address: print(address, flush=True)))  # noqa: T201
+    return Document({"address": address, "subjects": [str(path) for path in paths]})
 
 
 def verify(package: Path, *, key: Path | None = None) -> Verification:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,6 +50,10 @@ class Output:
         from meddistill.cli.display import display
 
         return display(self.quiet)
+
+    def say(self, text: str) -> None:
+        """Say what the user must know at once, quiet or not, on standard error."""
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 @Parameter(name="*", group=READING)

@@ -36,6 +36,7 @@ from meddistill.cli import (
     train,
     trust,
     verify,
+    view,
 )
 from meddistill.cli.common import Answer
 from meddistill.runtime.device import keep_freed_memory
@@ -64,6 +65,7 @@ VERBS: tuple[Callable[..., Answer], ...] = (
     export.export,
     show.show,
     report.report,
+    view.view,
     verify.verify,
     audit.audit,
     keygen.keygen,

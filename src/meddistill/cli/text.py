@@ -288,6 +288,11 @@ def reported(document: Document, console: Console) -> None:
     fields(console, [("audit", None if document["audit"] is None else f"from {document['audit']}")])
 
 
+def viewed(document: Document, console: Console) -> None:
+    """What the viewer showed, once it has ended."""
+    fields(console, [("viewer", f"ended, {document['address']}"), ("showed", document["subjects"] or None)])
+
+
 def verification(document: Document, console: Console) -> None:
     """The answer, what is wrong, and the members that were checked."""
     paragraph(console, _answer(document["answer"], document.get("signer")))

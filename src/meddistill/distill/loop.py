@@ -49,8 +49,9 @@ from meddistill.nets.params import Params, unflatten
 from meddistill.runtime.errors import InputError, MeddistillError
 from meddistill.runtime.events import EventLog
 from meddistill.runtime.files import write_atomic
-from meddistill.runtime.progress import Progress, Silent
+from meddistill.runtime.progress import Progress, Silent, Stage
 from meddistill.runtime.streams import derive, stream
+from meddistill.runtime.watch import StopRequested
 from meddistill.teachers.images import LabelledImages
 from meddistill.teachers.store import TrajectoryStore
 
@@ -179,6 +180,7 @@ def distill(
     checkpoint: Path | None = None,
     events: EventLog | None = None,
     progress: Progress = Silent(),
+    look: Callable[[int, Learned], None] | None = None,
 ) -> Learned:
     """Optimise ``first`` and return the result on the same device.
 
@@ -187,6 +189,7 @@ def distill(
     ``is_enough``: asked after every iteration behind the warm-up, with how many there were, whether to stop.
     ``checkpoint``: a file that holds the state from time to time and is continued from if it exists. An iteration whose
     score or gradient is not finite, or whose student ran away, changes nothing and is reported as ``skipped``.
+    ``look``: shown at the start and after every iteration how many there were and the result so far, to look at only.
     Raises :class:`MeddistillError` when nothing but such iterations are left.
     """
     events = events or EventLog()
@@ -202,6 +205,8 @@ def distill(
         _tell_room(matching.network, plan, first, events)
     with progress.stage("distilling", last) as stage:
         stage.advance(state.iteration)
+        if look is not None:
+            look(state.iteration, state.result)
         while state.iteration < last:
             _take_labels(state, matching, plan)
             _mitigate(state, matching, plan, seed, events)
@@ -214,7 +219,9 @@ def distill(
                 told = True
             if state.skipped == _MAX_SKIPPED_IN_A_ROW:
                 raise _diverged(plan)
-            stage.advance(1, loss=outcome.score)
+            if look is not None:
+                look(state.iteration, state.result)
+            _advance(stage, outcome, state, checkpoint)
             if checkpoint is not None and time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
                 state.save(checkpoint)
                 saved = time.monotonic()
@@ -223,6 +230,16 @@ def distill(
     if checkpoint is not None:
         state.save(checkpoint)
     return state.result
+
+
+def _advance(stage: Stage, outcome: Outcome, state: "_State", checkpoint: Path | None) -> None:
+    """Tell that an iteration is done; if somebody asks for a stop at that, lose nothing."""
+    try:
+        stage.advance(1, loss=outcome.score)
+    except StopRequested:
+        if checkpoint is not None:
+            state.save(checkpoint)
+        raise
 
 
 def _iteration(state: "_State", matching: Matching, plan: LoopPlan, seed: int, events: EventLog) -> Outcome:

@@ -54,6 +54,10 @@ class RunFolder:
         return self.path / "release.safetensors"
 
     @property
+    def snapshots(self) -> Path:
+        return self.path / "snapshots"
+
+    @property
     def scores(self) -> Path:
         return self.path / "scores.json"
 

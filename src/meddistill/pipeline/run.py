@@ -33,6 +33,7 @@ from meddistill.pipeline.estimate import LEAST_ITERATIONS, Estimate, Shape, esti
 from meddistill.pipeline.evaluate import Evaluated, Judged, evaluate_rows, evaluation_seeds, rows_of, with_own
 from meddistill.pipeline.folder import RunFolder, identify, owned
 from meddistill.pipeline.plan import Plan, checked, override, protected, read_plan
+from meddistill.pipeline.snapshots import snapshots
 from meddistill.pipeline.teach import describe, learning_window, taught
 from meddistill.pipeline.tell import tell
 from meddistill.privacy.statistics import fixed_normalisation
@@ -41,6 +42,7 @@ from meddistill.runtime.enlarge import enlarge
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import remove_leftovers, require_writable, write_atomic
 from meddistill.runtime.progress import Progress, Silent
+from meddistill.runtime.watch import watched
 from meddistill.teachers.images import LabelledImages, Normalisation, measure_normalisation, split_images
 from meddistill.teachers.store import TrajectoryStore
 from meddistill.train.protocol import Protocol
@@ -173,20 +175,21 @@ def run(request: Request, progress: Progress = Silent(), prepared: Prepared | No
     _require_packable(cohort, base)
     base = _sized(request, base, cohort)
     preview = request.out.with_suffix(".png")
-    with owned(request.run or request.out.with_suffix(".run")) as folder:
+    place = request.run or request.out.with_suffix(".run")
+    with owned(place) as folder, watched(place, progress) as watch:
         for written in (request.out, preview):
             remove_leftovers(written.parent, of=written.name)
-        plan, budget = _settle_plan(request, base, cohort, device, folder, begun, progress)
+        plan, budget = _settle_plan(request, base, cohort, device, folder, begun, watch)
         data, proved = _load(plan, cohort, device), None
         if plan.privacy.epsilon:
-            data, proved = _protect(request, plan, prepared, data, folder, progress)
-        learned = _distil(request, plan, data, proved, folder, budget, progress)
+            data, proved = _protect(request, plan, prepared, data, folder, watch)
+        learned = _distil(request, plan, data, proved, folder, budget, watch)
         if budget is not None and budget.is_up:
             plan = replace(plan, matching=replace(plan.matching, iterations=budget.matched))
             folder.amend(plan)
-            progress.note(f"the time is up: stopped after {budget.matched} iterations")
+            watch.note(f"the time is up: stopped after {budget.matched} iterations")
         making_seconds = time.monotonic() - begun
-        package, evaluated = _evaluate(request, plan, data, proved, learned, folder, progress)
+        package, evaluated = _evaluate(request, plan, data, proved, learned, folder, watch)
         size = write(request.out, package)
         write_atomic(preview, grid(package.images, package.labels, cohort.classes))
         folder.events.write("written", bytes=size)
@@ -399,6 +402,13 @@ def _distil(
         checkpoint=folder.checkpoint,
         events=folder.events,
         progress=progress,
+        look=snapshots(
+            folder.snapshots,
+            data.normalisation,
+            data.cohort.classes,
+            plan.matching.warm_up + plan.matching.iterations,
+            folder.events,
+        ),
     )
 
 
