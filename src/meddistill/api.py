@@ -131,6 +131,8 @@ def distill(
     skip_unreadable: bool = False,
     licence: str = "",
     terms: str = "",
+    track: str = "",
+    track_images: bool = False,
     withhold_counts: bool = False,
     full_data: bool | None = None,
     epsilon: float | None = None,
@@ -149,7 +151,8 @@ def distill(
     ``epsilon``, ``delta``: differential privacy for every patient (1e-5 without a ``delta``); ``dp_route``: from
     ``statistics`` of untrained networks' features, the default, or from ``teachers`` trained under noise. Such a run
     cannot be repeated from its seed, and every new one spends epsilon again.
-    Choices that are None come from the plan file, or are the defaults.
+    ``track``: ``tensorboard`` or ``tensorboard:FOLDER`` draws the run's figures for TensorBoard, with ``track_images``
+    the synthetic images, too. Choices that are None come from the plan file, or are the defaults.
     """
     from meddistill.pipeline.run import Request
     from meddistill.pipeline.run import run as run_request
@@ -174,6 +177,8 @@ def distill(
         full_row=full_data,
         licence=licence,
         terms=terms,
+        track=track,
+        track_images=track_images,
         withhold_counts=withhold_counts,
         epsilon=epsilon,
         delta=delta,

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,7 @@ def test_a_run_that_is_watched_stopped_and_continued_ends_with_the_bytes_of_one_
     plan = tmp_path / "plan.toml"
     plan.write_text(plan_text.replace("count = 3", "count = 2").replace("seeds = 2", "seeds = 0"))
     alone, seen = (Request(source=source, out=tmp_path / f"{name}.mdz", plan=plan) for name in ("alone", "seen"))
+    seen = replace(seen, track="tensorboard")
 
     @contextmanager
     def unwatched(folder, progress):
@@ -66,6 +68,7 @@ def test_a_run_that_is_watched_stopped_and_continued_ends_with_the_bytes_of_one_
     assert seen.out.read_bytes() == alone.out.read_bytes()
     assert json.loads((folder / "status.json").read_text())["state"] == "done"
     _check_pictures(folder)
+    assert any((folder / "tensorboard").iterdir())
 
 
 def _check_pictures(folder: Path) -> None:

@@ -83,7 +83,7 @@ def test_everything_is_done_by_keyboard(visit, new_run):
     page.get_by_text("0.111").wait_for()
     assert page.evaluate("document.activeElement.textContent") == "Stop"
     page.keyboard.press("Enter")
-    page.get_by_text("stopping at the next safe point").wait_for()
+    page.locator(".live").get_by_text("stopping at the next safe point").wait_for()
     assert (folder.path / "stop").exists()
     slider = page.get_by_role("slider")
     slider.focus()
@@ -184,7 +184,7 @@ def test_a_run_is_continued_by_a_click_and_says_why_it_cannot(visit, new_run):
     folder.tell(state="stopped", stage="distilling")
     page = visit(folder.path)
     page.get_by_role("button", name="Continue").click()
-    page.get_by_text("It is starting.").wait_for()
-    page.get_by_text("no-such-source.npz").nth(1).wait_for()
+    page.locator(".said").get_by_text("It is starting.").wait_for()
+    page.locator(".said").get_by_text("no-such-source.npz").wait_for()
     assert "It ended with" in page.locator(".said").inner_text()
     assert Subject(folder.path, True).key in page.locator(".live").get_attribute("id")

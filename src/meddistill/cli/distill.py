@@ -33,6 +33,8 @@ def distill(
     start: str | None = None,
     licence: str = "",
     terms: str = "",
+    track: str = "",
+    track_images: Flag = False,
     withhold_counts: Flag = False,
     full_data: Flag = False,
     skip_unreadable: Flag = False,
@@ -66,6 +68,8 @@ def distill(
         start: Start images: noise, prototypes, or real (patients' images: marks the package).
         licence: Licence that the package says it is under, as one line of text.
         terms: Terms of use that the package states, as one line of text.
+        track: Draw the run for TensorBoard, too: tensorboard, or tensorboard:FOLDER [default folder: in the run].
+        track_images: Draw the synthetic images there as well.
         withhold_counts: Do not tell how many images the cohort has.
         full_data: Measure networks trained on all training images, too (may take longer than the rest).
         skip_unreadable: Leave out images that cannot be read instead of stopping.
@@ -97,6 +101,8 @@ def distill(
         skip_unreadable=skip_unreadable,
         licence=licence,
         terms=terms,
+        track=track,
+        track_images=track_images,
         withhold_counts=withhold_counts,
         epsilon=epsilon,
         delta=delta,

@@ -15,7 +15,7 @@ import numpy as np
 from meddistill.cohort.types import Cohort
 from meddistill.pipeline.plan import Plan, from_toml, to_toml
 from meddistill.runtime.errors import InputError
-from meddistill.runtime.events import EventLog
+from meddistill.runtime.events import EventLog, Listener
 from meddistill.runtime.files import remove_leftovers, write_atomic, write_error
 
 # A run that finds all teachers there holds their folder for a moment only: so long another one waits for it.
@@ -25,13 +25,14 @@ _PAUSE = 0.05
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where things are in the folder ``path``."""
+    """Where things are in the folder ``path``; ``listener`` is told the events that are logged there."""
 
     path: Path
+    listener: Listener | None = None
 
     @property
     def events(self) -> EventLog:
-        return EventLog(self.path / "events.jsonl")
+        return EventLog(self.path / "events.jsonl", self.listener)
 
     @property
     def plan_file(self) -> Path:

@@ -33,9 +33,10 @@ from meddistill.pipeline.estimate import LEAST_ITERATIONS, Estimate, Shape, esti
 from meddistill.pipeline.evaluate import Evaluated, Judged, evaluate_rows, evaluation_seeds, rows_of, with_own
 from meddistill.pipeline.folder import RunFolder, identify, owned
 from meddistill.pipeline.plan import Plan, checked, override, protected, read_plan
-from meddistill.pipeline.snapshots import snapshots
+from meddistill.pipeline.snapshots import Show, snapshots
 from meddistill.pipeline.teach import describe, learning_window, taught
 from meddistill.pipeline.tell import tell
+from meddistill.pipeline.trackers import require_tracker, tracked
 from meddistill.privacy.statistics import fixed_normalisation
 from meddistill.runtime.device import choose
 from meddistill.runtime.enlarge import enlarge
@@ -79,6 +80,8 @@ class Request:
     random_sets: int | None = None
     licence: str = ""
     terms: str = ""
+    track: str = ""
+    track_images: bool = False
     withhold_counts: bool = False
     options: ReadOptions = ReadOptions()
     epsilon: float | None = None
@@ -167,6 +170,7 @@ def run(request: Request, progress: Progress = Silent(), prepared: Prepared | No
     base = _base_plan(request)
     _require_own_places(request)
     make_terms(request.licence, request.terms)  # unfit texts are refused now, not after hours of work
+    require_tracker(request.track)
     require_writable(request.out)
     if prepared is None:
         prepared = _prepare(request, base, progress)
@@ -176,14 +180,21 @@ def run(request: Request, progress: Progress = Silent(), prepared: Prepared | No
     base = _sized(request, base, cohort)
     preview = request.out.with_suffix(".png")
     place = request.run or request.out.with_suffix(".run")
-    with owned(place) as folder, watched(place, progress) as watch:
+    with (
+        owned(place) as folder,
+        watched(place, progress) as watch,
+        tracked(request.track, place, request.track_images) as tracker,
+    ):
+        if tracker is not None:
+            folder = replace(folder, listener=tracker.event)  # noqa: PLW2901
+        show = tracker.images if tracker is not None and tracker.wants_images else None
         for written in (request.out, preview):
             remove_leftovers(written.parent, of=written.name)
         plan, budget = _settle_plan(request, base, cohort, device, folder, begun, watch)
         data, proved = _load(plan, cohort, device), None
         if plan.privacy.epsilon:
             data, proved = _protect(request, plan, prepared, data, folder, watch)
-        learned = _distil(request, plan, data, proved, folder, budget, watch)
+        learned = _distil(request, plan, data, proved, folder, budget, watch, show)
         if budget is not None and budget.is_up:
             plan = replace(plan, matching=replace(plan.matching, iterations=budget.matched))
             folder.amend(plan)
@@ -382,6 +393,7 @@ def _distil(
     folder: RunFolder,
     budget: _Budget | None,
     progress: Progress,
+    show: Show | None,
 ) -> Learned:
     """Teach where the method needs teachers, then distil."""
     network, train = _network(plan.network, data.cohort), data.splits["train"]
@@ -408,6 +420,7 @@ def _distil(
             data.cohort.classes,
             plan.matching.warm_up + plan.matching.iterations,
             folder.events,
+            show,
         ),
     )
 

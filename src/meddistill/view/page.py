@@ -15,7 +15,7 @@ from meddistill import __version__
 from meddistill.package.read import Verification, read_judged
 from meddistill.package.trust import judge
 from meddistill.package.types import Card, Package, Score
-from meddistill.report.charts import Band, Curve, curves
+from meddistill.report.charts import Band, Curve, Point, curves
 from meddistill.report.pictures import Gallery, gallery
 from meddistill.report.runlog import RunLog
 from meddistill.runtime.errors import MeddistillError
@@ -37,6 +37,7 @@ STATES = {
 }
 _TOGETHER = 6  # curves in the chart that compares runs
 _QUIET_SECONDS = 60
+_ENOUGH = 12  # points of a curve that is worth smoothing
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def compared(subjects: Sequence[Subject], base: str) -> str:
     known = [(one, runs.read(one.path)) for one in subjects if one.is_run]
     lines = {one.key: _run_line(one, run) for one, run in known}
     lines |= {one.key: _package_line(one) for one in subjects if not one.is_run}
-    losses = [Curve(one.name[:18], run.log.trajectories, smoothed=True) for one, run in known if run.log is not None]
+    losses = [_smooth(one.name[:18], run.log.trajectories) for one, run in known if run.log is not None]
     drawn = [curve for curve in losses if len(curve.points) > 1][:_TOGETHER]
     chart = curves("Loss of matching", "iteration", drawn) if len(drawn) > 1 else None
     names = [curve.name for curve in drawn]
@@ -214,7 +215,7 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
     if run.iterations is not None:
         tiles.append(("iteration", f"{run.iterations[0]:.0f}", f"of {run.iterations[1]:.0f}"))
     if run.loss is not None:
-        tiles.append(("loss", f"{run.loss:.3g}", "distance to the teachers, or the method's own"))
+        tiles.append(("loss", f"{run.loss:.3g}", "of the last iteration"))
     if (val := _validation(run)) is not None:
         tiles.append(("validation accuracy", f"{100 * val[0]:.1f} %", val[1]))
     if "resident" in run.memory:
@@ -228,9 +229,9 @@ def _validation(run: Run) -> tuple[float, str] | None:
     """The best that is known by now: of networks trained on the distilled set, else of the teachers."""
     for row in run.scored:
         if row.row == "distilled" and "val" in row.balanced_accuracy:
-            return row.balanced_accuracy["val"], f"balanced, distilled set, {_networks(row.networks)}"
+            return row.balanced_accuracy["val"], f"balanced; distilled, {_networks(row.networks)}"
     learned = () if run.log is None else run.log.balanced_accuracy
-    return (max(value for _, value in learned), "balanced, best of the teachers") if learned else None
+    return (max(value for _, value in learned), "balanced; best of the teachers") if learned else None
 
 
 def _networks(count: int) -> str:
@@ -244,14 +245,14 @@ def _charts(run: Run) -> list[Figure]:
         return []
     window = [Band("segments start here", *log.window)] if log.window is not None else []
     told = [
-        ("Loss of matching", "iteration", [Curve("loss", log.trajectories, smoothed=True)], []),
-        ("Loss of the warm-up", "iteration", [Curve("loss", log.features, smoothed=True)], []),
+        ("Loss of matching", "iteration", [_smooth("loss", log.trajectories)], []),
         (
             "Teachers on validation images",
             "training step",
             [Curve("balanced accuracy", log.balanced_accuracy), Curve("AUROC", log.auroc)],
             window,
         ),
+        ("Loss of the warm-up", "iteration", [_smooth("loss", log.features)], []),
         ("Step size", "iteration", [Curve("step size", log.step_sizes)], []),
         ("Overlap and diversity", "iteration", [Curve("overlap", log.overlap), Curve("diversity", log.diversity)], []),
         ("Memory of the main process", "iteration", [Curve("MB", run.resident)], []),
@@ -266,6 +267,11 @@ def _charts(run: Run) -> list[Figure]:
 def _scores(run: Run) -> list[tuple[str, ...]]:
     rows = sorted(run.scored, key=lambda one: list(ROWS).index(one.row) if one.row in ROWS else len(ROWS))
     return [(ROWS.get(one.row, one.row), str(one.networks), *map(_percent, _by_split(one))) for one in rows]
+
+
+def _smooth(name: str, points: Sequence[Point]) -> Curve:
+    """A curve that is smoothed once there is something to smooth."""
+    return Curve(name, tuple(points), smoothed=len(points) >= _ENOUGH)
 
 
 def _by_split(scored: Scored) -> tuple[float | None, float | None]:
