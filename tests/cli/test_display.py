@@ -35,6 +35,17 @@ def test_lines_are_few_and_say_how_long_it_takes(clock):
     assert len(lines) == 11
 
 
+def test_a_stage_of_a_day_does_not_flood_a_log(clock):
+    stream = io.StringIO()
+    with Lines(stream).stage("distilling", 86_400) as stage:
+        for _ in range(8640):
+            clock.now += 10
+            stage.advance(10)
+    lines = stream.getvalue().splitlines()
+    assert 250 < len(lines) < 400
+    assert sum("(0%)" in line for line in lines) > 5  # it is soon seen to go on
+
+
 def test_a_short_stage_is_one_line(clock):
     stream = io.StringIO()
     with Lines(stream).stage("reading", 5) as stage:

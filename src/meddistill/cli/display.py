@@ -1,4 +1,8 @@
-"""Progress on standard error: bars with the time left in a terminal, a few plain lines elsewhere."""
+"""Progress on standard error: bars with the time left in a terminal, a few plain lines elsewhere.
+
+A log gets a line every ten seconds at first, and fewer as a stage takes longer: a minute's stage leaves six lines, one
+of an hour about thirty, one of a day about three hundred.
+"""
 
 import sys
 import time
@@ -18,6 +22,8 @@ from meddistill.runtime.words import duration
 
 FIRST_LINE_SECONDS = 2.0
 LINE_SECONDS = 10.0
+# A line comes once a stage has gone on for so much of its time so far, and at the latest after so many seconds.
+LINE_SHARE, MOST_LINE_SECONDS = 0.1, 300.0
 
 
 def display(quiet: bool) -> Progress:
@@ -96,13 +102,14 @@ class Lines:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._depth = 0
-        self._next = 0.0
+        self._begun = self._next = 0.0
 
     @contextmanager
     def stage(self, name: str, total: float | None = None) -> Iterator[Stage]:
         """Open a stage whose lines are written when they are due."""
         if self._depth == 0:
-            self._next = time.monotonic() + FIRST_LINE_SECONDS
+            self._begun = time.monotonic()
+            self._next = self._begun + FIRST_LINE_SECONDS
         self._depth += 1
         stage = _LineStage(self, name, total)
         try:
@@ -117,7 +124,7 @@ class Lines:
         now = time.monotonic()
         if now < self._next:
             return False
-        self._next = now + LINE_SECONDS
+        self._next = now + min(max(LINE_SECONDS, LINE_SHARE * (now - self._begun)), MOST_LINE_SECONDS)
         return True
 
     def note(self, text: str) -> None:

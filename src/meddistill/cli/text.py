@@ -105,8 +105,8 @@ def inspection(document: Document, console: Console) -> None:
         _title(console, "Estimate for this machine")
         stages = [(f"  {name}", duration(seconds)) for name, seconds in (estimate.get("stages") or {}).items()]
         memory = estimate.get("memory_mb")
-        fields(console, [("time", duration(estimate["seconds"])), *stages])
-        fields(console, [("memory", None if memory is None else f"about {size(memory * 1e6)}")])
+        told = None if memory is None else f"about {size(memory * 1e6)}"
+        fields(console, [("time", duration(estimate["seconds"])), *stages, ("memory", told)])
     if document.get("plan_file"):
         console.print(f"\nThe plan is in {document['plan_file']}: edit it, then distil with --plan.", soft_wrap=True)
 
@@ -152,8 +152,8 @@ def _contributions(packages: Sequence[Document], console: Console) -> None:
 
 def merging(document: Document, console: Console) -> None:
     """The merged package and its parts."""
-    fields(console, [("package", document["package"]), ("size", size(document["bytes"]))])
-    fields(console, [("classes", document["classes"]), ("images", document["images"])])
+    counts = [("classes", document["classes"]), ("images", document["images"])]
+    fields(console, [("package", document["package"]), ("size", size(document["bytes"])), *counts])
     rows = [(part["package"], part["images"], part["sha256"][:16]) for part in document["parts"]]
     for note in document["reconciled"]:
         paragraph(console, f"note: {note}")
@@ -194,8 +194,8 @@ def compression(document: Document, console: Console) -> None:
         console.print()
     before, after = document["bytes_before"], document["bytes_after"]
     told = f"{size(before)} before, {size(after)} after: 1/{document['factor']:.0f}"
-    fields(console, [("model", document["model"]), ("route", document["route"]), ("network", document["network"])])
-    fields(console, [("size", told), ("time", _time(document))])
+    described = [(name, document[name]) for name in ("model", "route", "network")]
+    fields(console, [*described, ("size", told), ("time", _time(document))])
     stages = document["stages"]
     if stages:
         console.print()
@@ -235,9 +235,9 @@ def exported(document: Document, console: Console) -> None:
 
 def evaluation(document: Document, console: Console) -> None:
     """The figures of one model, and the recall of each class."""
-    fields(console, [("images", document.get("images"))])
-    fields(console, [(_metric(key), _share(document.get(key))) for key in METRICS])
-    fields(console, [("calibration error %", _share(document.get(CALIBRATION)))])
+    shares = [(_metric(key), _share(document.get(key))) for key in METRICS]
+    calibration = ("calibration error %", _share(document.get(CALIBRATION)))
+    fields(console, [("images", document.get("images")), *shares, calibration])
     rows = [(name, row["images"], _share(row["recall"])) for name, row in document.get("per_class", {}).items()]
     console.print()
     table(console, ["class", "images", "recall %"], rows)
@@ -255,12 +255,12 @@ def package(document: Document, console: Console) -> None:
     )
     each = f", {images['per_class']} a class" if images["per_class"] else ""
     described = [("classes", document["task"]["classes"]), ("images", shape + each)]
-    fields(console, [*described, ("labels", document["task"]["labels"]), ("size", _sizes(document)), ("made by", made)])
+    described += [("labels", document["task"]["labels"]), ("size", _sizes(document)), ("made by", made)]
+    if document.get("answer"):
+        described.append(("signature", _answer(document["answer"], document.get("signer"))))
+    fields(console, described + [(name.replace("_", " "), told) for name, told in document["terms"].items() if told])
     if document.get("privacy"):
         _privacy(document["privacy"], console)
-    if document.get("answer"):
-        fields(console, [("signature", _answer(document["answer"], document.get("signer")))])
-    fields(console, [(name.replace("_", " "), value) for name, value in document["terms"].items() if value])
     _title(console, "Plan")
     fields(console, _flat(recipe["plan"]))
     if isinstance(document["cohort"]["counts"], Mapping):
@@ -283,9 +283,9 @@ def _privacy(privacy: Document, console: Console) -> None:
 
 def reported(document: Document, console: Console) -> None:
     """The page and what it shows."""
-    fields(console, [("report", document["out"]), ("size", size(document["bytes"]))])
-    fields(console, [(name, document[name]) for name in ("package", "run")])
-    fields(console, [("audit", None if document["audit"] is None else f"from {document['audit']}")])
+    audit = None if document["audit"] is None else f"from {document['audit']}"
+    shown = [(name, document[name]) for name in ("package", "run")]
+    fields(console, [("report", document["out"]), ("size", size(document["bytes"])), *shown, ("audit", audit)])
 
 
 def viewed(document: Document, console: Console) -> None:
@@ -492,7 +492,7 @@ def _counts(classes: Sequence[str], counts: Document, console: Console) -> None:
 
 def _results(splits: Document | None, console: Console) -> None:
     for split, rows in (splits or {}).items():
-        _title(console, f"Trained on each of these, measured on the {split} split (mean ± half of the 95 % interval)")
+        _title(console, f"Trained on each, measured on the {split} split (mean ± half of the 95 % interval)")
         table(console, ["trained on", *METRICS.values()], [[_row(name), *_metrics(row)] for name, row in rows.items()])
 
 
