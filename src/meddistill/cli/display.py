@@ -1,7 +1,7 @@
 """Progress on standard error: bars with the time left in a terminal, a few plain lines elsewhere.
 
 A log gets a line every ten seconds at first, and fewer as a stage takes longer: a minute's stage leaves six lines, one
-of an hour about thirty, one of a day about three hundred.
+of an hour about fifty, one of a day about three hundred.
 """
 
 import sys
