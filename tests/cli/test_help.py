@@ -7,7 +7,7 @@ import pytest
 
 VERBS = (
     *("inspect", "distill", "train", "evaluate", "predict", "export-model", "compress"),
-    *("merge", "export", "show", "report", "verify", "audit", "keygen", "sign", "trust", "methods", "demo", "bench"),
+    *("merge", "export", "show", "report", "view", "verify", "audit", "keygen", "sign", "trust", "methods", "demo", "bench"),
 )
 
 HEAVY = """
