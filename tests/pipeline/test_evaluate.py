@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -50,6 +51,21 @@ def test_as_many_processes_train_as_there_would_be_threads(rows, judged, monkeyp
     finally:
         torch.set_num_threads(before)
     assert len(wanted) == threads - 1
+
+
+def test_what_networks_answered_is_counted_and_agrees_with_their_scores(rows, judged, tmp_path):
+    saved = tmp_path / "scores.json"
+    evaluate_rows(rows, judged, saved=saved)
+    for name, one in json.loads(saved.read_text()).items():
+        confusion, bins = (np.array(one["answers"]["test"][key]) for key in ("confusion", "bins"))
+        networks = 2 if name.startswith("random") else 1
+        assert confusion.sum(1).tolist() == [20 * networks] * 2  # images of each class
+        assert bins[:, 0].sum() == 40 * networks
+        assert bins[:, 2].sum() == np.trace(confusion)
+        assert np.trace(confusion) / 40 / networks == pytest.approx(one["scores"]["test"]["accuracy"])
+        if networks == 1:
+            error = abs(bins[:, 1] - bins[:, 2]).sum() / 40
+            assert error == pytest.approx(one["scores"]["test"]["expected_calibration_error"], abs=1e-5)
 
 
 class _Idle:

@@ -3,10 +3,11 @@
 import math
 from xml.etree import ElementTree
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meddistill.report.charts import Band, Curve, Interval, bar, curves, intervals, smoothed, ticks
+from meddistill.report.charts import Band, Bin, Curve, Interval, bar, curves, intervals, reliability, smoothed, ticks
 
 finite = st.floats(-1e6, 1e6).map(lambda value: value if abs(value) >= 1e-30 else 0.0)  # as logs are read
 
@@ -72,3 +73,14 @@ def test_a_bar_is_cut_by_shares():
     parts = places(bar([0.75, 0.25], "t"), "fill")
     assert [float(part.get("width")) for part in parts] == [75.0, 25.0]
     assert [float(part.get("x")) for part in parts] == [0.0, 75.0]
+
+
+def test_bars_of_a_reliability_diagram_are_as_high_as_what_was_right():
+    drawn = ElementTree.fromstring(str(reliability("told", [None, Bin(0.75, 0.5, 0.25), Bin(0.9, 1.0, 0.75)], "s1")))
+    bars = [one for one in drawn if one.get("class") == "bar s1"]
+    heights = [float(one.get("height")) for one in bars]
+    assert heights[1] == pytest.approx(2 * heights[0])
+    assert float(bars[0].get("x")) + float(bars[0].get("width")) < float(bars[1].get("x"))
+    strip = [float(one.get("height")) for one in drawn if one.get("class") == "count"]
+    assert strip[1] == pytest.approx(3 * strip[0])
+    assert "75% sure, 50% right" in drawn.get("aria-label")

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from meddistill.package.read import Verification
 from meddistill.report.findings import audit_of
-from meddistill.report.page import Shared, render
+from meddistill.report.of_package import Shared
+from meddistill.report.page import render
 from meddistill.report.runlog import read_run
 
 ATTACKS = (

@@ -3,12 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from meddistill.bench.demo import Demonstration, Row
 from meddistill.pipeline.receive import EvaluateReport, TrainReport
 from meddistill.report import notebook
-from meddistill.train.metrics import Scores, Summary
+from meddistill.train.metrics import Answers, Scores, Summary
 
 ATTACK = "<script>alert(1)</script>"
+ANSWERS = Answers(np.array([[5, 1], [0, 6]]), np.ones((15, 3)))
 SUMMARY = Summary(0.8, 0.75, 0.85, (0.75, 0.85))
 SUMMARIES = dict.fromkeys(("balanced_accuracy", "auroc", "accuracy"), SUMMARY)
 
@@ -38,7 +41,7 @@ def test_texts_of_a_package_are_escaped(package, parse):
 
 
 def test_answers_show_their_scores(parse):
-    evaluated = EvaluateReport(Scores(0.9, 0.95, 0.85, 0.05), 12, {})
+    evaluated = EvaluateReport(Scores(0.9, 0.95, 0.85, 0.05), 12, {}, ANSWERS)
     trained = TrainReport(Path("m"), ATTACK, 2, 1.0, 12, SUMMARIES, (), ())
     row = Row(10, "distilled", SUMMARIES, 7000, 5.0, 1.0, 2.0)
     for answer, said in (

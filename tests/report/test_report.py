@@ -16,6 +16,7 @@ from meddistill import api
 from meddistill.audit.finding import Finding
 from meddistill.audit.statistics import Interval
 from meddistill.package.read import read
+from meddistill.package.types import Score
 from meddistill.runtime.errors import InputError, OutputError, VerificationError
 
 TOUCHES_TORCH = """
@@ -160,6 +161,16 @@ def test_a_package_without_scores(saved, shown):
     assert "The card holds no scores" in shown(saved(results=None)).text
 
 
+def test_the_network_of_a_packages_own_recipe_has_its_row_and_no_interval(saved, package, shown):
+    results = package().card.results
+    one = {name: Score(mean=0.86, low=0.86, high=0.86, per_seed=(0.86,)) for name in results.splits["test"]["full"]}
+    splits = {split: {**rows, "own": one} for split, rows in results.splits.items()}
+    page = shown(saved(results=replace(results, splits=splits)))
+    cells = [text for tag, text in page.texts if tag in ("td", "th")]
+    place = cells.index("this package, by its own recipe")
+    assert cells[place + 1 : place + 4] == ["86.0"] * 3
+
+
 def test_who_signed_is_said(saved, tmp_path, monkeypatch, shown):
     monkeypatch.setenv("MEDDISTILL_CONFIG", str(tmp_path / "config"))
     path = saved()
@@ -216,7 +227,13 @@ def test_iterations_that_a_continued_run_repeats_are_drawn_once(logged, log):
     from meddistill.report.runlog import read_run
 
     again = {"time": 143.0, "event": "distilled", "iteration": 2, "phase": "trajectories", "score": 0.8, "step_size": 1}
-    assert read_run(logged(*log, again)).trajectories == ((2.0, 0.8), (3.0, 0.7))
+    assert read_run(logged(*log, again)).matched == ((2.0, 0.8), (3.0, 0.7))
+
+
+def test_the_loss_of_every_family_has_its_curve(logged, log, shown):
+    other = [{**one, "phase": "gradients"} if one.get("phase") == "trajectories" else one for one in log]
+    labels = [attributes["aria-label"] for attributes in shown(logged(*other)).all("svg")]
+    assert any("distance of gradients: 0.9 at 2, 0.7 at 3" in label for label in labels)
 
 
 def test_a_package_of_another_run_is_not_shown_with_this_one(saved, logged, log, shown):

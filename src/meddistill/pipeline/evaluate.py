@@ -3,7 +3,9 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,7 +21,7 @@ from meddistill.runtime.progress import Progress, Silent
 from meddistill.runtime.streams import derive
 from meddistill.teachers.images import LabelledImages
 from meddistill.train.baselines import random_real
-from meddistill.train.metrics import METRICS, Scores, Summary, measure, summarise_scores
+from meddistill.train.metrics import METRICS, Answers, Scores, Summary, count_answers, measure, summarise_scores
 from meddistill.train.protocol import Protocol, TrainingSet, probabilities, real_set, train_network
 
 # What networks are trained on: "distilled", "own", "random", "full" on a card; a benchmark has more.
@@ -145,7 +147,7 @@ def with_own(evaluated: Evaluated, judged: Judged, params: Params) -> Evaluated:
     """A row more: the one network that a package makes by its own recipe."""
     results = {split: dict(rows) for split, rows in evaluated.results.items()}
     for split, images in judged.scored.items():
-        results[split]["own"] = summarise_scores([Scores(**_measure(judged, params, images))])
+        results[split]["own"] = summarise_scores([_measure(judged, params, images)[0]])
     return Evaluated(results, evaluated.seconds)
 
 
@@ -173,7 +175,11 @@ def _key(row: str, seed: int) -> str:
 
 
 def _score(sets: Iterable[TrainingSet], judged: Judged, seed: int) -> dict[str, Any]:
-    """Mean scores of networks trained with this seed on each of the sets, and the mean seconds of training one."""
+    """Networks trained with this seed on each of the sets: their mean scores, all their answers, mean seconds of one.
+
+    The answers are for the log of the run alone. A card does not hold them: a cell of few images would tell of those
+    few patients.
+    """
     seconds, found = [], []
     for data in sets:
         begun = time.monotonic()
@@ -181,14 +187,16 @@ def _score(sets: Iterable[TrainingSet], judged: Judged, seed: int) -> dict[str, 
         seconds.append(time.monotonic() - begun)
         found.append({split: _measure(judged, params, images) for split, images in judged.scored.items()})
     means = {
-        split: {metric: fmean(scores[split][metric] for scores in found) for metric in METRICS}
+        split: {metric: fmean(getattr(one[split][0], metric) for one in found) for metric in METRICS}
         for split in judged.scored
     }
-    return {"scores": means, "seconds": round(fmean(seconds), 3)}
+    answers = {split: reduce(add, (one[split][1] for one in found)).as_dict() for split in judged.scored}
+    return {"scores": means, "answers": answers, "seconds": round(fmean(seconds), 3)}
 
 
-def _measure(judged: Judged, params: Params, images: LabelledImages) -> dict[str, float]:
-    return asdict(measure(probabilities(judged.network, params, images), images.labels.cpu().numpy()))
+def _measure(judged: Judged, params: Params, images: LabelledImages) -> tuple[Scores, Answers]:
+    found, labels = probabilities(judged.network, params, images), images.labels.cpu().numpy()
+    return measure(found, labels), count_answers(found, labels)
 
 
 def _load(saved: Path | None) -> dict[str, dict[str, Any]]:

@@ -25,7 +25,16 @@ from meddistill.runtime.files import require_writable
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.teachers.images import LabelledImages
 from meddistill.train.combine import Combined, Part, Share, combine
-from meddistill.train.metrics import METRICS, Scores, Summary, measure, summarise, summarise_scores
+from meddistill.train.metrics import (
+    METRICS,
+    Answers,
+    Scores,
+    Summary,
+    count_answers,
+    measure,
+    summarise,
+    summarise_scores,
+)
 from meddistill.train.model import Model, Origin, params_digest, save_model
 from meddistill.train.protocol import PROTOCOL_VERSION, Protocol, probabilities, train_network
 from meddistill.train.received import received
@@ -99,15 +108,23 @@ class TrainReport:
 
 @dataclass(frozen=True)
 class EvaluateReport:
-    """Scores of one model on one split of a source, and each class's recall."""
+    """Scores of one model on one split of a source, each class's recall, and its answers, counted."""
 
     scores: Scores
     images: int
     per_class: dict[str, dict[str, float | int | None]]
+    answers: Answers
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        return vars(self.scores) | {"images": self.images, "per_class": self.per_class}
+        counted = {"images": self.images, "per_class": self.per_class}
+        return vars(self.scores) | counted | self.answers.as_dict()
+
+    def plot(self) -> Any:
+        """The confusion matrix and the reliability diagram, as a matplotlib figure; needs the extra ``plot``."""
+        from meddistill.train.plots import answers
+
+        return answers(self.answers, tuple(self.per_class), self.scores.expected_calibration_error)
 
     def _repr_html_(self) -> str:
         from meddistill.report.notebook import scores
@@ -195,8 +212,11 @@ def evaluate(
     where = choose(device)
     model = load_model(model_file, progress)
     images = read_images(source, model, split, options, where, progress)
-    scores, predicted = score(model, images)
-    return EvaluateReport(scores, len(images), _per_class(model, images, predicted))
+    found = answered(model, images)
+    labels = images.labels.cpu().numpy()
+    return EvaluateReport(
+        measure(found, labels), len(images), _per_class(model, images, found.argmax(1)), count_answers(found, labels)
+    )
 
 
 def open_parts(files: Sequence[Path], progress: Progress = Silent()) -> list[Part]:
@@ -379,9 +399,14 @@ def _as_channels(images: npt.NDArray[Any], channels: int, source: Path) -> npt.N
 
 def score(model: Model, images: LabelledImages) -> tuple[Scores, npt.NDArray[np.int64]]:
     """The scores of a model on images, and the class that it gives each."""
-    images = replace(images, normalisation=model.normalisation)
-    found = probabilities(model.network, tuple(param.to(images.device) for param in model.params), images)
+    found = answered(model, images)
     return measure(found, images.labels.cpu().numpy()), found.argmax(1)
+
+
+def answered(model: Model, images: LabelledImages) -> npt.NDArray[np.float64]:
+    """The probability ``(N, K)`` of each class that a model gives each image."""
+    images = replace(images, normalisation=model.normalisation)
+    return probabilities(model.network, tuple(param.to(images.device) for param in model.params), images)
 
 
 def _per_class(

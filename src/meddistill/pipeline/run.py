@@ -358,7 +358,8 @@ def _settle_plan(
         budget = _Budget(begun + request.seconds, estimate(plan, costs, shape_of(cohort)))
     plan = checked(plan)
     folder.begin(identity, plan)
-    folder.events.write("begun", version=__version__, torch=torch.__version__, device=device.type, plan=plan.as_dict())
+    made_with = {"version": __version__, "torch": torch.__version__, "device": device.type}
+    folder.events.write("begun", **made_with, classes=list(cohort.classes), plan=plan.as_dict())
     return plan, budget
 
 

@@ -1,4 +1,4 @@
-"""Small charts as inline SVG: intervals beside each other, and curves.
+"""Small charts as inline SVG: intervals beside each other, curves, and how far confidence is to be believed.
 
 Elements are built as a tree and serialised by the standard library, so no text can become markup. Colours come from the
 page's style sheet by class names, so that dark mode and print change them; nothing carries a style of its own. All
@@ -22,6 +22,7 @@ Scale = Callable[[float], float]
 
 _WIDTH, _ROW, _AXIS = 300, 40, 24
 _CURVE_WIDTH, _CURVE_HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 360, 220, 46, 12, 26, 38
+_SQUARE, _STRIP = 190, 24  # of a reliability diagram: its plot, and the strip below that tells how many answers
 _LOG_SPAN = 50.0  # a curve whose largest value is so many times its smallest one gets a logarithmic axis
 _NEAR = 9  # points around each that its smoothed curve is the median of
 
@@ -54,6 +55,15 @@ class Band:
     name: str
     begin: float
     end: float
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Answers of about one confidence: the mean of it, the share of them that is right, and their share of all."""
+
+    confidence: float
+    right: float
+    share: float
 
 
 def intervals(
@@ -98,6 +108,32 @@ def curves(
     for place, line in enumerate(lines):
         _curve(svg, line, f"s{place}", x_of, y_of)
     _legend(svg, lines)
+    return _markup(svg)
+
+
+def reliability(title: str, bins: Sequence[Bin | None], kind: str = "s0") -> Markup:
+    """A bar for each bin, as high as the share that is right; dashed: as high as confidence that can be believed.
+
+    ``bins`` cut confidence from 0 to 1 into equal parts; None is an empty one. The strip below shows shares of answers.
+    """
+    said = [f"{one.confidence:.0%} sure, {one.right:.0%} right" for one in bins if one is not None]
+    left, top = 40, 8
+    bottom, side = top + _SQUARE, 1.3 * _SQUARE
+    svg = _svg(f"{title}. " + "; ".join(said), left + side + 12, bottom + _STRIP + 42)
+    across, up = _linear((0, 1), (left, left + side)), _linear((0, 1), (bottom, top))
+    for tick in ticks(0, 1, 5):
+        _line(svg, left, up(tick), left + side, up(tick), "grid")
+        _text(svg, left - 6, up(tick) + 4, f"{100 * tick:.0f}", "tick", "end")
+        _text(svg, across(tick), bottom + _STRIP + 20, f"{100 * tick:.0f}", "tick", "middle")
+    _text(svg, left + side / 2, bottom + _STRIP + 37, "confidence, per cent", "tick", "middle")
+    most = max((one.share for one in bins if one is not None), default=1.0)
+    for place, one in enumerate(bins):
+        if one is not None:
+            begin, end = across(place / len(bins)) + 1, across((place + 1) / len(bins)) - 1
+            _bar(svg, (begin, end), up(one.right), bottom, f"bar {kind}")
+            strip = bottom + 5
+            _bar(svg, (begin, end), strip, strip + max(1.0, one.share / most * (_STRIP - 6)), "count")
+    _line(svg, across(0), up(0), across(1), up(1), "mark")
     return _markup(svg)
 
 
@@ -165,6 +201,10 @@ def _curve(svg: Element, line: Curve, kind: str, x_of: Scale, y_of: Scale) -> No
 def _path(svg: Element, points: Iterable[Point], kind: str, x_of: Scale, y_of: Scale) -> None:
     places = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in points)
     _add(svg, "polyline", points=places, **{"class": kind})
+
+
+def _bar(svg: Element, ends: tuple[float, float], top: float, bottom: float, kind: str) -> None:
+    _add(svg, "rect", x=ends[0], y=top, width=ends[1] - ends[0], height=bottom - top, **{"class": kind})
 
 
 def _bands(svg: Element, bands: Sequence[Band], x_of: Scale, ends: tuple[float, float]) -> None:

@@ -9,7 +9,8 @@ from meddistill.package.read import read_judged
 from meddistill.package.trust import judge
 from meddistill.package.types import Card
 from meddistill.report.findings import Audit, audit_of, read_audit
-from meddistill.report.page import Shared, render
+from meddistill.report.of_package import Shared
+from meddistill.report.page import render
 from meddistill.report.runlog import FILE, RunLog, read_run
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import require_writable, write_atomic

@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from meddistill.report.page import METRIC_NAMES
+from meddistill.report.elements import METRIC_NAMES
 
 _LEFT = Markup(' style="text-align:left"')
 

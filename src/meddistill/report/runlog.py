@@ -12,12 +12,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from meddistill.report.answers import Answered, read_answers
 from meddistill.report.charts import Point
 from meddistill.runtime.errors import InputError
 
 FILE = "events.jsonl"
 MOST_BYTES = 64 * 2**20
 _LARGEST = 1e30
+# Phases of distilling by what a method compares; before them is the warm-up, of ``features``.
+FAMILIES = ("trajectories", "training", "gradients", "distributions")
 
 Event = Mapping[str, Any]
 Points = tuple[Point, ...]
@@ -50,7 +53,9 @@ class Trained:
 
 @dataclass(frozen=True)
 class RunLog:
-    """What a log tells. Curves are points (step or iteration, value); ``window``: snapshots that segments start at."""
+    """What a log tells. Curves are points (step or iteration, value); ``window``: steps that segments start at.
+
+    ``matched``: scores of what the method lowers after the warm-up; ``family``: what that is."""
 
     name: str
     begun: Event
@@ -59,7 +64,8 @@ class RunLog:
     auroc: Points
     window: tuple[float, float] | None
     features: Points
-    trajectories: Points
+    family: str
+    matched: Points
     step_sizes: Points
     overlap: Points
     diversity: Points
@@ -68,6 +74,7 @@ class RunLog:
     memory: Event | None
     stages: tuple[tuple[str, float], ...]
     trained: tuple[Trained, ...]
+    answers: tuple[Answered, ...]
     continued: int
     finished: bool
     unreadable: int
@@ -78,6 +85,12 @@ class RunLog:
         found = self.begun.get("plan")
         return found if isinstance(found, dict) else {}
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes' names; none where the log does not tell them."""
+        found = self.begun.get("classes")
+        return tuple(map(str, found)) if isinstance(found, list) else ()
+
 
 def read_run(folder: Path) -> RunLog:
     """The log of the run in ``folder``. Raises :class:`InputError` where there is none, or it cannot be read."""
@@ -85,7 +98,8 @@ def read_run(folder: Path) -> RunLog:
     begun = next((one for one in events if one["event"] == "begun"), {})
     every = _setting(begun, "teachers", "snapshot_every")
     window = _of(events, "window")
-    matched = _of(events, "distilled")
+    warm = [one for one in _of(events, "distilled") if one.get("phase") == "features"]
+    matched = [one for one in _of(events, "distilled") if one.get("phase") in FAMILIES]
     return RunLog(
         name=folder.resolve().name,
         begun=begun,
@@ -93,9 +107,10 @@ def read_run(folder: Path) -> RunLog:
         balanced_accuracy=_points(_of(events, "teachers"), "snapshot", "balanced_accuracy", every),
         auroc=_points(_of(events, "teachers"), "snapshot", "auroc", every),
         window=_window(window[-1], every) if window else None,
-        features=_points([one for one in matched if one.get("phase") == "features"], "iteration", "score"),
-        trajectories=_points([one for one in matched if one.get("phase") == "trajectories"], "iteration", "score"),
-        step_sizes=_points([one for one in matched if one.get("phase") == "trajectories"], "iteration", "step_size"),
+        features=_points(warm, "iteration", "score"),
+        family=matched[-1]["phase"] if matched else FAMILIES[0],
+        matched=_points(matched, "iteration", "score"),
+        step_sizes=_points(matched, "iteration", "step_size"),
         overlap=_points(_of(events, "overlap"), "iteration", "share"),
         diversity=_points(_of(events, "overlap"), "iteration", "diversity"),
         skipped=len(_of(events, "skipped")),
@@ -103,6 +118,7 @@ def read_run(folder: Path) -> RunLog:
         memory=next(iter(_of(events, "memory")[-1:]), None),
         stages=tuple(_stages(events).items()),
         trained=_trained(_of(events, "evaluated")),
+        answers=read_answers(_of(events, "evaluated")),
         continued=len(_of(events, "continued")),
         finished=bool(_of(events, "written")),
         unreadable=unreadable,

@@ -1,4 +1,4 @@
-"""Scores of a classifier, and their mean and interval over seeds."""
+"""Scores of a classifier, their mean and interval over seeds, and what it answered, counted."""
 
 import math
 from collections.abc import Sequence
@@ -11,6 +11,8 @@ import numpy.typing as npt
 CARD_METRICS = ("balanced_accuracy", "auroc", "accuracy")  # those that a card of format version 1 holds
 METRICS = (*CARD_METRICS, "expected_calibration_error")
 CALIBRATION_BINS = 15
+# A confusion matrix of more classes tells nobody anything and fills the log.
+MOST_CONFUSED = 50
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,30 @@ class Summary:
         return {"mean": self.mean, "low": self.low, "high": self.high, "per_seed": list(self.per_seed)}
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What networks answered on one set of images, counted over all of them.
+
+    ``confusion``: ``(K, K)``, images by their class (rows) and by the likeliest one of the answer; None where there are
+    more than 50 classes. ``bins``: ``(15, 3)``, for each bin of confidence the answers, the sum of their confidences,
+    and how many of them were right.
+    """
+
+    confusion: npt.NDArray[np.int64] | None
+    bins: npt.NDArray[np.float64]
+
+    def __add__(self, other: "Answers") -> "Answers":
+        """The answers of both, about the same classes."""
+        if self.confusion is None or other.confusion is None:
+            return Answers(None, self.bins + other.bins)
+        return Answers(self.confusion + other.confusion, self.bins + other.bins)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        confusion = None if self.confusion is None else self.confusion.tolist()
+        return {"confusion": confusion, "bins": np.round(self.bins, 6).tolist()}
+
+
 def measure(probabilities: npt.NDArray[np.floating[Any]], labels: npt.NDArray[np.int64]) -> Scores:
     """Scores of class probabilities ``(N, K)`` against labels ``(N,)``.
 
@@ -66,10 +92,29 @@ def calibration_error(probabilities: npt.NDArray[np.floating[Any]], labels: npt.
     ``probabilities`` ``(N, K)``; the confidence of an image is its largest one. Images are sorted into 15 bins of equal
     width by confidence, ``(0, 1/15], …, (14/15, 1]``; each bin counts by the share of the images in it.
     """
+    bins = calibration_bins(probabilities, labels)
+    return float(np.abs(bins[:, 1] - bins[:, 2]).sum() / len(labels))
+
+
+def calibration_bins(
+    probabilities: npt.NDArray[np.floating[Any]], labels: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """``(15, 3)``: of the images in each bin how many there are, the sum of their confidences, and how many are right.
+
+    ``probabilities`` ``(N, K)``, ``labels`` ``(N,)``; bins as in :func:`calibration_error`.
+    """
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
-    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
-    surplus = np.bincount(bins, weights=confidence - right, minlength=CALIBRATION_BINS)
-    return float(np.abs(surplus).sum() / len(labels))
+    place = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    columns = (np.ones(len(labels)), confidence, right)
+    return np.stack([np.bincount(place, weights=column, minlength=CALIBRATION_BINS) for column in columns], axis=1)
+
+
+def count_answers(probabilities: npt.NDArray[np.floating[Any]], labels: npt.NDArray[np.int64]) -> Answers:
+    """The answers of one network: class probabilities ``(N, K)`` for images with labels ``(N,)``."""
+    classes = probabilities.shape[1]
+    confusion = np.zeros((classes, classes), np.int64)
+    np.add.at(confusion, (labels, probabilities.argmax(1)), 1)
+    return Answers(confusion if classes <= MOST_CONFUSED else None, calibration_bins(probabilities, labels))
 
 
 def summarise(values: Sequence[float]) -> Summary:

@@ -1,0 +1,37 @@
+"""How the pages of this folder become the site: `make docs` writes it to build/docs, where it needs no network."""
+
+from meddistill import __version__
+
+project = "meddistill"
+author = "The meddistill authors"
+project_copyright = "The meddistill authors, Apache-2.0"
+version = release = __version__
+language = "en-GB"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["README.md"]
+
+# Headings can be linked to as on a code host: #the-working-size-and-the-resize-rule.
+myst_heading_anchors = 4
+suppress_warnings = ["myst.header"]
+
+# The reference is made of the docstrings, in the order of the files.
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_default_options = {"members": True, "undoc-members": False, "show-inheritance": False}
+python_use_unqualified_type_names = True
+add_module_names = False
+maximum_signature_line_length = 88
+
+html_theme = "furo"
+html_title = "meddistill"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#0b6e8f", "color-brand-content": "#0b6e8f"},
+    "dark_css_variables": {"color-brand-primary": "#5cc0e0", "color-brand-content": "#5cc0e0"},
+}
