@@ -1,6 +1,15 @@
 """How the pages of this folder become the site: `make docs` writes it to build/docs, where it needs no network."""
 
+import re
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
 from meddistill import __version__
+
+SOURCE = Path(__file__).parents[1] / "src" / "meddistill"
+# Specifications stand beside the code that follows them; the site has them as pages of its own.
+SPECIFICATIONS = {"format": "package/FORMAT.md", "compressed-format": "compress/FORMAT.md"}
 
 project = "meddistill"
 author = "The meddistill authors"
@@ -10,7 +19,6 @@ language = "en-GB"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["README.md"]
 
 # Headings can be linked to as on a code host: #the-working-size-and-the-resize-rule.
 myst_heading_anchors = 4
@@ -35,3 +43,16 @@ html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0b6e8f", "color-brand-content": "#0b6e8f"},
     "dark_css_variables": {"color-brand-primary": "#5cc0e0", "color-brand-content": "#5cc0e0"},
 }
+
+
+def complete(app: Sphinx, page: str, content: list[str]) -> None:
+    """Put specifications in their places, and have links to them lead there."""
+    text = (SOURCE / SPECIFICATIONS[page]).read_text(encoding="utf-8") if page in SPECIFICATIONS else content[0]
+    for name, file in SPECIFICATIONS.items():
+        text = re.sub(rf"\]\([./a-z]*{file}", f"]({name}.md", text)
+    content[0] = text
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", complete)

@@ -1,13 +1,26 @@
 """What a notebook shows of packages and answers."""
 
+import io
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
+from PIL import Image
 
+from meddistill import api
+from meddistill.audit.finding import Finding
+from meddistill.audit.run import Report
+from meddistill.audit.statistics import Interval
 from meddistill.bench.demo import Demonstration, Row
+from meddistill.cohort.types import Cohort
+from meddistill.package.types import Task
+from meddistill.pipeline.predict import Prediction, Predictions
 from meddistill.pipeline.receive import EvaluateReport, TrainReport
 from meddistill.report import notebook
+from meddistill.runtime.errors import InputError
+from meddistill.train import plots
 from meddistill.train.metrics import Answers, Scores, Summary
 
 ATTACK = "<script>alert(1)</script>"
@@ -60,3 +73,82 @@ def test_a_table_escapes_every_cell(parse):
     page = parse(notebook.table((ATTACK, "b"), [(ATTACK, ATTACK)]))
     assert not page.all("script")
     assert page.text.count(ATTACK) == 3
+
+
+def test_a_cohort_shows_counts_and_no_image(parse):
+    page = parse(cohort(("clear", ATTACK))._repr_html_())
+    assert "6 grey images of 8 × 8 pixels" in page.text
+    assert f"{ATTACK} 2 1 0" in page.text
+    assert not page.all("img") + page.all("script")
+    assert not page.unclosed
+
+
+def test_data_sets_show_counts_and_no_image(saved, parse, tmp_path):
+    np.savez(tmp_path / "real.npz", **{f"{split}_{kind}": array for split, kind, array in tiny_medmnist()})
+    for data, said in (
+        (api.package_dataset(saved()), "clear lung 3"),
+        (api.cohort_dataset(tmp_path / "real.npz", size=8), "images in all 12"),
+    ):
+        page = parse(data._repr_html_())
+        assert said in page.text
+        assert not page.all("img")
+
+
+def test_predictions_and_audits_show_themselves(parse, tmp_path):
+    said = Predictions(("a", ATTACK), (Prediction("x<b>.png", (0.25, 0.75)),))
+    page = parse(said._repr_html_())
+    assert f"x<b>.png {ATTACK} 0.250 0.750" in page.text
+    finding = Finding("copies", "one?", "alarm", Interval(0.1, 0.0, 0.2), None)
+    found = Report(Path("p"), "", None, (finding,), {}, None, None, 0, 1.0, False)
+    assert "copies one? 10.0 (0.0 to 20.0) – alarm" in parse(found._repr_html_()).text
+
+
+def drawn(figure):
+    """The figure as a PNG, which draws it whole."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer).size
+
+
+def test_a_plot_shows_the_pixels_of_the_package(package):
+    found = package(task=Task(classes=("$a$ lung", "b"), labels="soft"))
+    figure = found.plot()
+    shown = [panel.get_images()[0].get_array() for panel in figure.axes if panel.get_images()]
+    assert len(shown) == 6
+    np.testing.assert_array_equal(shown[4], np.clip(found.images[4, 0], 0, 1))
+    assert figure.axes[0].get_title() == "$a$ lung\n0.875"
+    assert drawn(figure)[0] > 100
+
+
+def test_a_plot_of_a_cohort_shows_one_split_by_class():
+    figure = cohort(("clear", "ill")).plot("val")
+    assert [len(panel.get_images()) for panel in figure.axes] == [1, *[0] * 7, 1, *[0] * 7]
+    assert drawn(figure)[0] > 100
+
+
+def test_answers_and_scores_are_drawn():
+    found = EvaluateReport(Scores(0.9, 0.95, 0.85, 0.05), 12, {"a": {}, "b": {}}, ANSWERS).plot()
+    assert [text.get_text() for text in found.axes[0].texts] == ["83.3", "16.7", "0.0", "100.0"]
+    assert found.axes[1].get_title() == "calibration error 5.0 %"
+    rows = plots.scores({"random": SUMMARIES, "distilled": SUMMARIES})
+    assert [text.get_text() for text in rows.axes[0].get_yticklabels()] == ["distilled", "random"]
+    assert drawn(found)[0] > 100
+    assert drawn(rows)[0] > 100
+
+
+def test_without_matplotlib_a_plot_says_what_to_install(package, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(InputError, match=r"pip install 'meddistill\[plot\]'"):
+        package().plot()
+
+
+def cohort(names):
+    images = np.arange(6 * 64, dtype=np.uint16).reshape(6, 1, 8, 8).astype(np.uint8)
+    return Cohort(images, np.array([0, 0, 1, 1, 0, 1]), np.array([0, 0, 0, 0, 1, 1], np.uint8), names)
+
+
+def tiny_medmnist():
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 4), ("test", 4)):
+        yield split, "images", rng.integers(0, 256, (count, 8, 8), dtype=np.uint8)
+        yield split, "labels", (np.arange(count) % 2).reshape(-1, 1)

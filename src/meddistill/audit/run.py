@@ -12,6 +12,7 @@ from meddistill.audit.case import SIDES, Case, Effort
 from meddistill.audit.finding import EXIT_CODES, Finding, Gates, Outcome, worst
 from meddistill.audit.people import Groups, Part, Sample, read_groups, sample
 from meddistill.audit.recognise import DIMENSIONS, train_recogniser
+from meddistill.audit.statistics import Interval
 from meddistill.cohort.read import ReadOptions, read
 from meddistill.nets.convnet import parse
 from meddistill.package.attach import attach, require_unsigned
@@ -59,6 +60,13 @@ class Report:
         place = {"package": str(self.package), "seconds": round(self.seconds, 1), "attached": self.attached}
         return place | self._said([found.as_dict() for found in self.findings]) | {"groups": self.groups}
 
+    def _repr_html_(self) -> str:
+        from meddistill.report.notebook import table
+
+        rows = [(one.attack, one.asks, _shares(one.main), _shares(one.control), one.outcome) for one in self.findings]
+        headers = ("attack", "asks", "members %", "control %", "outcome")
+        return table(headers, [*rows, ("all", "the worst of them", "", "", self.outcome)])
+
     def shared(self) -> dict[str, Any]:
         """What goes into the package: no path; and where counts are withheld, nothing that they follow from."""
         if isinstance(self.card.cohort.counts, str):
@@ -77,6 +85,11 @@ class Report:
             "effort": asdict(self.effort),
             "seed": self.seed,
         }
+
+
+def _shares(found: Interval | None) -> str:
+    """For a table: per cent."""
+    return "–" if found is None else f"{100 * found.value:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f})"
 
 
 def audit(

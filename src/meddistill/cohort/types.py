@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from meddistill.cohort.problems import Problem
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
@@ -127,3 +130,14 @@ class Cohort:
         """Images per class in the split, in class order."""
         found = np.bincount(self.labels[self.indices(split)], minlength=len(self.classes))
         return dict(zip(self.classes, map(int, found), strict=True))
+
+    def _repr_html_(self) -> str:
+        from meddistill.cohort.glance import notebook
+
+        return notebook(self)
+
+    def plot(self, split: SplitName = "train", seed: int = 0) -> "Figure":
+        """Some images of each class, as a matplotlib figure: real images of patients. Needs the extra ``plot``."""
+        from meddistill.cohort.glance import images
+
+        return images(self, split, seed)

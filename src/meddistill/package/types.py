@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,9 @@ import numpy.typing as npt
 from meddistill.package.limits import FORMAT_VERSION
 from meddistill.runtime.enlarge import enlarge
 from meddistill.runtime.errors import VerificationError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LabelKind = Literal["soft", "hard"]
 Start = Literal["noise", "prototypes", "real"]
@@ -213,6 +216,12 @@ class Package:
         from meddistill.package.glance import notebook
 
         return notebook(self)
+
+    def plot(self) -> "Figure":
+        """The synthetic images with their labels, as a matplotlib figure; needs the extra ``plot``."""
+        from meddistill.package.plot import images
+
+        return images(self)
 
 
 def _plain(value: Any) -> Any:

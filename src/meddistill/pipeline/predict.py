@@ -55,6 +55,19 @@ class Predictions:
             ],
         }
 
+    def _repr_html_(self) -> str:
+        from meddistill.report.notebook import table
+
+        rows = [
+            (
+                one.image,
+                self.classes[int(np.argmax(one.probabilities))],
+                *(f"{value:.3f}" for value in one.probabilities),
+            )
+            for one in self.images
+        ]
+        return table(("image", "class", *(f"p({name})" for name in self.classes)), rows)
+
 
 @dataclass(frozen=True)
 class ModelExport:

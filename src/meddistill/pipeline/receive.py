@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,9 @@ from meddistill.train.protocol import PROTOCOL_VERSION, Protocol, probabilities,
 from meddistill.train.received import received
 from meddistill.train.recipe import is_the_senders, rebuild
 from meddistill.train.renaming import NO_RENAMING, read_renaming
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Scored = Literal["train", "val", "test", "all"]
 RecipeName = Literal["protocol", "own"]
@@ -120,7 +123,7 @@ class EvaluateReport:
         counted = {"images": self.images, "per_class": self.per_class}
         return vars(self.scores) | counted | self.answers.as_dict()
 
-    def plot(self) -> Any:
+    def plot(self) -> "Figure":
         """The confusion matrix and the reliability diagram, as a matplotlib figure; needs the extra ``plot``."""
         from meddistill.train.plots import answers
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,9 @@ from meddistill.teachers.store import TrajectoryStore
 from meddistill.train.protocol import Protocol
 from meddistill.train.received import received
 from meddistill.train.recipe import has_recipe, rebuild, with_fingerprint
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SCORED: tuple[SplitName, ...] = ("val", "test")
 
@@ -128,7 +131,13 @@ class Report:
     def _repr_html_(self) -> str:
         from meddistill.report.notebook import scores
 
-        return scores(self.as_dict()["results"]["test"])
+        return scores(self.as_dict()["results"].get("test", {}))
+
+    def plot(self) -> "Figure":
+        """The rows on the test split with their intervals, as a matplotlib figure; needs the extra ``plot``."""
+        from meddistill.train.plots import scores
+
+        return scores(self.evaluated.results["test"])
 
 
 @dataclass

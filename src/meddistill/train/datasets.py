@@ -4,7 +4,7 @@ Images are intensities ``(C, S, S)`` float32, 0 black to 1 white; those of a pac
 normalised: apply ``dataset.normalisation`` to a batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,9 @@ class PackageDataset(Dataset[tuple[Tensor, Tensor]]):
         image = self._images[row].clone()  # a transform may write into what it is given
         return image if self._transform is None else self._transform(image), self._labels[row]
 
+    def _repr_html_(self) -> str:
+        return _shown(self.classes, self._labels.sum(0).tolist(), "probability in all", self._images)
+
 
 class CohortDataset(Dataset[tuple[Tensor, int]]):
     """The real images of one split of a source and their class numbers; ``all`` is every image.
@@ -81,3 +84,18 @@ class CohortDataset(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, row: int) -> tuple[Tensor, int]:
         image = torch.from_numpy(self._images[row].astype(np.float32) / np.float32(self._peak))
         return image if self._transform is None else self._transform(image), int(self._labels[row])
+
+    def _repr_html_(self) -> str:
+        counts = np.bincount(self._labels, minlength=len(self.classes)).tolist()
+        return _shown(self.classes, counts, "images", self._images)
+
+
+def _shown(classes: Sequence[str], counts: Sequence[float], counted: str, images: Sized) -> str:
+    """A table of the classes; no image, for notebooks are sent around."""
+    from meddistill.report.notebook import table
+
+    rows = [
+        (name, f"{count:,.4g}" if isinstance(count, float) else f"{count:,}")
+        for name, count in zip(classes, counts, strict=True)
+    ]
+    return table(("class", counted), [*rows, ("images in all", f"{len(images):,}")])
