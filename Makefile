@@ -1,6 +1,7 @@
 # Two commands need nothing but python3 and make:
 #   make demo    install into .venv and distil the embedded chest X-rays
 #   make test    install what tests need and run every check
+#   make docs    build the documentation into build/docs
 # Variables: PYTHON (interpreter that makes .venv), OUT (folder of the demo), PIP_FLAGS (more flags for pip).
 
 PYTHON ?= python3
@@ -18,18 +19,19 @@ INPUTS := pyproject.toml constraints.txt
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test wheel lint format clean
+.PHONY: help demo test docs wheel lint format clean
 
 help:
 	@echo "make demo    distil the embedded chest X-rays, train from the result, print one table"
-	@echo "make test    every check: style, types, layers, wheel, tests"
+	@echo "make test    every check: style, types, layers, wheel, documentation, tests"
+	@echo "make docs    build the documentation into build/docs; a broken link fails"
 	@echo "make lint    style, types and layers only        make format  put the code in style"
 	@echo "make wheel   build the wheel and try it alone    make clean   remove .venv and caches"
 
 demo: $(VENV)/.core
 	@$(BIN)/meddistill demo --out $(OUT)
 
-test: lint wheel
+test: lint wheel docs
 	@$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q
 
 lint: $(VENV)/.dev
@@ -40,6 +42,9 @@ lint: $(VENV)/.dev
 
 wheel: $(VENV)/.dev
 	@$(ONE_THREAD) PIP_FLAGS="$(PIP_FLAGS)" $(BIN)/python .ci/check_wheel.py
+
+docs: $(VENV)/.dev
+	@$(ONE_THREAD) $(BIN)/python .ci/check_docs.py
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .

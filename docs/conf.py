@@ -1,5 +1,6 @@
 """How the pages of this folder become the site: `make docs` writes it to build/docs, where it needs no network."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -43,6 +44,17 @@ html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0b6e8f", "color-brand-content": "#0b6e8f"},
     "dark_css_variables": {"color-brand-primary": "#5cc0e0", "color-brand-content": "#5cc0e0"},
 }
+
+
+def imported_for_types(file: Path) -> dict[str, str]:
+    """Where the names come from that a module imports for its annotations alone."""
+    blocks = [node for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.If)]
+    found = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
+    return {name.asname or name.name: f"{node.module}.{name.name}" for node in found for name in node.names}
+
+
+# Without it the names of api.py's annotations could be those of several classes.
+autodoc_type_aliases = imported_for_types(SOURCE / "api.py")
 
 
 def complete(app: Sphinx, page: str, content: list[str]) -> None:

@@ -1,6 +1,6 @@
 """Split a cohort into two hospitals and a joint test set.
 
-    python examples/split_sites.py FOLDER [--share 0.5] [--seed 0] [--images N]
+    python examples/split_sites.py FOLDER [--share 0.5] [--seed 0] [--images N] [--prefix pneumoniamnist-]
     python examples/split_sites.py FOLDER --source SOURCE --patient-pattern REGEX
 
 Writes ``north``, ``south`` and ``joint``: the two hospitals, with training, validation and test images of their own,
@@ -8,7 +8,8 @@ and the test images of both. Without ``--source`` it is PneumoniaMNIST, which co
 it names no patients, so images are drawn at random, and copies of one image stay together. A SOURCE of class folders
 becomes ``.csv`` files that name its images in their place; patients, or copies, stay together, and of the patients of
 a hospital seven in ten are for training, one for validation, two for testing. ``--images`` keeps only so many training
-images of each hospital.
+images of each hospital. ``--prefix`` stands before the files' names: with ``pneumoniamnist-`` meddistill knows what the
+classes are called, which are numbers otherwise.
 """
 
 import argparse
@@ -32,7 +33,7 @@ def draw(what: bytes, seed: int) -> float:
     return int.from_bytes(digest[:4], "big") / 2**32
 
 
-def embedded(folder: Path, share: float, seed: int, images: int | None) -> None:
+def embedded(folder: Path, share: float, seed: int, images: int | None, prefix: str) -> None:
     """PneumoniaMNIST as three ``.npz`` files."""
     with resources.as_file(resources.files("meddistill") / "data" / "pneumoniamnist.npz") as source:
         arrays = dict(np.load(source))
@@ -48,10 +49,10 @@ def embedded(folder: Path, share: float, seed: int, images: int | None) -> None:
             for split in SPLITS
             for kind in ("images", "labels")
         }
-        np.savez_compressed(folder / f"{site}.npz", **part)
+        np.savez_compressed(folder / f"{prefix}{site}.npz", **part)
         print(f"{site}: " + ", ".join(f"{len(chosen)} {split}" for split, chosen in rows.items()))
     joint = {name: arrays[name] for name in ("test_images", "test_labels")}
-    np.savez_compressed(folder / "joint.npz", **joint)
+    np.savez_compressed(folder / f"{prefix}joint.npz", **joint)
     print(f"joint: {len(joint['test_labels'])} test")
 
 
@@ -92,10 +93,11 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.5, help="of the patients that go north")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, help="training images to keep of each hospital")
+    parser.add_argument("--prefix", default="", help="of the .npz files' names, such as pneumoniamnist-")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     if asked.source is None:
-        embedded(asked.folder, asked.share, asked.seed, asked.images)
+        embedded(asked.folder, asked.share, asked.seed, asked.images, asked.prefix)
     else:
         folders(asked.folder, asked.source, asked.patient_pattern, asked.share, asked.seed, asked.images)
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+MOST_LINES = 40  # of what one command prints; of more the first are shown, and how many there are
 BLOCK = re.compile(r"(?<=^```console\n)(.*?)(?=^```$)", re.DOTALL | re.MULTILINE)
 
 
@@ -36,12 +37,19 @@ def output(command: str, folder: Path) -> str:
     environment = {**os.environ, "PATH": path, "COLUMNS": "80", "MEDDISTILL_CONFIG": str(folder / "trusted")}
     done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     print(f"{done.returncode}  {command}\n{done.stderr}", file=sys.stderr, flush=True)
-    return done.stdout
+    return done.stdout.replace(f"{folder.resolve()}/", "")
 
 
 def carried_out(block: str, folder: Path) -> str:
     """The block with what its commands print now."""
-    return "\n".join(f"$ {command}\n{output(command, folder)}" for command in commands(block))
+    return "\n".join(f"$ {command}\n{shortened(output(command, folder))}" for command in commands(block))
+
+
+def shortened(printed: str) -> str:
+    """At most forty lines, without blank ones at the ends and spaces that nobody sees."""
+    lines = [line.rstrip() for line in printed.strip("\n").splitlines()]
+    more = len(lines) - MOST_LINES
+    return "\n".join([*lines[:MOST_LINES], f"… ({more} more lines)"] if more > 5 else lines) + "\n"
 
 
 def main() -> None:
