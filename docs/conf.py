@@ -2,11 +2,12 @@
 
 import ast
 import re
+from importlib import import_module
 from pathlib import Path
 
 from sphinx.application import Sphinx
 
-from meddistill import __version__
+from meddistill import __version__, api
 
 SOURCE = Path(__file__).parents[1] / "src" / "meddistill"
 # Specifications stand beside the code that follows them; the site has them as pages of its own.
@@ -53,8 +54,9 @@ def imported_for_types(file: Path) -> dict[str, str]:
     return {name.asname or name.name: f"{node.module}.{name.name}" for node in found for name in node.names}
 
 
-# Without it the names of api.py's annotations could be those of several classes.
-autodoc_type_aliases = imported_for_types(SOURCE / "api.py")
+for name, place in imported_for_types(SOURCE / "api.py").items():
+    module, _, member = place.rpartition(".")
+    setattr(api, name, getattr(import_module(module), member))
 
 
 def complete(app: Sphinx, page: str, content: list[str]) -> None:
@@ -65,6 +67,31 @@ def complete(app: Sphinx, page: str, content: list[str]) -> None:
     content[0] = text
 
 
+# What axe finds in the theme's pages, and what it should be.
+MENDED = (
+    ('<p class="caption" role="heading">', '<p class="caption" role="heading" aria-level="2">'),
+    ('<aside class="sidebar-drawer">', '<aside class="sidebar-drawer" aria-label="All pages">'),
+    ('<aside class="toc-drawer', '<aside aria-label="On this page" class="toc-drawer'),
+    ('<div class="highlight"><pre>', '<div class="highlight"><pre tabindex="0">'),
+    ('<div class="table-wrapper', '<div tabindex="0" class="table-wrapper'),
+    ('<th class="head"></th>', "<td></td>"),
+    ('<th class="head"><p></p></th>', "<td></td>"),
+    # Signatures of several lines are laid out as lists that define nothing.
+    ("<dl>\n<dd><em", '<dl role="presentation">\n<dd role="presentation"><em'),
+    ("\n<dd><em", '\n<dd role="presentation"><em'),
+)
+
+
+def mend(app: Sphinx, error: Exception | None) -> None:
+    """Make the pages usable by keyboard and by those who listen to them."""
+    for file in Path(app.outdir).glob("*.html"):
+        text = file.read_text(encoding="utf-8")
+        for found, better in MENDED:
+            text = text.replace(found, better)
+        file.write_text(text, encoding="utf-8")
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", complete)
+    app.connect("build-finished", mend)

@@ -110,11 +110,21 @@ def test_file_names_audits_and_logs_are_text_too(package, parse, logged, attack)
             "warnings": [text],
             "figures": {"area": {"value": 0.5, "low": 0.4, "high": 0.6}, text: text},
         }
+        answers = {"test": {"confusion": [[8, 2], [1, 9]], "bins": [[12, 9, 9], [8, 7.6, 8]]}}
         audit = audit_of({"outcome": text, "findings": [finding], text: [text, {text: text}]}, "a test")
         folder = logged(
-            {"time": 1, "event": "begun", "version": text, "torch": text, "device": text, "plan": {text: text}},
+            {
+                "time": 1,
+                "event": "begun",
+                "version": text,
+                "torch": text,
+                "device": text,
+                "plan": {text: text},
+                "classes": [text, text],
+            },
             {"time": 2, "event": "memory", "strategy": text, "precision": text},
             {"time": 3, "event": "evaluated", "row": text, "seconds": 2, "scores": {}},
+            {"time": 3, "event": "evaluated", "row": "distilled", "seed": text, "seconds": 2, "answers": answers},
         )
         return render(None, replace(read_run(folder), name=text), audit) + page_of(package, str, name=text)
 

@@ -11,6 +11,7 @@ from meddistill.report.elements import KINDS, ORDER, ROW_NAMES, SPLIT_NAMES, Fig
 
 _MOST_CLASSES = 12  # of a matrix that is shown whole; of more classes the most frequent mistakes are listed
 _MOST_MISTAKES = 15
+_FEW = 3  # classes, whose matrices stand side by side
 
 Errors = Mapping[str, tuple[float, float, float] | None]
 
@@ -44,6 +45,7 @@ def told_of_answers(answers: Sequence[Answered], classes: Sequence[str], errors:
     large = [(one, found, names) for one, found, names in counted if len(names) > _MOST_CLASSES]
     return {
         "split": SPLIT_NAMES[known[0].split],
+        "many": any(len(names) > _FEW for _, _, names in counted),
         "matrices": [_matrix(one, found, names) for one, found, names in small],
         "mistakes": [(_title(one), _mistakes(one, found, names)) for one, found, names in large],
         "calibration": [_reliability(one, errors.get(one.row)) for one in known],

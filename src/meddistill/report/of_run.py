@@ -6,7 +6,7 @@ from typing import Any
 
 from meddistill.report import charts
 from meddistill.report.charts import Band, Curve
-from meddistill.report.elements import ROW_NAMES, Figure, Table
+from meddistill.report.elements import ORDER, ROW_NAMES, Figure, Table
 from meddistill.report.of_answers import told_of_answers
 from meddistill.report.runlog import RunLog
 from meddistill.runtime.words import duration, size
@@ -114,7 +114,7 @@ def _trained_table(run: RunLog) -> Table | None:
         return None
     rows = tuple(
         (ROW_NAMES.get(one.row, one.row), str(one.networks), duration(one.seconds), _range(one.calibration))
-        for one in run.trained
+        for one in sorted(run.trained, key=lambda one: ORDER.index(one.row) if one.row in ORDER else len(ORDER))
     )
     return Table(("networks trained on", "trainings", "time of one", "calibration error %, test"), rows)
 

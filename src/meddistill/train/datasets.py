@@ -94,8 +94,5 @@ def _shown(classes: Sequence[str], counts: Sequence[float], counted: str, images
     """A table of the classes; no image, for notebooks are sent around."""
     from meddistill.report.notebook import table
 
-    rows = [
-        (name, f"{count:,.4g}" if isinstance(count, float) else f"{count:,}")
-        for name, count in zip(classes, counts, strict=True)
-    ]
+    rows = [(name, f"{count:,.6g}") for name, count in zip(classes, counts, strict=True)]
     return table(("class", counted), [*rows, ("images in all", f"{len(images):,}")])

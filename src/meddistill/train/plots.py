@@ -30,13 +30,13 @@ def scores(rows: Mapping[str, Mapping[str, Summary]]) -> "Figure":
     """A panel for each metric: every row's mean, its 95 % interval, and the single networks."""
     figure, axes = panels(1, len(CARD_METRICS), 10.0, 0.9 + 0.5 * len(rows))
     for panel, metric in zip(axes, CARD_METRICS, strict=True):
-        for place, name in enumerate(reversed(rows)):
+        for place, name in enumerate(reversed(list(rows))):
             one = rows[name][metric]
             spread = [[100 * (one.mean - one.low)], [100 * (one.high - one.mean)]]
             panel.errorbar([100 * one.mean], [place], xerr=spread, fmt="o", capsize=3, color=f"C{place}")
             panel.plot([100 * value for value in one.per_seed], [place] * len(one.per_seed), "|", color=f"C{place}")
         panel.set(title=f"{_NAMES[metric]}, %", yticks=range(len(rows)), ylim=(-0.6, len(rows) - 0.4))
-        panel.set_yticklabels(list(reversed(rows)) if panel is axes[0] else [])
+        panel.set_yticklabels(list(reversed(list(rows))) if panel is axes[0] else [])
     return figure
 
 
