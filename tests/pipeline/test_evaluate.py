@@ -59,6 +59,7 @@ def test_what_networks_answered_is_counted_and_agrees_with_their_scores(rows, ju
     for name, one in json.loads(saved.read_text()).items():
         confusion, bins = (np.array(one["answers"]["test"][key]) for key in ("confusion", "bins"))
         networks = 2 if name.startswith("random") else 1
+        assert one["networks"] == networks
         assert confusion.sum(1).tolist() == [20 * networks] * 2  # images of each class
         assert bins[:, 0].sum() == 40 * networks
         assert bins[:, 2].sum() == np.trace(confusion)

@@ -33,6 +33,16 @@ def test_networks_are_added_up_and_one_that_was_told_twice_counts_once():
     assert found.bins == ((0, 0, 0), (24, 18, 18), (16, 15.2, 16))
 
 
+def test_several_networks_of_a_seed_are_told_as_a_mean(page):
+    """With three draws of random images a seed, the images of a cell are still those of one network."""
+    (found,) = read_answers([evaluated("random") | {"networks": 3}])
+    assert found.networks == 3
+    shown = page(evaluated("random", confusion=((24, 6), (3, 27))) | {"networks": 3})
+    cells = [text for tag, text in shown.texts if tag in ("td", "span")]
+    place = cells.index("80.0")
+    assert cells[place : place + 4] == ["80.0", "8", "20.0", "2"]
+
+
 def test_the_page_shows_shares_of_each_class_and_the_bins(page):
     shown = page(evaluated(), evaluated("full", confusion=((10, 0), (0, 10))))
     cells = [text for tag, text in shown.texts if tag == "td"]

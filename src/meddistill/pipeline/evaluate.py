@@ -191,7 +191,7 @@ def _score(sets: Iterable[TrainingSet], judged: Judged, seed: int) -> dict[str, 
         for split in judged.scored
     }
     answers = {split: reduce(add, (one[split][1] for one in found)).as_dict() for split in judged.scored}
-    return {"scores": means, "answers": answers, "seconds": round(fmean(seconds), 3)}
+    return {"scores": means, "answers": answers, "networks": len(found), "seconds": round(fmean(seconds), 3)}
 
 
 def _measure(judged: Judged, params: Params, images: LabelledImages) -> tuple[Scores, Answers]:

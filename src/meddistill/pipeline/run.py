@@ -137,7 +137,7 @@ class Report:
         """The rows on the test split with their intervals, as a matplotlib figure; needs the extra ``plot``."""
         from meddistill.train.plots import scores
 
-        return scores(self.evaluated.results["test"])
+        return scores(self.evaluated.results.get("test", {}))
 
 
 @dataclass

@@ -32,33 +32,47 @@ class Answered:
 
 def read_answers(events: Iterable[Mapping[str, Any]]) -> tuple[Answered, ...]:
     """The answers that the events ``evaluated`` hold, a record for each row, all of one split."""
+    named = [one for one in events if isinstance(one.get("row"), str)]
     # A run that was killed may have told of a network twice.
-    single = {(one.get("row"), str(one.get("seed"))): one.get("answers") for one in events if _is_named(one)}
+    single = {(one["row"], str(one.get("seed"))): one for one in named}.values()
     for split in _SPLITS:
-        by_row: dict[str, list[Mapping[str, Any]]] = {}
-        for (row, _), told in single.items():
-            part = told.get(split) if isinstance(told, dict) else None
-            if isinstance(row, str) and isinstance(part, dict):
-                by_row.setdefault(row, []).append(part)
-        found = [one for row, parts in by_row.items() if (one := _answered(row, split, parts)) is not None]
-        if found:
-            return tuple(found)
+        by_row: dict[str, list[Answered]] = {}
+        for event in single:
+            if (one := _answered(event, split)) is not None:
+                by_row.setdefault(event["row"], []).append(one)
+        if by_row:
+            return tuple(_together(parts) for parts in by_row.values())
     return ()
 
 
-def _is_named(event: Mapping[str, Any]) -> bool:
-    return isinstance(event.get("row"), str)
-
-
-def _answered(row: str, split: str, parts: Sequence[Mapping[str, Any]]) -> Answered | None:
-    """The sum of all parts that count the same bins; None where no part can be read."""
-    bins = [one for part in parts if (one := _counts(part.get("bins"), _MOST_BINS, width=3)) is not None]
-    bins = [one for one in bins if len(one) == len(bins[0])]
-    confusions = [one for part in parts if (one := _square(part.get("confusion"))) is not None]
-    confusions = [one for one in confusions if len(one) == len(confusions[0])]
-    if not bins or not sum(one[0] for one in _sum(bins)):
+def _answered(event: Mapping[str, Any], split: str) -> Answered | None:
+    """The answers of one event; None where they cannot be read, or there are none."""
+    told, networks = event.get("answers"), event.get("networks")
+    part = told.get(split) if isinstance(told, dict) else None
+    bins = _counts(part.get("bins"), _MOST_BINS, width=3) if isinstance(part, dict) else None
+    if part is None or bins is None or not sum(one[0] for one in bins):
         return None
-    return Answered(row, split, len(bins), _sum(confusions) if confusions else None, _sum(bins))
+    several = isinstance(networks, int) and _is_count(networks) and networks > 0
+    return Answered(event["row"], split, int(networks) if several else 1, _square(part.get("confusion")), bins)
+
+
+def _together(parts: Sequence[Answered]) -> Answered:
+    """The sum of all parts that count the same bins and classes as the first."""
+    first = parts[0]
+    alike = [one for one in parts if _size(one.bins) == _size(first.bins)]
+    alike = [one for one in alike if _size(one.confusion) == _size(first.confusion)]
+    confusions = [one.confusion for one in alike if one.confusion is not None]
+    return Answered(
+        row=first.row,
+        split=first.split,
+        networks=sum(one.networks for one in alike),
+        confusion=_sum(confusions) if confusions else None,
+        bins=_sum([one.bins for one in alike]),
+    )
+
+
+def _size(rows: Rows | None) -> int:
+    return 0 if rows is None else len(rows)
 
 
 def _square(told: object) -> Rows | None:
