@@ -44,7 +44,7 @@ def fetched() -> list[str]:
 
 def main() -> int:
     """The exit code."""
-    options = ["-q", "-W", "--keep-going", "-b", "html", "-d", str(ROOT / "build" / "doctrees")]
+    options = ["-q", "-E", "-a", "-W", "--keep-going", "-b", "html", "-d", str(ROOT / "build" / "doctrees")]
     if code := build_main([*options, str(ROOT / "docs"), str(OUT)]):
         return code
     if elsewhere := fetched():

@@ -76,10 +76,9 @@ MENDED = (
     ('<div class="table-wrapper', '<div tabindex="0" class="table-wrapper'),
     ('<th class="head"></th>', "<td></td>"),
     ('<th class="head"><p></p></th>', "<td></td>"),
-    # Signatures of several lines are laid out as lists that define nothing.
-    ("<dl>\n<dd><em", '<dl role="presentation">\n<dd role="presentation"><em'),
-    ("\n<dd><em", '\n<dd role="presentation"><em'),
 )
+# Signatures of several lines are laid out as lists that define nothing.
+SIGNATURE = re.compile(r"<dl>\n((?:<dd>.*</dd>\n)+)</dl>")
 
 
 def mend(app: Sphinx, error: Exception | None) -> None:
@@ -88,6 +87,7 @@ def mend(app: Sphinx, error: Exception | None) -> None:
         text = file.read_text(encoding="utf-8")
         for found, better in MENDED:
             text = text.replace(found, better)
+        text = SIGNATURE.sub(lambda found: re.sub(r"<(/?)dd>", r"<\1span>", found[1]), text)
         file.write_text(text, encoding="utf-8")
 
 
