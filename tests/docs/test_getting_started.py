@@ -32,6 +32,7 @@ segment = 2
 seeds = 2
 """
 EXIT_CODES = {"audit": {6, 7, 8}}  # a quick audit never passes
+SHOW_PROGRESS = ("inspect", "distill", "audit", "train", "evaluate")
 # What inspect says depends on which images there are.
 SAYS_THE_SAME = ("distill", "show", "report", "audit", "keygen", "sign", "trust", "verify", "train", "evaluate")
 
@@ -70,11 +71,10 @@ def carried_out(command):
     if words[0] != "meddistill":
         subprocess.run([sys.executable, *words[1:]], check=True, capture_output=True)
         return None
-    verb, bound, _ = app.parse_args([*words[1:], *(["--quiet"] if words[1] in QUIET else [])], exit_on_error=False)
+    verb, bound, _ = app.parse_args(
+        [*words[1:], *(["--quiet"] if words[1] in SHOW_PROGRESS else [])], exit_on_error=False
+    )
     return verb(*bound.args, **bound.kwargs)
-
-
-QUIET = ("inspect", "distill", "audit", "train", "evaluate")
 
 
 def test_every_command_does_what_the_page_says(told):
