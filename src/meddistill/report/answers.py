@@ -52,8 +52,8 @@ def _answered(event: Mapping[str, Any], split: str) -> Answered | None:
     bins = _counts(part.get("bins"), _MOST_BINS, width=3) if isinstance(part, dict) else None
     if part is None or bins is None or not sum(one[0] for one in bins):
         return None
-    several = isinstance(networks, int) and _is_count(networks) and networks > 0
-    return Answered(event["row"], split, int(networks) if several else 1, _square(part.get("confusion")), bins)
+    networks = networks if isinstance(networks, int) and _is_count(networks) and networks else 1
+    return Answered(event["row"], split, networks, _square(part.get("confusion")), bins)
 
 
 def _together(parts: Sequence[Answered]) -> Answered:
