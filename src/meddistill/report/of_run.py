@@ -14,6 +14,7 @@ from meddistill.runtime.words import duration, size
 _LOSSES = {
     "trajectories": "distance of trajectories",
     "training": "loss on real images",
+    "regression": "error of regression on real images",
     "gradients": "distance of gradients",
     "distributions": "distance of distributions",
 }

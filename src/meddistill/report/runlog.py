@@ -20,7 +20,7 @@ FILE = "events.jsonl"
 MOST_BYTES = 64 * 2**20
 _LARGEST = 1e30
 # Phases of distilling by what a method compares; before them is the warm-up, of ``features``.
-FAMILIES = ("trajectories", "training", "gradients", "distributions")
+FAMILIES = ("trajectories", "training", "regression", "gradients", "distributions")
 
 Event = Mapping[str, Any]
 Points = tuple[Point, ...]
