@@ -116,7 +116,7 @@ def compared(subjects: Sequence[Subject], base: str) -> str:
     known = [(one, runs.read(one.path)) for one in subjects if one.is_run]
     lines = {one.key: _run_line(one, run) for one, run in known}
     lines |= {one.key: _package_line(one) for one in subjects if not one.is_run}
-    losses = [_smooth(one.name[:18], run.log.trajectories) for one, run in known if run.log is not None]
+    losses = [_smooth(one.name[:18], run.log.matched) for one, run in known if run.log is not None]
     drawn = [curve for curve in losses if len(curve.points) > 1][:_TOGETHER]
     chart = curves("Loss of matching", "iteration", drawn) if len(drawn) > 1 else None
     names = [curve.name for curve in drawn]
@@ -245,7 +245,7 @@ def _charts(run: Run) -> list[Figure]:
         return []
     window = [Band("segments start here", *log.window)] if log.window is not None else []
     told = [
-        ("Loss of matching", "iteration", [_smooth("loss", log.trajectories)], []),
+        ("Loss of matching", "iteration", [_smooth("loss", log.matched)], []),
         (
             "Teachers on validation images",
             "training step",

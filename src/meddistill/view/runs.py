@@ -208,7 +208,7 @@ def _means(scores: list[Mapping[str, Any]]) -> Mapping[str, float]:
 
 
 def _last_loss(log: RunLog | None) -> float | None:
-    points = () if log is None else log.trajectories or log.features
+    points = () if log is None else log.matched or log.features
     return points[-1][1] if points else None
 
 
@@ -218,5 +218,5 @@ def _iterations(log: RunLog | None) -> tuple[float, float] | None:
     if log is None or not isinstance(matching, dict):
         return None
     total = [number(matching.get(name)) or 0.0 for name in ("warm_up", "iterations")]
-    reached = [x for x, _ in (*log.features, *log.trajectories)]
+    reached = [x for x, _ in (*log.features, *log.matched)]
     return max(reached, default=0.0), sum(total)
