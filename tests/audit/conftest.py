@@ -24,6 +24,7 @@ EMBEDDED = Path(meddistill.__file__).parent / "data" / "pneumoniamnist.npz"
 PLAN = """
 images_per_class = {per_class}
 size = 28
+formation = 1 # so that an image may be replaced by a real one of the same size
 network = "convnet-d2-w8"
 start = "{start}"
 [teachers]

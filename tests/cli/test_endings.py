@@ -1,5 +1,7 @@
 """How a verb may end, and what then stands on standard output, on standard error and in the exit code."""
 
+import contextlib
+import io
 import math
 import os
 import signal
@@ -10,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from meddistill.cli import interrupts
+from meddistill.cli.display import Lines
 from meddistill.cli.main import main
 from meddistill.cohort.problems import CohortError, problem
 from meddistill.runtime.errors import InputError, OutputError, VerificationError
@@ -26,6 +30,19 @@ def failing(error):
         raise error
 
     return function
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_to_end_that_python_dropped_is_made_again_when_a_stage_advances(number):
+    before, display = signal.getsignal(number), Lines(io.StringIO())
+    with interrupts.heeded(), display.stage("teaching", 3) as stage:
+        stage.advance()
+        with contextlib.suppress(KeyboardInterrupt):  # as a destructor does
+            signal.raise_signal(number)
+        with pytest.raises(KeyboardInterrupt):
+            stage.advance()
+        stage.advance()  # whoever tidies up is left alone
+    assert signal.getsignal(number) is before
 
 
 @pytest.mark.parametrize(("error", "kind", "code"), PROBLEMS)

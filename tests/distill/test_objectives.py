@@ -329,9 +329,22 @@ def test_a_broken_checkpoint_is_named(images, network, tmp_path):
 
 
 def test_methods_say_what_they_are():
-    families = {name: METHODS[name].family for name in ("mtt", "soft-label", "dc", "dsa", "dm", "ncfm")}
-    assert list(families.values()) == ["trajectories", "training", "gradients", "gradients", *["distributions"] * 2]
-    assert {name for name, method in METHODS.items() if not method.needs_teachers} == {"soft-label", "dc", "dsa", "dm"}
+    families = {name: METHODS[name].family for name in ("mtt", "soft-label", "frepo", "dc", "dsa", "dm", "ncfm")}
+    assert list(families.values()) == [
+        "trajectories",
+        "training",
+        "regression",
+        "gradients",
+        "gradients",
+        *["distributions"] * 2,
+    ]
+    assert {name for name, method in METHODS.items() if not method.needs_teachers} == {
+        "soft-label",
+        "frepo",
+        "dc",
+        "dsa",
+        "dm",
+    }
     assert METHODS["soft-label"].learns == ("images", "soft labels", "step sizes")
     assert METHODS["dm"].learns == ("images",)
     assert all("arXiv" in method.source and method.cost for method in METHODS.values())

@@ -74,8 +74,10 @@ def test_the_card_states_what_is_proved(made):
 
 
 def test_the_run_folder_holds_the_release_and_nothing_else_of_patients(made):
-    files = {str(path.relative_to(made.out.with_suffix(".run"))) for path in made.out.with_suffix(".run").rglob("*")}
+    folder = made.out.with_suffix(".run")
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.parent.name != "snapshots"}
     common = {"distilled.safetensors", "events.jsonl", "lock", "plan.toml", "run.json", "scores.json"}
+    common |= {"snapshots", "status.json"}  # of the synthetic images, and of the process
     routes = {
         "statistics": {"release.safetensors"},
         "teachers": {
@@ -215,8 +217,8 @@ def copied(made: Request, folder) -> Request:
 
 
 def contents(asked: Request) -> dict[str, bytes]:
-    """All files but the log, which goes on, and the checkpoint, whose names are in no order."""
-    new = ("events.jsonl", "distilled.safetensors")
+    """All files but the log and the status, which go on, and the checkpoint, whose names are in no order."""
+    new = ("events.jsonl", "distilled.safetensors", "status.json")
     files = (path for path in asked.out.parent.rglob("*") if path.is_file() and path.name not in new)
     return {str(path): path.read_bytes() for path in files}
 

@@ -26,6 +26,7 @@ from meddistill.pipeline.plan import override, read_plan, to_toml
 from meddistill.pipeline.run import Report, Request, run
 from meddistill.runtime.errors import InputError, OutputError
 from meddistill.runtime.streams import derive
+from meddistill.runtime.watch import COMMAND, STATUS
 from meddistill.teachers.images import measure_normalisation, split_images
 from meddistill.train.baselines import random_real
 from meddistill.train.metrics import measure
@@ -79,7 +80,9 @@ def fresh(source, tmp_path) -> Request:
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """All but what is there to be watched (tests/pipeline/test_watch.py)."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "snapshots")
+    return sorted(str(path.relative_to(folder)) for path in found if path.name not in (STATUS, COMMAND))
 
 
 def kinds(run_folder: Path) -> list[str]:
@@ -198,7 +201,7 @@ def test_the_same_request_gives_the_same_bytes_without_doing_it_again(request_ag
     run(request_again)
     assert request_again.out.read_bytes() == before
     new = kinds(request_again.out.with_suffix(".run"))[len(told) :]
-    assert set(new) == {"continued", "window", "written"}  # nothing taught, distilled or evaluated
+    assert set(new) == {"continued", "window", "resources", "written"}  # nothing taught, distilled or evaluated
 
 
 def test_the_same_request_elsewhere_gives_the_same_bytes(fresh, made):

@@ -16,6 +16,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Column
 from rich.text import Text
 
+from meddistill.cli import interrupts
 from meddistill.cli.text import printable
 from meddistill.runtime.progress import Progress, Silent, Stage
 from meddistill.runtime.words import duration
@@ -91,6 +92,7 @@ class _BarStage:
         self._task = task
 
     def advance(self, amount: float = 1, **figures: float) -> None:
+        interrupts.again()
         self._bars.update(self._task, advance=amount)
         if figures:
             self._bars.update(self._task, figures=_figures(figures))
@@ -145,6 +147,7 @@ class _LineStage:
         self._first: tuple[float, float] | None = None  # when the first advance came and what was done by then
 
     def advance(self, amount: float = 1, **figures: float) -> None:
+        interrupts.again()
         self._done += amount
         self._first = self._first or (time.monotonic(), self._done)
         if self._lines.due():

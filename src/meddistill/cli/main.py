@@ -4,13 +4,10 @@ import contextlib
 import json
 import math
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from cyclopts import App, CycloptsError
 
@@ -25,6 +22,7 @@ from meddistill.cli import (
     export,
     export_model,
     inspect,
+    interrupts,
     keygen,
     merge,
     methods,
@@ -88,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _forgiving_streams()
     keep_freed_memory()
     try:
-        with _terminated_is_interrupted():
+        with interrupts.heeded():
             return _ending(words, as_json)
     except KeyboardInterrupt:
         return _fail("interrupted", _interruption(words), INTERRUPTED, as_json)
@@ -207,20 +205,3 @@ def _forgiving_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-
-
-@contextlib.contextmanager
-def _terminated_is_interrupted() -> Iterator[None]:
-    """A polite request to end (SIGTERM: batch systems, containers) is treated as Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

@@ -1,5 +1,6 @@
 """One run from a source of images to a package, resumable at every point."""
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -189,17 +190,16 @@ def run(request: Request, progress: Progress = Silent(), prepared: Prepared | No
     base = _sized(request, base, cohort)
     preview = request.out.with_suffix(".png")
     place = request.run or request.out.with_suffix(".run")
-    with (
-        owned(place) as folder,
-        watched(place, progress) as watch,
-        tracked(request.track, place, request.track_images) as tracker,
-    ):
+    with owned(place) as folder, contextlib.ExitStack() as opened:
+        for written in (request.out, preview):
+            remove_leftovers(written.parent, of=written.name)
+        plan, budget = _settle_plan(request, base, cohort, device, folder, begun, progress)
+        # Not before: a request that does not belong to this folder leaves no trace in it.
+        watch = opened.enter_context(watched(place, progress))
+        tracker = opened.enter_context(tracked(request.track, place, request.track_images))
         if tracker is not None:
             folder = replace(folder, listener=tracker.event)  # noqa: PLW2901
         show = tracker.images if tracker is not None and tracker.wants_images else None
-        for written in (request.out, preview):
-            remove_leftovers(written.parent, of=written.name)
-        plan, budget = _settle_plan(request, base, cohort, device, folder, begun, watch)
         data, proved = _load(plan, cohort, device), None
         if plan.privacy.epsilon:
             data, proved = _protect(request, plan, prepared, data, folder, watch)
