@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from meddistill.package import container, limits
+from meddistill.package import container, limits, readme
 from meddistill.package.read import _examine, read, verify
 from meddistill.package.show import summary
 from meddistill.package.types import CohortCounts, Package, Results, Score
@@ -60,6 +60,7 @@ def test_images_stored_small_are_read_as_stored_and_enlarged(make: Make, tmp_pat
     np.testing.assert_allclose(back.enlarged[1, 2, 3, 0], expected, rtol=1e-6)
     plain = make()
     assert plain.enlarged is plain.images
+    assert "2 synthetic colour images of 12 x 12 pixels (stored with 5 x 5)" in readme.readme(back.card)
 
 
 def test_same_package_same_bytes(make: Make, sound: bytes) -> None:

@@ -248,7 +248,9 @@ def package(document: Document, console: Console) -> None:
     images, recipe = document["images"], document["recipe"]
     if document["contains_real_images"]:
         paragraph(console, "warning: distilling started from real images: treat this file as patients' data")
-    shape = f"{images['count']} of {images['size']} × {images['size']} pixels, {images['channels']} channel(s)"
+    stored = f" (stored with {images['stored']} × {images['stored']})" if images.get("stored") else ""
+    size_of_one = f"{images['size']} × {images['size']} pixels{stored}"
+    shape = f"{images['count']} of {size_of_one}, {images['channels']} channel(s)"
     software = " ".join(document["software"].values())
     made = (
         f"{recipe['method']}, start {recipe['start']}, network {recipe['network']}, seed {recipe['seed']}, {software}"

@@ -106,7 +106,7 @@ def _description(card: Card) -> str:
     images = card.images
     each = f"{images.per_class} per class, " if images.per_class else ""
     return (
-        f"{images.count} synthetic images of {images.size} x {images.size} pixels and {images.channels} channel(s), "
+        f"{images.count} synthetic images of {images.pixels} and {images.channels} channel(s), "
         f"{each}distilled from a cohort of real medical images by the method "
         f"{card.recipe.method} to train a classifier of {len(card.task.classes)} classes."
     )

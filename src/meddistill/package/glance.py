@@ -15,7 +15,7 @@ def facts(package: Package) -> list[tuple[str, str]]:
     found = [
         ("classes", ", ".join(card.task.classes)),
         ("images", f"{images.count} synthetic {colour} images, {images.per_class} a class"),
-        ("size of an image", f"{images.size} × {images.size} pixels"),
+        ("size of an image", images.pixels.replace(" x ", " × ")),
         ("labels", labels),
         ("method", f"{card.recipe.method}, started from {card.recipe.start}"),
         ("real images inside", "YES" if card.contains_real_images else "none was put in as such"),

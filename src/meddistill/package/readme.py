@@ -38,7 +38,7 @@ def _head(card: Card) -> str:
     warning = "\n\n**Warning: this package contains real images.**" if card.contains_real_images else ""
     return (
         "# A distilled image set\n\n"
-        f"{images.count} synthetic {colour} images of {images.size} x {images.size} pixels, "
+        f"{images.count} synthetic {colour} images of {images.pixels}, "
         f"{each}to train a classifier of {len(card.task.classes)} classes: {names}. "
         f"Labels are {labels}.{warning}\n\n![Some of the images, {order}](preview.png)"
     )

@@ -58,6 +58,12 @@ class Images:
         """The side that images are stored with."""
         return self.stored or self.size
 
+    @property
+    def pixels(self) -> str:
+        """The size in words, for example ``28 x 28 pixels (stored with 14 x 14)``."""
+        stored = "" if self.stored is None else f" (stored with {self.stored} x {self.stored})"
+        return f"{self.size} x {self.size} pixels{stored}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Normalisation:

@@ -331,7 +331,7 @@ def _package_line(subject: Subject) -> Line:
 def _package_tiles(opened: Opened) -> list[tuple[str, str, str]]:
     card = opened.package.card
     tiles = [
-        ("images", str(card.images.count), f"of {card.images.size} × {card.images.size} pixels"),
+        ("images", str(card.images.count), f"of {card.images.pixels.replace(' x ', ' × ')}"),
         ("classes", str(len(card.task.classes)), f"{card.task.labels} labels"),
         ("file", size(opened.bytes), f"by {card.recipe.method}"),
     ]
