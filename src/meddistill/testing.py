@@ -27,7 +27,8 @@ from torch import Tensor
 
 from meddistill.distill.distance import Remembering, Way
 from meddistill.distill.labels import class_of_each, first_logits
-from meddistill.distill.loop import LoopPlan, Matching, distill, student_batches
+from meddistill.distill.loop import Matching, distill, student_batches
+from meddistill.distill.loop_plan import LoopPlan
 from meddistill.distill.methods import Method
 from meddistill.distill.segments import Pace
 from meddistill.distill.start import first_images

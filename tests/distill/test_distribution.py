@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from meddistill.distill.labels import class_of_each, first_logits
-from meddistill.distill.loop import LoopPlan, Matching, distill
+from meddistill.distill.loop import Matching, distill
+from meddistill.distill.loop_plan import LoopPlan
 from meddistill.distill.matching.distribution import match_features
 from meddistill.distill.segments import RandomSegments
 from meddistill.distill.unroll import Learned

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from meddistill.distill.formation import Formation, stored_side
 from meddistill.distill.labels import classes_of, first_logits
-from meddistill.distill.loop import LoopPlan, Matching, distill
+from meddistill.distill.loop import Matching, distill
+from meddistill.distill.loop_plan import LoopPlan
 from meddistill.distill.overlap import Mitigation
 from meddistill.distill.segments import RandomSegments
 from meddistill.distill.unroll import Learned

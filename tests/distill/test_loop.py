@@ -8,13 +8,15 @@ import pytest
 import safetensors.torch
 import torch
 
-from meddistill.distill import loop
+from meddistill.distill import loop, loop_plan
 from meddistill.distill.distance import Pruned, SelfPaced, Weighted, normalised_l2
 from meddistill.distill.labels import class_of_each, first_logits, taught_logits
-from meddistill.distill.loop import LoopPlan, Matching, distill, student_batches
+from meddistill.distill.loop import Matching, distill, student_batches
+from meddistill.distill.loop_plan import LoopPlan
 from meddistill.distill.overlap import Mitigation
 from meddistill.distill.segments import ContinuousSegments, ProgressiveSegments, RandomSegments
 from meddistill.distill.start import first_images
+from meddistill.distill.state import State
 from meddistill.distill.unroll import Learned, Truncated, compiled, unroll
 from meddistill.distill.unroll.step import step_of
 from meddistill.nets.augment import Augmentation
@@ -461,7 +463,7 @@ def test_a_compiler_that_fails_is_told_once(first, matching, tmp_path, monkeypat
 
 def test_a_segment_that_is_left_out_is_told(first, matching, tmp_path, monkeypatch):
     plan, scores = replace(PLAN, warm_up=0, iterations=1, segments_at_once=2), []
-    monkeypatch.setattr(loop, "_RUNAWAY_SCORE", 1e9)
+    monkeypatch.setattr(loop_plan, "_RUNAWAY_SCORE", 1e9)
     together = loop.unroll_many
 
     def watched(*arguments, **named):
@@ -471,7 +473,7 @@ def test_a_segment_that_is_left_out_is_told(first, matching, tmp_path, monkeypat
 
     monkeypatch.setattr(loop, "unroll_many", watched)
     distill(first, matching, plan, SEED)
-    monkeypatch.setattr(loop, "_RUNAWAY_SCORE", sum(scores) / 2)
+    monkeypatch.setattr(loop_plan, "_RUNAWAY_SCORE", sum(scores) / 2)
     distill(first, matching, plan, SEED, events=EventLog(tmp_path / "events"))
     (told,) = events_of(tmp_path / "events", "left out")
     assert told["iteration"] == 1
@@ -517,7 +519,7 @@ def test_what_a_distance_remembers_is_part_of_the_state(first, matching, tmp_pat
 def test_a_mask_is_the_union_of_what_every_student_noted(first, matching, tmp_path, monkeypatch):
     plan = replace(PLAN, warm_up=0, iterations=3, distance=SelfPaced(), segments_at_once=2)
     noted = []
-    monkeypatch.setattr(loop._State, "update", watched_update(loop._State.update, noted))
+    monkeypatch.setattr(State, "update", watched_update(State.update, noted))
     distill(first, matching, plan, SEED, checkpoint=tmp_path / "state")
     assert len(noted) == 6
     kept = safetensors.torch.load_file(tmp_path / "state")
@@ -626,13 +628,13 @@ def test_overlapping_images_start_anew_and_only_they_are_retrained(first, matchi
 def test_the_result_is_the_average_of_what_was_seen(first, matching, monkeypatch):
     plan = replace(PLAN, warm_up=1, iterations=4, averaging=0.6)
     seen = []
-    update = loop._State.update
+    update = State.update
 
     def watch(state, *rest):
         update(state, *rest)
         seen.append(state.learned.images.clone())
 
-    monkeypatch.setattr(loop._State, "update", watch)
+    monkeypatch.setattr(State, "update", watch)
     found = distill(first, matching, plan, SEED).images
     mean = seen[1]
     for count, images in ((2, seen[2]), (3, seen[3]), (4, seen[4])):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from meddistill.distill import loop
 from meddistill.distill.labels import classes_of, first_logits, shared_logits
-from meddistill.distill.loop import LoopPlan, Matching, distill
+from meddistill.distill.loop import Matching, distill
+from meddistill.distill.loop_plan import LoopPlan
 from meddistill.distill.matching.characteristic import CharacteristicFunctions, characteristic_distance
 from meddistill.distill.matching.distribution import FeatureMeans
 from meddistill.distill.matching.gradients import ClassGradients, gradient_distance, life_of

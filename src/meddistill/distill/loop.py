@@ -6,36 +6,31 @@ Iteration i draws everything from the stream named by i, so that a checkpoint is
 optimiser's moments and i, and a run that was killed ends with the same bytes as one that was not.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from meddistill.distill.distance import Distance, NormalisedL2, Remembering, Way
+from meddistill.distill.distance import Distance, Remembering, Way
 from meddistill.distill.formation import Formation
 from meddistill.distill.labels import taught_logits
-from meddistill.distill.matching.distribution import REAL_IMAGES, match_features
+from meddistill.distill.loop_plan import LoopPlan
+from meddistill.distill.matching.distribution import match_features
 from meddistill.distill.matching.pairs import mean_of
-from meddistill.distill.objective import Objective, Scene
-from meddistill.distill.overlap import Mitigation, measure_overlap
-from meddistill.distill.segments import Pace, SegmentRule
+from meddistill.distill.objective import Scene
+from meddistill.distill.overlap import measure_overlap
+from meddistill.distill.segments import Pace
 from meddistill.distill.start import first_images
+from meddistill.distill.state import State
 from meddistill.distill.unroll import (
     Batch,
     Learned,
     Outcome,
     Outcomes,
-    Precision,
-    Rule,
-    Strategy,
     Student,
     unroll_many,
 )
@@ -43,82 +38,19 @@ from meddistill.distill.unroll.compiled import pays
 from meddistill.distill.unroll.memory import free_bytes, room_for
 from meddistill.distill.unroll.step import operations, why_not_compiled
 from meddistill.distill.unroll.together import how_many
-from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import Params, unflatten
-from meddistill.runtime.errors import InputError, MeddistillError
+from meddistill.runtime.errors import MeddistillError
 from meddistill.runtime.events import EventLog
-from meddistill.runtime.files import write_atomic
 from meddistill.runtime.progress import Progress, Silent, Stage
 from meddistill.runtime.streams import derive, stream
 from meddistill.runtime.watch import StopRequested
 from meddistill.teachers.images import LabelledImages
 from meddistill.teachers.store import TrajectoryStore
 
-Optimiser = Literal["adam", "sgd"]
-_SGD_MOMENTUM = 0.5
 # A checkpoint is written when this long has passed since the last one; the result does not depend on it.
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
-_WARM_UP_RATE = 0.05
-# A segment's score starts at 1; beyond this the student ran away and its gradient is worth nothing. A warm-up has no
-# student, and its score is large wherever the classes look alike.
-_RUNAWAY_SCORE = 10.0
 _MAX_SKIPPED_IN_A_ROW = 25
-
-
-@dataclass(frozen=True)
-class LoopPlan:
-    """How a synthetic set is optimised.
-
-    ``student_steps`` N, with ``batch`` synthetic images a step; ``segments_at_once`` S, whose gradients are averaged.
-    Rates are those of the optimiser: ``adam``, whose steps do not depend on the scale of the score, or ``sgd`` with
-    momentum 0.5 as in the literature; ``step_rate`` acts on the logarithm of the step size. With ``decay`` rates fall
-    to zero along half a cosine. ``warm_up`` iterations of distribution matching come first; they move only the images.
-    ``momentum``, ``precision`` and ``compiled`` are the student's :class:`Rule`. ``together``: how many of the S
-    segments are unrolled side by side; None follows the memory that is free on a GPU, and is one on a CPU.
-    ``distance``: how a student is compared with its segment's end. ``averaging``: how much of the average so far, which
-    is the result, each iteration keeps (Du et al. 2023, FTD, arXiv 2211.11004); 0 is no average. ``mitigation``: of
-    overlap between images. ``objective``: what an iteration lowers instead of the distance to a segment; ``segments``,
-    ``student_steps``, ``batch`` and ``compiled`` then mean nothing. ``real_images``: of each class that warm-up and
-    objectives look at. ``taught_labels``: matching begins with what the trained teachers say of the images.
-    ``highest_score``: segments above it are left out (Guo et al. 2024, DATM, arXiv 2310.05773), not only runaways.
-    """
-
-    iterations: int
-    student_steps: int
-    batch: int
-    segments: SegmentRule
-    segments_at_once: int
-    optimiser: Optimiser
-    image_rate: float
-    label_rate: float
-    step_rate: float
-    decay: bool
-    learn_labels: bool
-    strategy: Strategy
-    augmentation: Augmentation
-    warm_up: int = 0
-    momentum: float = 0.0
-    precision: Precision = "full"
-    compiled: bool = False
-    together: int | None = None
-    distance: Distance = field(default_factory=NormalisedL2)
-    averaging: float = 0.0
-    mitigation: Mitigation | None = None
-    objective: Objective | None = None
-    real_images: int = REAL_IMAGES
-    taught_labels: bool = False
-    highest_score: float = math.inf
-
-    @property
-    def highest(self) -> float:
-        """The highest score with which a segment counts."""
-        return min(self.highest_score, _RUNAWAY_SCORE)
-
-    @property
-    def rule(self) -> Rule:
-        """How students step and how their gradient is computed."""
-        return Rule(self.strategy, self.momentum, self.precision, self.compiled)
 
 
 @dataclass(frozen=True)
@@ -194,7 +126,7 @@ def distill(
     """
     events = events or EventLog()
     formation = Formation(first.images.shape[-1], matching.network.size)
-    state = _State(first, plan, _first_memory(matching, plan, first), formation)
+    state = State(first, plan, _first_memory(matching, plan, first), formation)
     if checkpoint is not None:
         state.load(checkpoint)
     compiled = plan.compiled and plan.objective is None and _compiling_pays(matching.network, plan, first)
@@ -232,7 +164,7 @@ def distill(
     return state.result
 
 
-def _advance(stage: Stage, outcome: Outcome, state: "_State", checkpoint: Path | None) -> None:
+def _advance(stage: Stage, outcome: Outcome, state: State, checkpoint: Path | None) -> None:
     """Tell that an iteration is done; if somebody asks for a stop at that, lose nothing."""
     try:
         stage.advance(1, loss=outcome.score)
@@ -242,7 +174,7 @@ def _advance(stage: Stage, outcome: Outcome, state: "_State", checkpoint: Path |
         raise
 
 
-def _iteration(state: "_State", matching: Matching, plan: LoopPlan, seed: int, events: EventLog) -> Outcome:
+def _iteration(state: State, matching: Matching, plan: LoopPlan, seed: int, events: EventLog) -> Outcome:
     """The mean score and gradient of S segments, of S batches of real images while warming up, or of the objective.
 
     A segment whose student ran away is left out of the mean, and reported as ``left out``; only when all did is the
@@ -355,7 +287,7 @@ def _first_memory(matching: Matching, plan: LoopPlan, first: Learned) -> Params:
     return plan.distance.first_memory(matching.params(0, 0, first.images.device))
 
 
-def _take_labels(state: "_State", matching: Matching, plan: LoopPlan) -> None:
+def _take_labels(state: State, matching: Matching, plan: LoopPlan) -> None:
     """Where matching begins with the teachers' labels and this is its beginning: ask them."""
     if not plan.taught_labels or state.iteration != plan.warm_up:
         return
@@ -365,7 +297,7 @@ def _take_labels(state: "_State", matching: Matching, plan: LoopPlan) -> None:
     logits.copy_(taught_logits(matching.network, teachers, images, logits))
 
 
-def _mitigate(state: "_State", matching: Matching, plan: LoopPlan, seed: int, events: EventLog) -> None:
+def _mitigate(state: State, matching: Matching, plan: LoopPlan, seed: int, events: EventLog) -> None:
     """Where it is time to look for overlap: report it, and start the offending images anew."""
     matched, rule = state.iteration - plan.warm_up, plan.mitigation
     if rule is None or matched <= 0 or matched % rule.every:
@@ -381,153 +313,6 @@ def _mitigate(state: "_State", matching: Matching, plan: LoopPlan, seed: int, ev
         anew = derive(seed, "overlap", "start", state.iteration)
         labels = classes.cpu()[rows]
         state.restart(rows, first_images("prototypes", matching.real, labels, plan.augmentation, anew), rule)
-
-
-class _State:
-    """What a checkpoint holds: learned tensors and their average, optimiser, iteration, how many were skipped in a row,
-    the pace of the segments, which images are being retrained, and what an objective or a distance carries on.
-
-    ``notes``: what the distance noted of the students of the present iteration.
-    """
-
-    def __init__(self, first: Learned, plan: LoopPlan, carried: Params, formation: Formation) -> None:
-        self.iteration, self.skipped, self.pace = 0, 0, Pace()
-        self.carried, self.notes = carried, list[Params]()
-        self._retrained = torch.ones(len(first.images), dtype=torch.bool)
-        self._retrained_until = 0
-        self._plan, self._formation = plan, formation
-        self._variables = [tensor.detach().clone() for tensor in first.tensors()]
-        self._average = [tensor.clone() for tensor in self._variables] if plan.averaging else []
-        self._optimiser = self._new_optimiser()
-
-    def _new_optimiser(self) -> torch.optim.Optimizer:
-        """Adam while warming up, on the images alone; then what the plan says, on everything that is learned."""
-        plan, warm = self._plan, self.iteration < self._plan.warm_up
-        label_rate = plan.label_rate if plan.learn_labels else 0.0
-        rates = (_WARM_UP_RATE, 0.0, 0.0) if warm else (plan.image_rate, label_rate, plan.step_rate)
-        groups = [{"params": [v], "lr": r, "full": r} for v, r in zip(self._variables, rates, strict=True)]
-        if warm or plan.optimiser == "adam":
-            return torch.optim.Adam(groups)
-        return torch.optim.SGD(groups, momentum=_SGD_MOMENTUM)
-
-    @property
-    def learned(self) -> Learned:
-        """The set as networks see it: images enlarged."""
-        images, logits, steps = self._variables
-        return Learned(self._formation.enlarged(images), logits, steps)
-
-    @property
-    def result(self) -> Learned:
-        """What a run gives: the average where one is kept."""
-        return Learned(*(self._average or self._variables))
-
-    def restart(self, rows: Tensor, images: Tensor, rule: Mitigation) -> None:
-        """Give the images of ``rows`` ``(k,)`` new pixels, and for a while train only them."""
-        variable = self._variables[0]
-        variable[rows.to(variable.device)] = self._formation.shrunk(images.to(variable))
-        for moment in self._optimiser.state[variable].values():
-            if isinstance(moment, Tensor) and moment.shape == variable.shape:
-                moment[rows.to(variable.device)] = 0
-        self._retrained = torch.zeros(len(variable), dtype=torch.bool).index_fill(0, rows, True)
-        self._retrained_until = self.iteration + rule.retrained
-
-    def update(self, outcome: Outcome, usable: bool) -> None:
-        """Take one optimiser step, or none, and go on to the next iteration."""
-        self.skipped = 0 if usable else self.skipped + 1
-        if self.iteration == self._plan.warm_up:
-            self._optimiser = self._new_optimiser()
-        if usable:
-            for group in self._optimiser.param_groups:
-                group["lr"] = group["full"] * self._share_of_rate()
-            images, *others = outcome.gradient.tensors()
-            slopes = (self._formation.pulled_back(images), *others)
-            for variable, slope in zip(self._variables, slopes, strict=True):
-                variable.grad = slope
-            self._step()
-        self.iteration += 1
-        matched = self.iteration - self._plan.warm_up
-        if matched > 0 and usable:
-            self.pace = self._plan.segments.paced(self.pace, outcome.score, matched / self._plan.iterations)
-            self._add_to_average(matched)
-            if self._plan.objective is None and isinstance(self._plan.distance, Remembering):
-                self.carried = self._plan.distance.remembered(self.carried, self.notes)
-
-    def _step(self) -> None:
-        """The optimiser's step, after which everything but the images being retrained is put back."""
-        if self.iteration >= self._retrained_until:
-            self._optimiser.step()
-            return
-        frozen = (~self._retrained).nonzero().flatten().to(self._variables[0].device)
-        before = [variable.clone() for variable in self._variables]
-        self._optimiser.step()
-        images, logits, steps = self._variables
-        images[frozen], logits[frozen] = before[0][frozen], before[1][frozen]
-        steps.copy_(before[2])
-
-    def _add_to_average(self, matched: int) -> None:
-        # The first iterations weigh more than they would for ever, so that the start is forgotten (as Adam's moments).
-        kept = min(self._plan.averaging, (matched - 1) / matched)
-        for mean, variable in zip(self._average, self._variables, strict=bool(self._average)):
-            mean.lerp_(variable, 1 - kept)
-
-    def _share_of_rate(self) -> float:
-        matched = self.iteration - self._plan.warm_up
-        if matched < 0 or not self._plan.decay:
-            return 1.0
-        return math.cos(math.pi / 2 * matched / self._plan.iterations) ** 2
-
-    def save(self, path: Path) -> None:
-        tensors = {f"learned.{place}": variable for place, variable in enumerate(self._variables)}
-        for place, variable in enumerate(self._variables):
-            for name, moment in self._optimiser.state[variable].items():
-                if isinstance(moment, Tensor):
-                    tensors[f"moment.{place}.{name}"] = moment
-        tensors |= {f"average.{place}": mean for place, mean in enumerate(self._average)}
-        tensors |= {f"carried.{place}": tensor for place, tensor in enumerate(self.carried)}
-        tensors["retrained"] = self._retrained
-        numbers = {
-            "iteration": self.iteration,
-            "skipped": self.skipped,
-            "retrained_until": self._retrained_until,
-            "pace": asdict(self.pace),
-        }
-        metadata = {name: json.dumps(value) for name, value in numbers.items()}
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        write_atomic(path, safetensors.torch.save(tensors, metadata))
-
-    def load(self, path: Path) -> None:
-        if not path.exists():
-            return
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                numbers = {name: json.loads(text) for name, text in file.metadata().items()}
-                self.iteration, self.skipped = int(numbers["iteration"]), int(numbers["skipped"])
-                self.pace, self._retrained_until = Pace(**numbers["pace"]), int(numbers["retrained_until"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            for place, variable in enumerate(self._variables):
-                if tensors[f"learned.{place}"].shape != variable.shape:
-                    raise ValueError("it holds a synthetic set of another shape")
-            self._retrained = tensors.pop("retrained")
-            count = sum(name.startswith("carried.") for name in tensors)
-            carried = [tensors.pop(f"carried.{place}") for place in range(count)]
-            if count < len(self.carried):
-                raise ValueError("it holds nothing that the distance remembers")
-            self.carried = tuple(tensor.to(self._variables[0].device) for tensor in carried)
-        except (OSError, AttributeError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
-            raise InputError(
-                f"cannot read the checkpoint {path} ({error}): delete it to start this stage anew"
-            ) from None
-        self._optimiser = self._new_optimiser()
-        for name, tensor in tensors.items():
-            kind, place, *rest = name.split(".")
-            variable = self._variables[int(place)]
-            if kind == "learned":
-                variable.copy_(tensor)
-            elif kind == "average":
-                self._average[int(place)].copy_(tensor)
-            else:
-                # Adam counts its steps in a tensor that stays on the CPU.
-                self._optimiser.state[variable][rest[0]] = tensor if rest[0] == "step" else tensor.to(variable.device)
 
 
 def _highest(plan: LoopPlan, iteration: int) -> float:
@@ -565,7 +350,7 @@ def _tell_room(network: ConvNet, plan: LoopPlan, first: Learned, events: EventLo
     )
 
 
-def _report(state: _State, outcome: Outcome, usable: bool, events: EventLog, plan: LoopPlan) -> None:
+def _report(state: State, outcome: Outcome, usable: bool, events: EventLog, plan: LoopPlan) -> None:
     if not usable:
         score = outcome.score if math.isfinite(outcome.score) else None
         events.write("skipped", iteration=state.iteration, score=score)

@@ -27,7 +27,7 @@ class Method:
 
     ``segments``: from the plan's length, earliest and latest start to a rule. ``strategy``: how the gradient is
     computed, where the method says so; else the plan does. ``averaging``, ``highest_score``: see
-    :class:`~meddistill.distill.loop.LoopPlan`. ``flat_teachers``: they must be trained with SAM or GSAM;
+    :class:`~meddistill.distill.loop_plan.LoopPlan`. ``flat_teachers``: they must be trained with SAM or GSAM;
     ``convex_teachers``: they must be kept as ``convex2`` to ``convex4``. ``mitigates_overlap``: images of a class that
     become too similar start anew. ``objective``: what a method of another family than trajectory matching lowers;
     labels and formation apart, nothing else here concerns it. ``formation``: f, where f² images of 1/f of the side take

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, cast, get_origin, get_type_hints
 
 from meddistill.cohort.types import Fit
 from meddistill.distill.formation import stored_side
-from meddistill.distill.loop import LoopPlan
+from meddistill.distill.loop_plan import LoopPlan
 from meddistill.distill.methods import DEFAULT_METHOD, Method, find, names
 from meddistill.distill.objective import Objective
 from meddistill.distill.overlap import Mitigation

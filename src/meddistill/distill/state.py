@@ -1,0 +1,171 @@
+"""The state of the loop: what is learned, what the optimiser knows of it, and all that a checkpoint holds."""
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from meddistill.distill.distance import Remembering
+from meddistill.distill.formation import Formation
+from meddistill.distill.loop_plan import LoopPlan
+from meddistill.distill.overlap import Mitigation
+from meddistill.distill.segments import Pace
+from meddistill.distill.unroll import Learned, Outcome
+from meddistill.nets.params import Params
+from meddistill.runtime.errors import InputError
+from meddistill.runtime.files import write_atomic
+
+_SGD_MOMENTUM = 0.5
+_WARM_UP_RATE = 0.05
+
+
+class State:
+    """What a checkpoint holds: learned tensors and their average, optimiser, iteration, how many were skipped in a row,
+    the pace of the segments, which images are being retrained, and what an objective or a distance carries on.
+
+    ``notes``: what the distance noted of the students of the present iteration.
+    """
+
+    def __init__(self, first: Learned, plan: LoopPlan, carried: Params, formation: Formation) -> None:
+        self.iteration, self.skipped, self.pace = 0, 0, Pace()
+        self.carried, self.notes = carried, list[Params]()
+        self._retrained = torch.ones(len(first.images), dtype=torch.bool)
+        self._retrained_until = 0
+        self._plan, self._formation = plan, formation
+        self._variables = [tensor.detach().clone() for tensor in first.tensors()]
+        self._average = [tensor.clone() for tensor in self._variables] if plan.averaging else []
+        self._optimiser = self._new_optimiser()
+
+    def _new_optimiser(self) -> torch.optim.Optimizer:
+        """Adam while warming up, on the images alone; then what the plan says, on everything that is learned."""
+        plan, warm = self._plan, self.iteration < self._plan.warm_up
+        label_rate = plan.label_rate if plan.learn_labels else 0.0
+        rates = (_WARM_UP_RATE, 0.0, 0.0) if warm else (plan.image_rate, label_rate, plan.step_rate)
+        groups = [{"params": [v], "lr": r, "full": r} for v, r in zip(self._variables, rates, strict=True)]
+        if warm or plan.optimiser == "adam":
+            return torch.optim.Adam(groups)
+        return torch.optim.SGD(groups, momentum=_SGD_MOMENTUM)
+
+    @property
+    def learned(self) -> Learned:
+        """The set as networks see it: images enlarged."""
+        images, logits, steps = self._variables
+        return Learned(self._formation.enlarged(images), logits, steps)
+
+    @property
+    def result(self) -> Learned:
+        """What a run gives: the average where one is kept."""
+        return Learned(*(self._average or self._variables))
+
+    def restart(self, rows: Tensor, images: Tensor, rule: Mitigation) -> None:
+        """Give the images of ``rows`` ``(k,)`` new pixels, and for a while train only them."""
+        variable = self._variables[0]
+        variable[rows.to(variable.device)] = self._formation.shrunk(images.to(variable))
+        for moment in self._optimiser.state[variable].values():
+            if isinstance(moment, Tensor) and moment.shape == variable.shape:
+                moment[rows.to(variable.device)] = 0
+        self._retrained = torch.zeros(len(variable), dtype=torch.bool).index_fill(0, rows, True)
+        self._retrained_until = self.iteration + rule.retrained
+
+    def update(self, outcome: Outcome, usable: bool) -> None:
+        """Take one optimiser step, or none, and go on to the next iteration."""
+        self.skipped = 0 if usable else self.skipped + 1
+        if self.iteration == self._plan.warm_up:
+            self._optimiser = self._new_optimiser()
+        if usable:
+            for group in self._optimiser.param_groups:
+                group["lr"] = group["full"] * self._share_of_rate()
+            images, *others = outcome.gradient.tensors()
+            slopes = (self._formation.pulled_back(images), *others)
+            for variable, slope in zip(self._variables, slopes, strict=True):
+                variable.grad = slope
+            self._step()
+        self.iteration += 1
+        matched = self.iteration - self._plan.warm_up
+        if matched > 0 and usable:
+            self.pace = self._plan.segments.paced(self.pace, outcome.score, matched / self._plan.iterations)
+            self._add_to_average(matched)
+            if self._plan.objective is None and isinstance(self._plan.distance, Remembering):
+                self.carried = self._plan.distance.remembered(self.carried, self.notes)
+
+    def _step(self) -> None:
+        """The optimiser's step, after which everything but the images being retrained is put back."""
+        if self.iteration >= self._retrained_until:
+            self._optimiser.step()
+            return
+        frozen = (~self._retrained).nonzero().flatten().to(self._variables[0].device)
+        before = [variable.clone() for variable in self._variables]
+        self._optimiser.step()
+        images, logits, steps = self._variables
+        images[frozen], logits[frozen] = before[0][frozen], before[1][frozen]
+        steps.copy_(before[2])
+
+    def _add_to_average(self, matched: int) -> None:
+        # The first iterations weigh more than they would for ever, so that the start is forgotten (as Adam's moments).
+        kept = min(self._plan.averaging, (matched - 1) / matched)
+        for mean, variable in zip(self._average, self._variables, strict=bool(self._average)):
+            mean.lerp_(variable, 1 - kept)
+
+    def _share_of_rate(self) -> float:
+        matched = self.iteration - self._plan.warm_up
+        if matched < 0 or not self._plan.decay:
+            return 1.0
+        return math.cos(math.pi / 2 * matched / self._plan.iterations) ** 2
+
+    def save(self, path: Path) -> None:
+        tensors = {f"learned.{place}": variable for place, variable in enumerate(self._variables)}
+        for place, variable in enumerate(self._variables):
+            for name, moment in self._optimiser.state[variable].items():
+                if isinstance(moment, Tensor):
+                    tensors[f"moment.{place}.{name}"] = moment
+        tensors |= {f"average.{place}": mean for place, mean in enumerate(self._average)}
+        tensors |= {f"carried.{place}": tensor for place, tensor in enumerate(self.carried)}
+        tensors["retrained"] = self._retrained
+        numbers = {
+            "iteration": self.iteration,
+            "skipped": self.skipped,
+            "retrained_until": self._retrained_until,
+            "pace": asdict(self.pace),
+        }
+        metadata = {name: json.dumps(value) for name, value in numbers.items()}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        write_atomic(path, safetensors.torch.save(tensors, metadata))
+
+    def load(self, path: Path) -> None:
+        if not path.exists():
+            return
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                numbers = {name: json.loads(text) for name, text in file.metadata().items()}
+                self.iteration, self.skipped = int(numbers["iteration"]), int(numbers["skipped"])
+                self.pace, self._retrained_until = Pace(**numbers["pace"]), int(numbers["retrained_until"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            for place, variable in enumerate(self._variables):
+                if tensors[f"learned.{place}"].shape != variable.shape:
+                    raise ValueError("it holds a synthetic set of another shape")
+            self._retrained = tensors.pop("retrained")
+            count = sum(name.startswith("carried.") for name in tensors)
+            carried = [tensors.pop(f"carried.{place}") for place in range(count)]
+            if count < len(self.carried):
+                raise ValueError("it holds nothing that the distance remembers")
+            self.carried = tuple(tensor.to(self._variables[0].device) for tensor in carried)
+        except (OSError, AttributeError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+            raise InputError(
+                f"cannot read the checkpoint {path} ({error}): delete it to start this stage anew"
+            ) from None
+        self._optimiser = self._new_optimiser()
+        for name, tensor in tensors.items():
+            kind, place, *rest = name.split(".")
+            variable = self._variables[int(place)]
+            if kind == "learned":
+                variable.copy_(tensor)
+            elif kind == "average":
+                self._average[int(place)].copy_(tensor)
+            else:
+                # Adam counts its steps in a tensor that stays on the CPU.
+                self._optimiser.state[variable][rest[0]] = tensor if rest[0] == "step" else tensor.to(variable.device)
