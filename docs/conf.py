@@ -1,6 +1,7 @@
 """How the pages of this folder become the site: `make docs` writes it to build/docs, where it needs no network."""
 
 import ast
+import os
 import re
 from importlib import import_module
 from pathlib import Path
@@ -9,9 +10,13 @@ from sphinx.application import Sphinx
 
 from meddistill import __version__, api
 
-SOURCE = Path(__file__).parents[1] / "src" / "meddistill"
-# Specifications stand beside the code that follows them; the site has them as pages of its own.
-SPECIFICATIONS = {"format": "package/FORMAT.md", "compressed-format": "compress/FORMAT.md"}
+ROOT = Path(__file__).resolve().parents[1]
+# What stands elsewhere, specifications beside the code that follows them; the site has them as pages of its own.
+PLACED = {
+    "format": "src/meddistill/package/FORMAT.md",
+    "compressed-format": "src/meddistill/compress/FORMAT.md",
+    "security": "SECURITY.md",
+}
 
 project = "meddistill"
 author = "The meddistill authors"
@@ -54,17 +59,27 @@ def imported_for_types(file: Path) -> dict[str, str]:
     return {name.asname or name.name: f"{node.module}.{name.name}" for node in found for name in node.names}
 
 
-for name, place in imported_for_types(SOURCE / "api.py").items():
+for name, place in imported_for_types(ROOT / "src" / "meddistill" / "api.py").items():
     module, _, member = place.rpartition(".")
     setattr(api, name, getattr(import_module(module), member))
 
 
+LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]+)?\)")
+
+
 def complete(app: Sphinx, page: str, content: list[str]) -> None:
-    """Put specifications in their places, and have links to them lead there."""
-    text = (SOURCE / SPECIFICATIONS[page]).read_text(encoding="utf-8") if page in SPECIFICATIONS else content[0]
-    for name, file in SPECIFICATIONS.items():
-        text = re.sub(rf"\]\([./a-z]*{file}", f"]({name}.md", text)
-    content[0] = text
+    """Put what stands elsewhere in its place, and have every link lead to a page, or else to a file to download."""
+    file = ROOT / PLACED.get(page, f"docs/{page}.md")
+
+    def led(link: re.Match[str]) -> str:
+        target = (file.parent / link[1]).resolve()
+        for name, place in PLACED.items():
+            if target == ROOT / place:
+                return f"]({name}.md{link[2] or ''})"
+        leads = os.path.relpath(target, ROOT / "docs")
+        return f"](path:{leads})" if leads.startswith("..") else f"]({leads}{link[2] or ''})"
+
+    content[0] = LINK.sub(led, file.read_text(encoding="utf-8"))
 
 
 # What axe finds in the theme's pages, and what it should be.
