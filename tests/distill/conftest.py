@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from meddistill.distill.loop_plan import LoopPlan
+from meddistill.distill.segments import RandomSegments
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
 from meddistill.runtime.streams import stream
@@ -11,6 +13,24 @@ from meddistill.teachers.store import TrajectoryStore
 from meddistill.teachers.train import TeacherPlan, train_teacher
 
 MILD = Augmentation(shift=0.05, scale=0.05, rotate=5, flip=0, brightness=0.1, contrast=0.1)
+# The least that goes through a warm-up and some iterations; tests change what they are about.
+PLAN = LoopPlan(
+    iterations=8,
+    student_steps=1,
+    batch=1,
+    segments=RandomSegments(length=2, latest_start=6),
+    segments_at_once=2,
+    optimiser="adam",
+    image_rate=0.1,
+    label_rate=0.1,
+    step_rate=0.1,
+    decay=False,
+    learn_labels=True,
+    strategy="adjoint",
+    augmentation=MILD,
+    warm_up=2,
+    real_images=8,
+)
 
 
 @pytest.fixture(scope="session")

@@ -8,35 +8,18 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.distill.conftest import PLAN as SHORT
 
 from meddistill.distill.formation import Formation, stored_side
 from meddistill.distill.labels import classes_of, first_logits
 from meddistill.distill.loop import Matching, distill
-from meddistill.distill.loop_plan import LoopPlan
 from meddistill.distill.overlap import Mitigation
-from meddistill.distill.segments import RandomSegments
 from meddistill.distill.unroll import Learned
 from meddistill.nets.augment import Augmentation
 from meddistill.runtime.enlarge import enlarge, enlarging
 from meddistill.runtime.streams import stream
 
-PLAN = LoopPlan(
-    iterations=6,
-    student_steps=2,
-    batch=8,
-    segments=RandomSegments(length=2, latest_start=6),
-    segments_at_once=1,
-    optimiser="adam",
-    image_rate=0.1,
-    label_rate=0.1,
-    step_rate=0.1,
-    decay=False,
-    learn_labels=True,
-    strategy="adjoint",
-    augmentation=Augmentation(),
-    warm_up=2,
-    real_images=8,
-)
+PLAN = replace(SHORT, iterations=6, student_steps=2, batch=8, segments_at_once=1, augmentation=Augmentation())
 
 
 @given(small=st.integers(1, 20), more=st.integers(0, 30))

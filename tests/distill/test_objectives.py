@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.distill.conftest import MILD, PLAN
 
 from meddistill.distill import loop
 from meddistill.distill.labels import classes_of, first_logits, shared_logits
 from meddistill.distill.loop import Matching, distill
-from meddistill.distill.loop_plan import LoopPlan
 from meddistill.distill.matching.characteristic import CharacteristicFunctions, characteristic_distance
 from meddistill.distill.matching.distribution import FeatureMeans
 from meddistill.distill.matching.gradients import ClassGradients, gradient_distance, life_of
@@ -21,7 +21,6 @@ from meddistill.distill.methods import METHODS
 from meddistill.distill.objective import Scene
 from meddistill.distill.pool import Pool, Upbringing
 from meddistill.distill.regression import Regression, regression_loss
-from meddistill.distill.segments import RandomSegments
 from meddistill.distill.training import ThroughTraining, fixed_start, schedule
 from meddistill.distill.unroll import Learned, Rule
 from meddistill.nets.augment import Augmentation
@@ -31,7 +30,6 @@ from meddistill.runtime.streams import stream
 from meddistill.teachers.images import LabelledImages
 
 CPU = torch.device("cpu")
-MILD = Augmentation(shift=0.05, scale=0.05, rotate=5, flip=0, brightness=0.1, contrast=0.1)
 TRAINING = ThroughTraining(distilled_steps=2, epochs=2, real_batch=12)
 YOUNG = Upbringing(size=2, life=4, rate=0.05, batch=4)
 OBJECTIVES = {
@@ -43,23 +41,6 @@ OBJECTIVES = {
     "ncfm": CharacteristicFunctions(frequencies=64),
     "frepo": Regression(real_batch=12, upbringing=YOUNG),
 }
-PLAN = LoopPlan(
-    iterations=8,
-    student_steps=1,
-    batch=1,
-    segments=RandomSegments(length=2, latest_start=6),
-    segments_at_once=2,
-    optimiser="adam",
-    image_rate=0.1,
-    label_rate=0.1,
-    step_rate=0.1,
-    decay=False,
-    learn_labels=True,
-    strategy="adjoint",
-    augmentation=MILD,
-    warm_up=2,
-    real_images=8,
-)
 
 
 @dataclass(frozen=True)

@@ -34,31 +34,37 @@ def score(mean: float, half: float = 0.01) -> Score:
     return Score(mean=mean, low=mean - half, high=mean + half, per_seed=(mean - half, mean, mean + half))
 
 
-def make_package(**changes: Any) -> Package:
-    """Three images a class of two classes, with scores of every kind."""
+def make_package(
+    per_class: int = 3,
+    names: tuple[str, str] = ("clear lung", "shadowed lung"),
+    rows: tuple[str, ...] = ("random", "distilled", "full"),
+    **changes: Any,
+) -> Package:
+    """Some images of each of two classes, with scores of every kind; ``changes`` are of the card."""
     rng = np.random.default_rng(1)
-    rows = {
+    scores = {
         row: {metric: score(mean) for metric in ("balanced_accuracy", "auroc", "accuracy")}
         for row, mean in (("random", 0.7), ("distilled", 0.8), ("full", 0.9))
+        if row in rows
     }
-    names = ("clear lung", "shadowed lung")
+    count = 2 * per_class
     card = Card(
         software=Software(name="meddistill", version="0.1.0"),
         task=Task(classes=names, labels="soft"),
-        images=Images(count=6, per_class=3, size=8, channels=1),
+        images=Images(count=count, per_class=per_class, size=8, channels=1),
         normalisation=Normalisation(mean=(0.5,), std=(0.25,)),
         recipe=Recipe(
             method="mtt", seed=3, start="noise", network="convnet-d2-w8", plan={"rate": 0.125, "fit": "crop"}
         ),
         cohort=CohortCounts(counts={"train": dict.fromkeys(names, 1234), "test": dict.fromkeys(names, 77)}),
         contains_real_images=False,
-        results=Results(protocol="1", network="convnet-d2-w8", seeds=3, splits={"val": rows, "test": rows}),
+        results=Results(protocol="1", network="convnet-d2-w8", seeds=3, splits={"val": scores, "test": scores}),
         bytes=Sizes(cohort_train=1_000_000),
         terms=Terms(licence="CC BY 4.0", intended_use="research alone", limits="not for babies"),
     )
-    labels = np.eye(2, dtype=np.float32).repeat(3, 0) * np.float32(0.75) + np.float32(0.125)
+    labels = np.eye(2, dtype=np.float32).repeat(per_class, 0) * np.float32(0.75) + np.float32(0.125)
     return Package(
-        images=rng.normal(0.5, 0.3, (6, 1, 8, 8)).astype(np.float32),
+        images=rng.normal(0.5, 0.3, (count, 1, 8, 8)).astype(np.float32),
         labels=labels,
         step_sizes=np.array([0.02], np.float32),
         card=replace(card, **changes),

@@ -1,11 +1,11 @@
 """The report in a real browser, where one is installed: nothing runs, nothing is fetched, everybody can read it."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.browser import CHROMIUM, chromium
 
 from meddistill import api
 from meddistill.package.read import Verification
@@ -22,16 +22,11 @@ ATTACK = (
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
     """Debian's chromium; None where there is none, and what the parsers of other tests find has to do."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
+    if CHROMIUM is None:
         yield None
         return
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -12,21 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+from tests.report.conftest import make_package
 
-from meddistill.package.types import (
-    Card,
-    CohortCounts,
-    Images,
-    Normalisation,
-    Package,
-    Recipe,
-    Results,
-    Score,
-    Sizes,
-    Software,
-    Task,
-    Terms,
-)
+from meddistill.package.types import Terms
 from meddistill.package.write import write
 from meddistill.view.serve import Server, open_server
 
@@ -125,36 +113,12 @@ def new_run(tmp_path: Path) -> Callable[..., Folder]:
     return make
 
 
-def score(mean: float) -> Score:
-    return Score(mean=mean, low=mean - 0.01, high=mean + 0.01, per_seed=(mean - 0.01, mean, mean + 0.01))
-
-
 @pytest.fixture
 def new_package(tmp_path: Path) -> Callable[..., Path]:
     """``new_package(name, class names)`` writes a package and gives its path."""
 
     def make(name: str = "lungs.mdz", classes: tuple[str, str] = ("clear lung", "shadowed lung")) -> Path:
-        rows = {
-            row: {metric: score(mean) for metric in ("balanced_accuracy", "auroc", "accuracy")}
-            for row, mean in (("random", 0.7), ("distilled", 0.8))
-        }
-        card = Card(
-            software=Software(name="meddistill", version="0.1.0"),
-            task=Task(classes=classes, labels="soft"),
-            images=Images(count=4, per_class=2, size=8, channels=1),
-            normalisation=Normalisation(mean=(0.5,), std=(0.25,)),
-            recipe=Recipe(method="mtt", seed=3, start="noise", network="convnet-d2-w8", plan={"fit": "crop"}),
-            cohort=CohortCounts(counts={"train": dict.fromkeys(classes, 1234), "test": dict.fromkeys(classes, 77)}),
-            contains_real_images=False,
-            results=Results(protocol="1", network="convnet-d2-w8", seeds=3, splits={"val": rows, "test": rows}),
-            bytes=Sizes(cohort_train=1_000_000),
-            terms=Terms(),
-        )
-        images = np.random.default_rng(1).normal(0.5, 0.3, (4, 1, 8, 8)).astype(np.float32)
-        labels = np.eye(2, dtype=np.float32).repeat(2, 0) * np.float32(0.75) + np.float32(0.125)
-        write(
-            tmp_path / name, Package(images=images, labels=labels, step_sizes=np.array([0.02], np.float32), card=card)
-        )
+        write(tmp_path / name, make_package(per_class=2, names=classes, rows=("random", "distilled"), terms=Terms()))
         return tmp_path / name
 
     return make

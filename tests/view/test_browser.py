@@ -1,13 +1,12 @@
 """The page in a real browser: up to date, used by keyboard, narrow, dark, accessible, and without any other host."""
 
 import json
-import shutil
 
 import pytest
+from tests.browser import CHROMIUM, chromium
 
 from meddistill.view.subjects import Subject
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
 
 PATIENCE = 20_000  # milliseconds, for a machine with much else to do
@@ -15,12 +14,8 @@ PATIENCE = 20_000  # milliseconds, for a machine with much else to do
 
 @pytest.fixture(scope="module")
 def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    with chromium() as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ estimator, Bengio et al. 2013, arXiv:1308.3432); the codebooks follow by one ste
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
-from meddistill.nets.gradient import gradient
+from meddistill.nets.gradient import gradient_of_one
 from meddistill.nets.params import Params, leaves, sound
 from meddistill.runtime.errors import MeddistillError
 from meddistill.runtime.progress import Stage
@@ -83,12 +84,7 @@ class Pace:
 
 def slopes_of(network: ConvNet) -> Slopes:
     """The gradient of a network of this project."""
-
-    def slopes(params: Params, inputs: Tensor, target: Tensor) -> Params:
-        found = gradient(network, tuple(param[None] for param in params), inputs[None], target[None])
-        return tuple(slope[0] for slope in found)
-
-    return slopes
+    return partial(gradient_of_one, network)
 
 
 def automatic_slopes(apply: Callable[[Params, Tensor], Tensor]) -> Slopes:

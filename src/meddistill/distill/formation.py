@@ -6,9 +6,11 @@ own, tell more. The loop keeps and moves the small images; whatever looks at the
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor, from_numpy
+from torch import Tensor
 
 from meddistill.runtime.enlarge import enlarging
 
@@ -24,22 +26,24 @@ class Formation:
         """``(n, C, stored, stored)`` to ``(n, C, size, size)``; the very same tensor where the sides are equal."""
         if self.stored == self.size:
             return small
-        matrix = self._matrix(small)
+        matrix = _matrix(self.stored, self.size, small.dtype, small.device)
         return matrix @ small @ matrix.T
 
     def pulled_back(self, slope: Tensor) -> Tensor:
         """The gradient with respect to the small images, from that with respect to the enlarged ones."""
         if self.stored == self.size:
             return slope
-        matrix = self._matrix(slope)
+        matrix = _matrix(self.stored, self.size, slope.dtype, slope.device)
         return matrix.T @ slope @ matrix
 
     def shrunk(self, images: Tensor) -> Tensor:
         """``(n, C, size, size)`` to ``(n, C, stored, stored)``, each pixel the mean of what it stands for."""
         return images if self.stored == self.size else F.adaptive_avg_pool2d(images, self.stored)
 
-    def _matrix(self, like: Tensor) -> Tensor:
-        return from_numpy(enlarging(self.stored, self.size).copy()).to(like)
+
+@lru_cache(maxsize=32)  # every iteration asks for it, and a device would have to wait for a copy
+def _matrix(small: int, large: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.from_numpy(enlarging(small, large).copy()).to(device, dtype)
 
 
 def stored_side(size: int, formation: int) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from meddistill.distill.objective import Scene
 from meddistill.distill.unroll import Learned
-from meddistill.nets.gradient import gradient
+from meddistill.nets.gradient import gradient_of_one
 from meddistill.nets.params import Params
 
 
@@ -89,7 +89,6 @@ class Upbringing:
         for _ in range(steps):
             rows = torch.randperm(len(labels), generator=generator)[: self.batch].to(labels.device)
             seen = scene.augmentation.draw(len(rows), generator).apply(learned.images[rows])
-            alone = tuple(param[None] for param in params)
-            slopes = gradient(scene.network, alone, seen[None], labels[rows][None])
-            params = tuple(param - self.rate * slope[0] for param, slope in zip(params, slopes, strict=True))
+            slopes = gradient_of_one(scene.network, params, seen, labels[rows])
+            params = tuple(param - self.rate * slope for param, slope in zip(params, slopes, strict=True))
         return params

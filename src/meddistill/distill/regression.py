@@ -12,6 +12,7 @@ The source learns targets y_s without bounds; a package holds probabilities, so 
 probabilities, less 1/K. λ is a share of the mean of K_ss's diagonal.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -19,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from meddistill.distill.matching.pairs import drawn, mean_of
+from meddistill.distill.matching.pairs import drawn_of_each, mean_of
 from meddistill.distill.objective import Family, Found, Scene
 from meddistill.distill.pool import Pool, Upbringing
 from meddistill.distill.unroll import Learned, Outcome
@@ -72,8 +73,8 @@ class Regression:
     def _real(self, scene: Scene, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Augmented images and their one-hot labels."""
         images = scene.images
-        each = -(-self.real_batch // images.classes)
-        rows = torch.cat([drawn(images.rows_of(label), each, generator) for label in range(images.classes)])
+        each = math.ceil(self.real_batch / images.classes)
+        rows = drawn_of_each(images, range(images.classes), each, generator)
         inputs = scene.augmentation.draw(len(rows), generator).apply(images.inputs(rows))
         return inputs, F.one_hot(images.labels[rows.to(images.device)], images.classes).to(inputs)
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from meddistill.distill.labels import classes_of
-from meddistill.distill.matching.pairs import drawn
+from meddistill.distill.matching.pairs import drawn_of_each
 from meddistill.distill.objective import Family, Found, Scene
 from meddistill.distill.unroll import Batch, Learned, Outcome, Score, Student, unroll_many
 from meddistill.nets.convnet import ConvNet
@@ -79,7 +79,7 @@ class ThroughTraining:
     def _score(self, scene: Scene, place: int) -> Score:
         images, generator = scene.images, scene.stream("real", place)
         each = math.ceil(self.real_batch / images.classes)
-        rows = torch.cat([drawn(images.rows_of(label), each, generator) for label in range(images.classes)])
+        rows = drawn_of_each(images, range(images.classes), each, generator)
         inputs, labels = images.inputs(rows), images.labels[rows.to(images.device)]
         return lambda states: F.cross_entropy(scene.network.apply(states[max(states)], inputs), labels)
 

@@ -23,6 +23,12 @@ def gradient(network: ConvNet, params: Params, images: Tensor, labels: Tensor, *
     return automatic_gradient(network, params, images, labels, autocast=autocast)
 
 
+def gradient_of_one(network: ConvNet, params: Params, images: Tensor, labels: Tensor) -> Params:
+    """The gradient of one network: ``params`` as they are, images ``(n, C, H, W)``, soft labels ``(n, K)``."""
+    found = gradient(network, tuple(param[None] for param in params), images[None], labels[None])
+    return tuple(slope[0] for slope in found)
+
+
 def automatic_gradient(
     network: ConvNet, params: Params, images: Tensor, labels: Tensor, *, autocast: bool = False
 ) -> Params:

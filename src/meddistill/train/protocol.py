@@ -15,7 +15,7 @@ from torch import Tensor
 
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
-from meddistill.nets.gradient import gradient
+from meddistill.nets.gradient import gradient_of_one
 from meddistill.nets.network import Network
 from meddistill.nets.params import Params, leaves, sound
 from meddistill.runtime.errors import MeddistillError
@@ -113,8 +113,7 @@ def train_network(network: Network, data: TrainingSet, protocol: Protocol, seed:
 def _slopes(network: Network, params: Params, inputs: Tensor, labels: Tensor) -> Params:
     """The gradient of the mean cross-entropy with respect to what the network learns."""
     if isinstance(network, ConvNet) and not network.statistics:
-        stacked = tuple(param[None] for param in params)
-        return tuple(slope[0] for slope in gradient(network, stacked, inputs[None], labels[None]))
+        return gradient_of_one(network, params, inputs, labels)
     variables = leaves(params)
     loss = F.cross_entropy(network.apply_training(variables, inputs), labels)
     return torch.autograd.grad(loss, variables[: len(params) - network.statistics])

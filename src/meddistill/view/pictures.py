@@ -31,6 +31,11 @@ class Shelf:
     name: str
     pictures: tuple[Picture, ...]
 
+    @property
+    def total(self) -> int:
+        """How many there are: all of a snapshot are shown."""
+        return len(self.pictures)
+
 
 def shelves(folder: Path, iteration: int) -> tuple[Shelf, ...]:
     """The images that the run in ``folder`` has left of an iteration, class by class; none if they cannot be read."""

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from meddistill.distill.matching.pairs import drawn, mean_of, of_images, pairs
+from meddistill.distill.matching.pairs import drawn_of_each, mean_of, of_images, pairs
 from meddistill.distill.objective import Family, Found, Scene
 from meddistill.distill.unroll import Learned, Outcome
 from meddistill.nets.augment import Augmentation
@@ -65,7 +65,7 @@ def match_features(
     """
     classes = learned.label_logits.argmax(1)
     present = classes.unique().tolist()
-    rows = torch.cat([drawn(images.rows_of(label), real_images, generator) for label in present])
+    rows = drawn_of_each(images, present, real_images, generator)
     with torch.no_grad():
         real = network.features(params, augmentation.draw(len(rows), generator).apply(images.inputs(rows)))
         target = real.view(len(present), real_images, -1).mean(1)

@@ -21,7 +21,7 @@ from meddistill.distill.matching.pairs import Pair, of_images, pairs
 from meddistill.distill.objective import Family, Found, Scene
 from meddistill.distill.unroll import Learned
 from meddistill.nets.convnet import ConvNet
-from meddistill.nets.gradient import gradient
+from meddistill.nets.gradient import gradient_of_one
 from meddistill.nets.params import Params, leaves
 
 _LONGEST_LIFE, _STEPS_OF_A_LIFE, _MOST_STEPS_BETWEEN = 50, 500, 50
@@ -69,9 +69,8 @@ class ClassGradients:
                 seen = learned.images[rows.to(labels.device)]
                 if self.siamese:
                     seen = scene.augmentation.draw(len(rows), generator).apply(seen)
-                alone = tuple(param[None] for param in params)
-                slopes = gradient(scene.network, alone, seen[None], labels[rows.to(labels.device)][None])
-                params = tuple(param - _RATE * slope[0] for param, slope in zip(params, slopes, strict=True))
+                slopes = gradient_of_one(scene.network, params, seen, labels[rows.to(labels.device)])
+                params = tuple(param - _RATE * slope for param, slope in zip(params, slopes, strict=True))
         return params
 
 

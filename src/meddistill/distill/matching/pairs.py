@@ -1,6 +1,6 @@
 """What the families that unroll no student have in common: each class's real images beside its synthetic ones."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from meddistill.distill.objective import Scene
 from meddistill.distill.unroll import Learned, Outcome
+from meddistill.teachers.images import LabelledImages
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ def mean_of(outcomes: Sequence[Outcome]) -> Outcome:
     """The mean of scores and of gradients."""
     gradients = (torch.stack(parts).mean(0) for parts in zip(*(o.gradient.tensors() for o in outcomes), strict=True))
     return Outcome(sum(o.score for o in outcomes) / len(outcomes), Learned(*gradients))
+
+
+def drawn_of_each(images: LabelledImages, classes: Iterable[int], each: int, generator: torch.Generator) -> Tensor:
+    """Rows of ``each`` images of every one of the ``classes``, with replacement, class after class."""
+    return torch.cat([drawn(images.rows_of(label), each, generator) for label in classes])
 
 
 def drawn(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
