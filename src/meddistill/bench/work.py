@@ -180,7 +180,7 @@ class Worker:
             params = read_encoder(self._folder / plan.weights, network)
             return Pretrained(tuple(param.to(train.device) for param in params), ())
         seed = derive(self._layout.grid.seed, "encoder", encoder.distillation, encoder.number)
-        return pretrain(way.objective, network, train, plan.schedule(encoder.source.size), seed)
+        return pretrain(way.objective, network, train, plan.schedule(way, encoder.source.size), seed)
 
     def _stream(self, encoder: EncoderId) -> torch.Generator:
         return stream(self._layout.grid.seed, "fresh encoder", encoder.distillation, encoder.number)

@@ -18,7 +18,7 @@ from meddistill.pretrain.views import Views
 from meddistill.runtime.errors import InputError
 
 SCRATCH, IMAGENET, PROBE = "scratch", "imagenet", "-probe"
-_STEPS_AT = 28  # pixels, for which the number of steps was found
+_STEPS_AT = 28  # pixels, for which the numbers of steps were found
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Way:
     """A way to an encoder.
 
     ``objective``: None where nothing is pretrained here. ``network``: its own, in the place of the evaluation network.
+    ``steps`` (at 28 pixels) and ``learning_rate`` are what it takes where nothing else is said.
     """
 
     name: str
@@ -33,6 +34,8 @@ class Way:
     source: str
     objective: Objective | None = None
     network: str = ""
+    steps: int = 600
+    learning_rate: float = 3e-3
 
 
 WAYS: dict[str, Way] = {
@@ -68,6 +71,8 @@ WAYS: dict[str, Way] = {
             "He et al. 2022, arXiv 2111.06377",
             Mae(),
             network="vit-d4-w64-mean",
+            steps=2400,
+            learning_rate=1e-3,
         ),
         Way(
             IMAGENET,
@@ -88,24 +93,26 @@ def _setting(default: Any, low: float | None = None, high: float | None = None) 
 class PretrainPlan:
     """How an encoder is pretrained; docs/scarce-labels.md tells what was found for which size.
 
-    ``steps``: 0 for 600 at 28 pixels and in proportion to the side above. ``smallest``: least area of a view's square.
-    ``encoders``: how many there are, of which seed i takes number i mod ``encoders``; 0 for one for every seed.
-    ``network``: the encoder, where it is not the evaluation network. ``weights``: the file of public weights.
+    ``steps``: 0 for the method's own, in proportion to the side above 28 pixels. ``learning_rate``: 0 for the method's
+    own. ``smallest``: least area of a view's square. ``encoders``: how many there are, of which seed i takes number
+    i mod ``encoders``; 0 for one for every seed. ``network``: the encoder, where it is not the evaluation network.
+    ``weights``: the file of public weights.
     """
 
     steps: int = _setting(0, 0, 10_000_000)
     batch: int = _setting(64, 2, 65_536)
-    learning_rate: float = _setting(3e-3, 1e-8, 100)
+    learning_rate: float = _setting(0.0, 0, 100)
     weight_decay: float = _setting(1e-4, 0, 100)
     smallest: float = _setting(0.5, 0.01, 1)
     encoders: int = _setting(0, 0, 10_000)
     network: str = _setting("")
     weights: str = _setting("")
 
-    def schedule(self, size: int) -> Schedule:
+    def schedule(self, way: Way, size: int) -> Schedule:
         """What the loop takes, for images of ``size`` pixels a side."""
-        steps = self.steps or round(600 * max(1.0, size / _STEPS_AT))
-        return Schedule(steps, self.batch, self.learning_rate, self.weight_decay, Views(self.smallest))
+        steps = self.steps or round(way.steps * max(1.0, size / _STEPS_AT))
+        rate = self.learning_rate or way.learning_rate
+        return Schedule(steps, self.batch, rate, self.weight_decay, Views(self.smallest))
 
 
 def way_of(row: str) -> Way:
