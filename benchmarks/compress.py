@@ -4,7 +4,7 @@
 
 A goal is a factor, as of ``meddistill compress --size 1/200``, ``drop`` for the search of ``--drop 1``, or
 ``small-200`` for the second route. The record is ``benchmarks/records/compress.json``; ``--table`` prints it. A goal of
-a set is one entry, so that several runs can fill one record.
+a set (and of a network other than the usual one) is one entry, so that several runs can fill one record.
 """
 
 import argparse
@@ -31,6 +31,7 @@ class RealSet:
     size: int
 
 
+USUAL = "convnet-d3-w128"
 SETS = {
     "pneumonia": RealSet("PneumoniaMNIST", "pneumoniamnist.npz", 28),
     "blood": RealSet("PBC blood cells", "pbc_blood_64", 64),
@@ -43,7 +44,7 @@ def trained(real: RealSet, data: str, network: str, out: Path) -> Path:
     import torch
 
     from meddistill.cohort.prepare import prepare
-    from meddistill.nets.convnet import parse
+    from meddistill.nets.find import find
     from meddistill.teachers.images import measure_normalisation, split_images
     from meddistill.train.model import Model, save_model
     from meddistill.train.protocol import Protocol, real_set, train_network
@@ -52,7 +53,7 @@ def trained(real: RealSet, data: str, network: str, out: Path) -> Path:
     if not path.exists():
         cohort = prepare(Path(data) / real.source, size=real.size, leak="drop").cohort
         norm = measure_normalisation(cohort)
-        net = parse(network, channels=cohort.channels, size=cohort.size, classes=len(cohort.classes))
+        net = find(network, channels=cohort.channels, size=cohort.size, classes=len(cohort.classes))
         images = split_images(cohort, "train", norm, torch.device("cpu"))
         params = train_network(net, real_set(images), Protocol(), 0)
         save_model(path, Model(net, params, cohort.classes, norm, "crop", "drop", 0))
@@ -93,7 +94,7 @@ def table(record: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for key, row in record.items():
-        name, _, goal = key.partition(" ")
+        name, *_, goal = key.split(" ")
         scores = row["scores"]
         balanced = scores["balanced_accuracy"]
         lines.append(
@@ -115,7 +116,7 @@ def main() -> None:
     parser.add_argument("--data", default="../shared/data")
     parser.add_argument("--out", default="compressed")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--net", default="convnet-d3-w128")
+    parser.add_argument("--net", default=USUAL)
     parser.add_argument("--goals", nargs="+", default=["50", "200", "drop", "small-200"])
     parser.add_argument("--table", action="store_true", help="print the record as Markdown and stop")
     asked = parser.parse_args()
@@ -125,7 +126,8 @@ def main() -> None:
         for goal in asked.goals:
             row = measure(name, asked.data, asked.net, out, goal)
             record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-            RECORD.write_text(json.dumps({**record, f"{name} {goal}": row}, indent=1) + "\n")
+            key = f"{name} {goal}" if asked.net == USUAL else f"{name} {asked.net} {goal}"
+            RECORD.write_text(json.dumps({**record, key: row}, indent=1) + "\n")
     print(table(json.loads(RECORD.read_text())))
 
 

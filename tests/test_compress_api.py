@@ -87,6 +87,30 @@ def test_a_small_network_taught_by_the_package_alone(model, hospital, tmp_path):
     assert report.scores["accuracy"].after > 0.65
 
 
+@pytest.mark.parametrize("net", ["resnet18-w4", "convnet-d1-w8-gn", "vit-d1-w16"])
+def test_other_networks_keep_their_channels_or_teach_a_small_one(net, hospital, tmp_path):
+    api.train(hospital / "grey.mdz", tmp_path / "other", net=net, seeds=1, device="cpu")
+    before = load_trained(tmp_path / "other")
+    report = compress(tmp_path / "other", hospital / "source", tmp_path / "same.mdw", size=1 / 3, effort=QUICK)
+    same = load_model(tmp_path / "same.mdw")
+    assert same.network == before.network and report.bytes_after <= report.bytes_before / 3
+    assert all(len(param.unique()) <= QUICK.levels + 1 for param in same.params if param.ndim > 1)
+    assert report.cost_after.bytes == report.cost_before.bytes > 4 * before.network.parameters
+    out = tmp_path / "small.mdw"
+    report = compress(tmp_path / "other", hospital / "source", out, size=0.5, route="small", effort=QUICK)
+    small = load_model(out)
+    assert small.network.name.startswith("convnet-d1") and small.network.size == before.network.size
+    told = api.show(out).as_dict()
+    assert (told["saw"], told["answer"]) == ("patients", "unsigned") and "PATIENTS' IMAGES" in told["warning"]
+    assert told["stored"] == small.network.parameters and told["bytes"] == report.bytes_after
+
+
+def test_batch_norm_is_refused_before_anything_is_done(hospital, tmp_path):
+    api.train(hospital / "grey.mdz", tmp_path / "bn", net="convnet-d1-w8-bn", seeds=1, device="cpu")
+    with pytest.raises(InputError, match="batch norm"):
+        compress(tmp_path / "bn", hospital / "source", tmp_path / "s.mdw", size=1 / 3, effort=QUICK)
+
+
 def test_what_else_takes_a_compressed_model(model, hospital, tmp_path):
     import onnxruntime
 
@@ -166,6 +190,9 @@ def test_the_command_line_shouts_about_patients(model, hospital, tmp_path, capsy
         assert "PATIENTS' IMAGES" in text.replace("\n  ", " ")
     for text in ("fewer weights", "coded", "balanced accuracy %", "time an image"):
         assert text in shown.out
+    assert main(["show", str(tmp_path / "s.mdw")]) == 0
+    shown = capsys.readouterr().out
+    assert "PATIENTS' IMAGES" in shown.replace("\n  ", " ") and "essential" in shown and "nobody vouches" in shown
     assert main([*words, "--size", "1/4", "--drop", "1"]) == 2
     assert main([*words, "--size", "4"]) == 2
     assert main([*words, "--size", "small"]) == 2

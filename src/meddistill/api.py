@@ -402,15 +402,21 @@ def export(package: Path, out: Path, *, to: Target) -> ExportReport:
     return export_images(read(Path(package)), Path(out), to)
 
 
-def show(package: Path) -> Document:
-    """What a package says of itself, and who vouches for it."""
+def show(path: Path) -> Document:
+    """What a package, or a compressed model, says of itself, and who vouches for it."""
+    from meddistill.compress import file, show
     from meddistill.package.read import read_judged
     from meddistill.package.show import summary
     from meddistill.package.trust import judge
 
-    found, verification = read_judged(Path(package))
+    path = Path(path)
+    if file.is_compressed(path):
+        told, verification = show.summary(path), file.verify(path)
+    else:
+        found, verification = read_judged(path)
+        told = summary(found, path.stat().st_size)
     judged = judge(verification).as_dict()
-    return Document(summary(found, Path(package).stat().st_size) | {key: judged[key] for key in ("answer", "signer")})
+    return Document(told | {key: judged[key] for key in ("answer", "signer")})
 
 
 def report(subject: Path, out: Path, *, audit: Path | None = None) -> Written:

@@ -1,4 +1,4 @@
-"""``meddistill show``: what a package says of itself."""
+"""``meddistill show``: what a package, or a compressed model, says of itself."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ from meddistill.cli import text
 from meddistill.cli.common import Answer, Output
 
 
-def show(package: Path, /, *, output: Output = Output()) -> Answer:
-    """Show what a package holds: classes, recipe, results, size, terms.
+def show(file: Path, /, *, output: Output = Output()) -> Answer:
+    """Show what a package holds: classes, recipe, results, size, terms; or a compressed model, and what it has seen.
 
     Args:
-        package: The package (FILE.mdz).
+        file: The package (FILE.mdz), or the compressed model (FILE.mdw).
     """
     from meddistill import api
 
-    return Answer(api.show(package).as_dict(), text.package)
+    return Answer(api.show(file).as_dict(), text.shown)

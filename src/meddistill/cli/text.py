@@ -243,6 +243,35 @@ def evaluation(document: Document, console: Console) -> None:
     table(console, ["class", "images", "recall %"], rows)
 
 
+def shown(document: Document, console: Console) -> None:
+    """A package, or a compressed model, which alone says what its weights have seen."""
+    (compressed_model if "saw" in document else package)(document, console)
+
+
+def compressed_model(document: Document, console: Console) -> None:
+    """What a compressed model says of itself; and, loudly, whose images its weights have seen."""
+    if document["warning"]:
+        paragraph(console, f"warning: {document['warning']}")
+        console.print()
+    model = document["model"] or {}
+    told = f"{size(document['original'])} before, {size(document['bytes'])} in the file: 1/{document['factor']:.0f}"
+    takes = f"{model['channels']} × {model['size']} × {model['size']} intensities" if model else None
+    fields(
+        console,
+        [
+            ("kind", document["kind"]),
+            ("network", model.get("network")),
+            ("classes", model.get("classes")),
+            ("takes", takes),
+            ("trained on", document["saw"]),
+            ("route", document["route"]),
+            ("size", told),
+            ("weights", document["stored"]),
+            ("signature", _answer(document["answer"], document["signer"])),
+        ],
+    )
+
+
 def package(document: Document, console: Console) -> None:
     """What a package says of itself; ``--json`` has the digests besides."""
     images, recipe = document["images"], document["recipe"]

@@ -5,6 +5,7 @@ each stage saves follows from the bytes that may remain: the network becomes so 
 for each of its weights, then weights are pruned in rounds until the coded file is as small as asked.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,9 +15,10 @@ from torch import Tensor
 
 from meddistill.compress import coding
 from meddistill.compress.codebook import Coded, Floats, at_levels, code
-from meddistill.compress.prune import magnitude_masks, narrowed, without_idle_biases
+from meddistill.compress.prune import magnitude_masks, may_narrow, narrowed, without_idle_biases
 from meddistill.compress.retrain import Course, Pace, Slopes, retrain, slopes_of
 from meddistill.nets.convnet import ConvNet
+from meddistill.nets.network import Network
 from meddistill.nets.params import Params
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.runtime.progress import Stage as Progressing
@@ -26,6 +28,7 @@ _BITS_A_WEIGHT = 1.5
 _VECTOR_LEVELS = 15
 _SEARCHES = 10
 _LAST_RATE = 0.01  # of training at the levels; gentler than before, or weights keep changing theirs
+_WIDEST, _DEEPEST, _LEAST_SIDE = 128, 5, 3  # of the ConvNet that learns from another network; side in pixels
 _MARGIN = 0.97  # of the target: codes take a little more after the last retraining than before
 
 
@@ -60,7 +63,7 @@ class Stage:
 class Essential:
     """A network reduced to its essential weights, tensor by tensor, and what each stage left."""
 
-    network: ConvNet
+    network: Network
     tensors: tuple[Coded, ...]
     stages: tuple[Stage, ...]
 
@@ -71,36 +74,33 @@ class Essential:
 
 
 def essential(
-    network: ConvNet,
+    network: Network,
     params: Params,
     course: Course,
     target: int,
     seed: int,
     *,
-    width: int | None = None,
     fresh: bool = False,
     effort: Effort = Effort(),
     progress: Progress = Silent(),
 ) -> Essential:
     """Reduce a network so that its codebooks and codes take at most ``target`` bytes, or as few as there can be.
 
-    ``width``: channels to keep [what the target asks for]. ``fresh``: a narrower network does not start with the
-    original's channels, it is trained anew (distillation into a small network).
+    ``fresh``: a ConvNet does not start with the original's channels, it is trained anew (distillation into a small
+    network). Of other networks than ConvNets with instance norm all channels stay, unless ``fresh``.
     """
     stages = [Stage("original", 4 * network.parameters)]
-    params = without_idle_biases(network, params)
-    slim = width_for(network, target) if width is None else width
-    slimmer = slim < network.width
+    pupil, params = _started(network, params, target, seed, fresh=fresh)
+    slimmer = pupil != network
     with progress.stage("retraining", effort.steps(narrow=slimmer, fresh=fresh)) as shown:
         if slimmer or fresh:
-            network, params = _started(network, params, slim, seed, fresh=fresh)
             pace = Pace(effort.fresh if fresh else effort.narrow)
-            params, _ = retrain(slopes_of(network), params, course, pace, seed, stage=shown)
-            params = without_idle_biases(network, params)
-            stages.append(Stage("fewer channels", 4 * network.parameters))
-        tensors, sparse = reduced(slopes_of(network), params, course, target, seed, effort, shown)
+            params, _ = retrain(slopes_of(pupil), params, course, pace, seed, stage=shown)
+            params = without_idle_biases(pupil, params)
+            stages.append(Stage("fewer channels", 4 * pupil.parameters))
+        tensors, sparse = reduced(slopes_of(pupil), params, course, target, seed, effort, shown)
     stages += [sparse, Stage("fewer values", _fixed_bytes(tensors)), Stage("coded", coded_bytes(tensors))]
-    return Essential(network, tensors, tuple(stages))
+    return Essential(pupil, tensors, tuple(stages))
 
 
 def reduced(
@@ -156,11 +156,23 @@ def _estimated_bytes(tensors: Sequence[Coded]) -> float:
     return found
 
 
-def _started(network: ConvNet, params: Params, width: int, seed: int, *, fresh: bool) -> tuple[ConvNet, Params]:
+def _started(network: Network, params: Params, target: int, seed: int, *, fresh: bool) -> tuple[Network, Params]:
+    """The network that is to be reduced, as narrow as the target asks for, and what it starts from."""
     if not fresh:
-        return narrowed(network, params, width)
-    slim = replace(network, width=width)
+        if not may_narrow(network):
+            return network, params
+        params = without_idle_biases(network, params)
+        width = width_for(network, target)
+        return narrowed(network, params, width) if width < network.width else (network, params)
+    wide = network if may_narrow(network) else _small(network)
+    slim = replace(wide, width=width_for(wide, target))
     return slim, without_idle_biases(slim, slim.init(stream(seed, "small")))
+
+
+def _small(network: Network) -> ConvNet:
+    """The ConvNet that another network teaches: it halves images until 3 to 5 pixels a side are left."""
+    depth = min(_DEEPEST, max(1, int(math.log2(network.size / _LEAST_SIDE))))
+    return ConvNet(_WIDEST, depth, network.channels, network.size, network.classes)
 
 
 def _largest(fits: Callable[[float], bool]) -> float:

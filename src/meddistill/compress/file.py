@@ -20,7 +20,7 @@ import torch
 from meddistill.compress import coding, limits
 from meddistill.compress.card import ModelCard, read_card
 from meddistill.compress.codebook import Coded
-from meddistill.nets.convnet import parse
+from meddistill.nets.find import find
 from meddistill.package import container, keys, signature, strict_json
 from meddistill.package.limits import MAX_PROBLEMS, MAX_SIGNATURE_BYTES
 from meddistill.package.members import MEMBERS as PACKAGE_MEMBERS
@@ -214,7 +214,7 @@ def tensor_shapes(card: ModelCard) -> Shapes:
 def network_shapes(model: Mapping[str, Any]) -> Shapes:
     """The shapes of the network that a card's ``model`` names. Raises :class:`InputError` for one that cannot be."""
     classes = len(model["classes"])
-    network = parse(model["network"], channels=model["channels"], size=model["size"], classes=classes)
+    network = find(model["network"], channels=model["channels"], size=model["size"], classes=classes)
     return [tuple(shape) for shape in network.shapes]
 
 

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from meddistill.nets.convnet import ConvNet
+from meddistill.nets.network import Network
 from meddistill.nets.params import Params
 from meddistill.runtime.streams import numpy_stream, stream
 from meddistill.train.metrics import CALIBRATION_BINS, METRICS, measure
@@ -103,7 +106,7 @@ class Cost:
         return {"seconds_an_image": self.seconds, "bytes": self.bytes}
 
 
-def cost(network: ConvNet, params: Params) -> Cost:
+def cost(network: Network, params: Params) -> Cost:
     """The median of a few runs on random images, on this machine; and parameters plus the two largest features."""
     images = torch.randn(_TIMED_BATCH, network.channels, network.size, network.size, generator=stream(0, "timing"))
     seconds = []
@@ -112,5 +115,25 @@ def cost(network: ConvNet, params: Params) -> Cost:
             begun = time.perf_counter()
             network.apply(params, images)
             seconds.append(time.perf_counter() - begun)
-    features = 2 * 4 * _TIMED_BATCH * network.width * network.size**2
-    return Cost(float(np.median(seconds)) / _TIMED_BATCH, 4 * network.parameters + features)
+        with _Largest() as seen:
+            network.apply(params, images)
+    return Cost(float(np.median(seconds)) / _TIMED_BATCH, 4 * network.parameters + sum(seen.bytes))
+
+
+class _Largest(TorchDispatchMode):
+    """Sees every tensor that is computed, and keeps the bytes of the two largest."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes = [0, 0]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Called for every operation."""
+        result = func(*args, **(kwargs or {}))
+        there = {one.data_ptr() for one in tree_leaves(args) if isinstance(one, Tensor)}
+        for one in tree_leaves(result):
+            if isinstance(one, Tensor) and one.data_ptr() not in there:  # else it is a view
+                self.bytes = sorted([*self.bytes, one.numel() * one.element_size()])[-2:]
+        return result

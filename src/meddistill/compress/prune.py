@@ -7,11 +7,13 @@ empty the layers whose weights happen to be small.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
 from meddistill.nets.convnet import ConvNet
+from meddistill.nets.network import Network
 from meddistill.nets.params import Params
 
 
@@ -39,6 +41,11 @@ def _layer_adaptive(param: Tensor) -> Tensor:
     return ranks.reshape(param.shape)
 
 
+def may_narrow(network: Network) -> TypeGuard[ConvNet]:
+    """Whether whole channels can go: in a ConvNet with instance norm; of others only single weights are pruned."""
+    return isinstance(network, ConvNet) and network.norm == "instance"
+
+
 def narrowed(network: ConvNet, params: Params, width: int) -> tuple[ConvNet, Params]:
     """The same network with ``width`` channels in every block: those that matter most to the block behind.
 
@@ -60,7 +67,9 @@ def narrowed(network: ConvNet, params: Params, width: int) -> tuple[ConvNet, Par
     return replace(network, width=width), tuple(param.clone() for param in (*found, linear, params[-1]))
 
 
-def without_idle_biases(network: ConvNet, params: Params) -> Params:
-    """The parameters with the convolutions' biases zero: the instance norm behind takes any constant away again."""
+def without_idle_biases(network: Network, params: Params) -> Params:
+    """The parameters with a ConvNet's biases zero where the instance norm behind takes any constant away again."""
+    if not may_narrow(network):
+        return params
     idle = {4 * block + 1 for block in range(network.depth)}
     return tuple(torch.zeros_like(param) if place in idle else param for place, param in enumerate(params))

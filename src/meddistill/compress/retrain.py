@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from meddistill.nets.augment import Augmentation
-from meddistill.nets.convnet import ConvNet
 from meddistill.nets.gradient import gradient_of_one
+from meddistill.nets.network import Network
 from meddistill.nets.params import Params, leaves, sound
 from meddistill.runtime.errors import MeddistillError
 from meddistill.runtime.progress import Stage
@@ -82,7 +82,7 @@ class Pace:
     weight_decay: float = 1e-4
 
 
-def slopes_of(network: ConvNet) -> Slopes:
+def slopes_of(network: Network) -> Slopes:
     """The gradient of a network of this project."""
     return partial(gradient_of_one, network)
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.curvature import slopes
+from meddistill.nets.network import Network
 from meddistill.nets.params import Params, leaves
 
 
@@ -23,10 +24,17 @@ def gradient(network: ConvNet, params: Params, images: Tensor, labels: Tensor, *
     return automatic_gradient(network, params, images, labels, autocast=autocast)
 
 
-def gradient_of_one(network: ConvNet, params: Params, images: Tensor, labels: Tensor) -> Params:
-    """The gradient of one network: ``params`` as they are, images ``(n, C, H, W)``, soft labels ``(n, K)``."""
-    found = gradient(network, tuple(param[None] for param in params), images[None], labels[None])
-    return tuple(slope[0] for slope in found)
+def gradient_of_one(network: Network, params: Params, images: Tensor, labels: Tensor) -> Params:
+    """The gradient of one network of any kind: images ``(n, C, H, W)``, soft labels ``(n, K)``.
+
+    ``params``: as they are. Measured statistics, which stand last, have no gradient and are left out.
+    """
+    if isinstance(network, ConvNet) and not network.statistics:
+        found = gradient(network, tuple(param[None] for param in params), images[None], labels[None])
+        return tuple(slope[0] for slope in found)
+    variables = leaves(params)
+    loss = F.cross_entropy(network.apply_training(variables, images), labels)
+    return torch.autograd.grad(loss, variables[: len(params) - network.statistics])
 
 
 def automatic_gradient(

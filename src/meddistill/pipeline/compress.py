@@ -13,11 +13,11 @@ from meddistill.cohort.read import ReadOptions
 from meddistill.compress import file
 from meddistill.compress.card import WARNINGS, ModelCard, Saw
 from meddistill.compress.essential import Effort, Essential, essential
+from meddistill.compress.limits import MAX_WEIGHTS
 from meddistill.compress.load import load_model
 from meddistill.compress.measure import Cost, Difference, compare, cost
 from meddistill.compress.recreate import Answers, answers, recreate
 from meddistill.compress.retrain import Course
-from meddistill.nets.convnet import ConvNet
 from meddistill.package.types import Software
 from meddistill.pipeline.material import Material, material
 from meddistill.runtime.errors import InputError
@@ -119,7 +119,7 @@ def compress(
     begun = time.monotonic()
     _require_sense(size, drop)
     model = load_model(model_file)
-    network = _convnet(model)
+    _require_storable(model)
     require_writable(out)
     held = material(model, data, test, options, progress)
     before = model_file.stat().st_size
@@ -143,21 +143,23 @@ def compress(
         attempts=made.attempts,
         test_images=None if held.test is None else len(held.test),
         scores=None if held.test is None else _compared(model, made.model, held.test),
-        cost_before=cost(network, model.params),
-        cost_after=cost(_convnet(made.model), made.model.params),
+        cost_before=cost(model.network, model.params),
+        cost_after=cost(made.model.network, made.model.params),
         seconds=time.monotonic() - begun,
     )
 
 
-def _convnet(model: Model) -> ConvNet:
-    """Its network, if it is one that is compressed."""
+def _require_storable(model: Model) -> None:
     network = model.network
-    if not isinstance(network, ConvNet) or network.norm != "instance":
+    if network.statistics:
         raise InputError(
-            f"the model is a {network.name}: only ConvNets with instance norm (convnet-dDEPTH-wWIDTH) are compressed "
-            "here. In Python, meddistill.api.compress_module takes any PyTorch module"
+            f"the model is a {network.name}: networks with batch norm are not compressed, their statistics would have "
+            "to be measured anew. In Python, meddistill.api.compress_module does so for any PyTorch module"
         )
-    return network
+    if network.parameters > MAX_WEIGHTS:
+        raise InputError(
+            f"the model is a {network.name} of {network.parameters} weights: a compressed one has {MAX_WEIGHTS} at most"
+        )
 
 
 def _require_sense(size: float | None, drop: float | None) -> None:
@@ -219,7 +221,7 @@ class _Search:
                 f"{target} bytes were asked for, and the card alone takes {self._around}: ask for more"
             )
         made = essential(
-            _convnet(self.model),
+            self.model.network,
             self.model.params,
             self._course,
             target - self._around,
@@ -282,7 +284,7 @@ def _card(made: _Made, original: Model) -> ModelCard:
         model=describe(model),
         answers=made.answers,
         weights=params_digest(model.params),
-        original=4 * _convnet(original).parameters,
+        original=4 * original.network.parameters,
     )
 
 

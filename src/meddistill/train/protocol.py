@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from meddistill.nets.augment import Augmentation
-from meddistill.nets.convnet import ConvNet
 from meddistill.nets.gradient import gradient_of_one
 from meddistill.nets.network import Network
-from meddistill.nets.params import Params, leaves, sound
+from meddistill.nets.params import Params, sound
 from meddistill.runtime.errors import MeddistillError
 from meddistill.runtime.streams import stream
 from meddistill.teachers.images import LabelledImages
@@ -93,7 +92,7 @@ def train_network(network: Network, data: TrainingSet, protocol: Protocol, seed:
     for step in range(steps):
         chosen = next(rows)
         inputs = protocol.augmentation.draw(len(chosen), generator).apply(data.inputs(chosen.to(device)))
-        slopes = _slopes(network, params, inputs, data.labels[chosen.to(device)])
+        slopes = gradient_of_one(network, params, inputs, data.labels[chosen.to(device)])
         rate = protocol.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
         for param, buffer, slope in zip(learned, buffers, slopes, strict=True):
             buffer.mul_(protocol.momentum).add_(slope).add_(param, alpha=protocol.weight_decay)
@@ -108,15 +107,6 @@ def train_network(network: Network, data: TrainingSet, protocol: Protocol, seed:
             "have extreme values; use other images, or another network"
         )
     return params
-
-
-def _slopes(network: Network, params: Params, inputs: Tensor, labels: Tensor) -> Params:
-    """The gradient of the mean cross-entropy with respect to what the network learns."""
-    if isinstance(network, ConvNet) and not network.statistics:
-        return gradient_of_one(network, params, inputs, labels)
-    variables = leaves(params)
-    loss = F.cross_entropy(network.apply_training(variables, inputs), labels)
-    return torch.autograd.grad(loss, variables[: len(params) - network.statistics])
 
 
 def _rows(count: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
