@@ -105,12 +105,6 @@ def test_other_networks_keep_their_channels_or_teach_a_small_one(net, hospital, 
     assert told["stored"] == small.network.parameters and told["bytes"] == report.bytes_after
 
 
-def test_batch_norm_is_refused_before_anything_is_done(hospital, tmp_path):
-    api.train(hospital / "grey.mdz", tmp_path / "bn", net="convnet-d1-w8-bn", seeds=1, device="cpu")
-    with pytest.raises(InputError, match="batch norm"):
-        compress(tmp_path / "bn", hospital / "source", tmp_path / "s.mdw", size=1 / 3, effort=QUICK)
-
-
 def test_what_else_takes_a_compressed_model(model, hospital, tmp_path):
     import onnxruntime
 

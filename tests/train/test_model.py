@@ -187,7 +187,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
         load_model(tmp_path / "huge")
 
 
-@pytest.mark.parametrize("name", ["resnet18-w4", "convnet-d2-w4-gn"])
+@pytest.mark.parametrize("name", ["convnet-d2-w4-bn", "resnet18-w80"])
 def test_networks_that_cannot_be_compressed_are_refused_by_name(tmp_path, name):
     network = find(name, channels=1, size=8, classes=2)
     model = replace(MODEL, network=network, params=network.init(stream(0, "test")))
