@@ -5,10 +5,16 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 
 # Shells start background jobs with Ctrl-C ignored, and every process that a test starts would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# How long an example takes is for benchmarks: on a busy machine the first call of anything takes seconds.
+settings.register_profile("meddistill", deadline=None)
+settings.load_profile("meddistill")
 
 
 @pytest.fixture(scope="module")

@@ -144,7 +144,7 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("kind", WHOLE)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_file_cut_short_is_an_error_or_whole_never_half_an_image(kind, data):
     whole = WHOLE[kind]
@@ -157,7 +157,7 @@ def test_a_file_cut_short_is_an_error_or_whole_never_half_an_image(kind, data):
 
 
 @pytest.mark.parametrize("kind", WHOLE)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_damaged_file_raises_nothing_but_value_errors(kind, data):
     damaged = bytearray(WHOLE[kind])

@@ -17,7 +17,7 @@ def images(draw):
     return rng.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(images(), st.integers(1, 48), st.sampled_from(FITS))
 def test_shape_and_dtype_are_kept_and_values_stay_in_range(pixels, size, fit):
     got = resize(pixels, size, fit)

@@ -15,7 +15,7 @@ def cohorts(draw):
     return labels.astype(np.int64), rng.integers(0, groups, count)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(cohorts(), st.integers(0, 2**40))
 def test_groups_stay_together_and_classes_stay_in_training(cohort, seed):
     labels, group = cohort

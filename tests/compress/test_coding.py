@@ -18,7 +18,7 @@ def coded(draw):
     return draw(arrays(np.int64, shape, elements=st.integers(0, levels))), levels
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(coded(), max_size=3))
 def test_what_goes_in_comes_out(tensors):
     data = encode(tensors)
@@ -62,7 +62,7 @@ def test_many_zeros_are_padded_so_that_a_reader_may_do_the_work():
     assert not decode(data, [((2**21,), 3)])[0].any()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=200), st.integers(0, 20))
 def test_garbage_is_codes_within_bounds_or_refused(data, levels):
     try:

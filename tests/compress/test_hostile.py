@@ -280,7 +280,7 @@ def test_every_truncation_and_many_flips(sound: bytes, tmp_path: Path) -> None:
             load_model(tmp_path / "x.mdw")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.binary(max_size=400))
 def test_any_codes_under_a_true_digest_are_refused_or_read(data: bytes, members: Members) -> None:
     books = members[W][: sum(4 + 2 * count for count in json.loads(members[C])["levels"])]

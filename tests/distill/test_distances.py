@@ -42,7 +42,6 @@ def similarity(a, b):
     return -math.inf if a == 0 or b == 0 else min(a / b, b / a)
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**32), threshold=st.floats(0.01, 1), noise=st.floats(0, 2))
 def test_pruning_leaves_out_what_is_hard_to_match(seed, threshold, noise):
     start, target = params(seed), params(seed + 1)
@@ -109,7 +108,7 @@ def test_only_some_distances_remember():
     ]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32))
 def test_weights_count_in_student_and_normaliser_and_their_slope_is_that_of_the_ratio(seed):
     start, target, end, omega = (params(seed + place) for place in range(4))
@@ -163,7 +162,7 @@ def cosine_differences(student, teacher):
     return [cosine(flat[0], *place) - cosine(flat[1], *place) for place in places]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32), standing=st.booleans())
 def test_the_shape_is_that_of_27_cosines(seed, standing):
     start, middle, end, mine, last = (params(seed + place) for place in range(5))
@@ -182,7 +181,7 @@ def test_the_slope_of_the_shape_is_finite_where_the_student_stands_still():
     assert all(bool(torch.isfinite(p.grad).all()) for p in mine)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 2**32), share=st.floats(0, 0.999), known=st.booleans(), noise=st.floats(0.01, 1))
 def test_parameters_count_once_they_were_easy(seed, share, known, noise):
     distance = SelfPaced(threshold=0.02, growth=1.3, growths=10, shape_weight=0.7)

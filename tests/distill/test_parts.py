@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from meddistill.distill.distance import normalised_l2
@@ -41,7 +41,6 @@ def pictures(counts, size=8, channels=1, seed=0):
     return LabelledImages(pixels, labels, 255, len(counts), Normalisation((0.5,) * channels, (0.2,) * channels))
 
 
-@settings(deadline=None)
 @given(
     length=st.integers(1, 20),
     earliest=st.integers(0, 30),
@@ -69,7 +68,6 @@ def test_every_start_and_every_teacher_is_drawn_equally_often():
     assert {d.teacher for d in drawn} == {0, 1}
 
 
-@settings(deadline=None)
 @given(length=st.integers(1, 10), snapshots=st.integers(1, 10))
 def test_a_segment_longer_than_the_trajectory_is_refused(length, snapshots):
     if length < snapshots:
@@ -142,7 +140,6 @@ def test_the_distance_is_one_at_the_start_and_nought_at_the_target():
     assert float(normalised_l2(halfway, target, start)) == pytest.approx(0.25)
 
 
-@settings(deadline=None)
 @given(st.integers(2, 50), st.integers(1, 4))
 def test_hard_labels_are_exactly_one_hot(classes, images_per_class):
     labels = class_of_each(classes, images_per_class)
@@ -151,7 +148,6 @@ def test_hard_labels_are_exactly_one_hot(classes, images_per_class):
     assert torch.equal(rows, torch.nn.functional.one_hot(labels, classes).float())
 
 
-@settings(deadline=None)
 @given(st.integers(2, 50))
 def test_learned_labels_start_nearly_sure_of_their_class(classes):
     rows = first_logits(torch.arange(classes), classes, "learned").softmax(1)

@@ -36,7 +36,7 @@ def steps(draw):
     return network, params, along, images, noise(seed, students, count, 3, scale=2.0).softmax(2)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(steps())
 def test_curvature_is_one_function_however_it_is_computed(problem):
     network, params, along, images, labels = problem
@@ -48,7 +48,7 @@ def test_curvature_is_one_function_however_it_is_computed(problem):
         close(found.labels, reference.labels, 1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(steps())
 def test_slopes_are_one_function_however_they_are_computed(problem):
     network, params, _, images, labels = problem

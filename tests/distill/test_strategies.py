@@ -64,7 +64,7 @@ def problems(draw, students=1):
     return network, learned, many, at, draw(st.sampled_from([0.0, 0.5, 0.9])), seed
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems(), st.sampled_from(["full", "adjoint"]))
 def test_momentum_is_exact(problem, strategy):
     network, learned, [student], at, momentum, _ = problem
@@ -83,7 +83,7 @@ def test_group_norm_has_its_own_slopes(strategy):
     agree(unroll(*arguments, at=(3,), rule=Rule(strategy)), *defined(*arguments, (3,)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems())
 def test_two_pass_takes_the_states_of_slopes_as_constants(problem):
     network, learned, [student], at, momentum, _ = problem
@@ -94,7 +94,7 @@ def test_two_pass_takes_the_states_of_slopes_as_constants(problem):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems(students=2), st.sampled_from(["adjoint", "two-pass", Truncated(2)]), st.integers(1, 6))
 def test_states_that_are_computed_twice_change_no_byte(problem, strategy, kept):
     network, learned, students, at, momentum, _ = problem
@@ -163,7 +163,7 @@ def test_two_pass_is_the_published_formula_with_its_factor():
     close(found, expected, 1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems(), st.integers(1, 6), st.sampled_from(["last", "random"]))
 def test_truncated_takes_the_slopes_of_other_steps_as_constants(problem, kept, which):
     network, learned, [student], at, momentum, seed = problem
@@ -194,7 +194,7 @@ def test_a_truncation_that_cannot_be_is_refused():
         Truncated(1, "random").chosen(3, None)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems(students=3), st.sampled_from(["full", "adjoint"]), st.integers(1, 4))
 def test_many_students_at_once_have_the_mean_gradient_of_each_alone(problem, strategy, size):
     network, learned, students, at, momentum, _ = problem

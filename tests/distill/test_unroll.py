@@ -89,7 +89,7 @@ def problems(draw):
     return network, learned, batches, at, seed
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(problems())
 def test_adjoint_and_full_are_the_same_gradient(problem):
     network, learned, batches, at, seed = problem

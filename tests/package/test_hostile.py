@@ -574,7 +574,7 @@ def test_every_cross_problem_is_listed(members: Members, repack: Pack) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_edits_of_the_card_never_crash(members: Members, data: st.DataObject) -> None:
     """Any JSON value in any place of the card: refused or sound, never another exception."""
     card = json.loads(members[C])
@@ -591,7 +591,7 @@ def test_edits_of_the_card_never_crash(members: Members, data: st.DataObject) ->
 
 
 @given(noise=st.binary(max_size=300), where=st.sampled_from([T, R, P, C, J]), keep=st.integers(0, 200))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_noise_in_any_member_never_crashes(members: Members, noise: bytes, where: str, keep: int) -> None:
     changed = {**members, where: members[where][:keep] + noise}
     assume(changed != members)

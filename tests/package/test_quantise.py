@@ -14,7 +14,7 @@ IMAGES = hnp.arrays(np.float32, (2, 3, 4, 4), elements=st.floats(-8, 8, width=32
 
 
 @given(images=IMAGES, narrow=st.sampled_from([1.0, 0.1, 1e-3, 1e-6, 0.0]), count=st.sampled_from([LEVELS, 256, 2]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_error_and_idempotence(images: np.ndarray, narrow: float, count: int) -> None:
     images = (images[:1, :, :1, :1] * (1 - narrow) + images * narrow).astype(np.float32)
     levels, scale, offset = quantise(images, count)

@@ -108,7 +108,7 @@ def test_reading_imports_neither_torch_nor_pillow(sound: bytes, tmp_path: Path) 
 
 
 @given(place=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
-@hypothesis_settings(max_examples=300, deadline=None)
+@hypothesis_settings(max_examples=300)
 def test_a_changed_byte_never_passes(sound: bytes, members: dict[str, bytes], place: float, change: int) -> None:
     broken = bytearray(sound)
     broken[int(place * len(sound))] ^= change
@@ -149,14 +149,14 @@ def test_truncated_anywhere(sound: bytes) -> None:
 
 
 @given(tail=st.binary(min_size=1, max_size=40))
-@hypothesis_settings(max_examples=50, deadline=None)
+@hypothesis_settings(max_examples=50)
 def test_appended_or_prepended_bytes(sound: bytes, tail: bytes) -> None:
     assert not _examine(sound + tail)[0].ok
     assert not _examine(tail + sound)[0].ok
 
 
 @given(data=st.binary(max_size=400))
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=200)
 def test_arbitrary_bytes(data: bytes) -> None:
     for start in (b"", b"PK\x03\x04", b"PK\x05\x06"):
         found = _examine(start + data)[0]

@@ -126,7 +126,7 @@ def test_a_broken_package_is_not_signed(pair: Path, saved: Save, sound: bytes) -
 
 
 @given(place=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_changed_byte_never_passes_as_signed(sound: bytes, place: float, change: int) -> None:
     whole = _signed(sound, Ed25519PrivateKey.from_private_bytes(bytes(32)))
     broken, members = bytearray(whole), dict[str, memoryview]()

@@ -66,7 +66,7 @@ plans = parts(
 ).filter(lambda plan: plan.teachers == as_needed(plan.teachers, find(plan.method)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(plans)
 def test_a_plan_survives_its_file(plan):
     assert from_toml(to_toml(plan), "here") == plan

@@ -41,7 +41,7 @@ def without(patients: Patients, one: int) -> Patients:
 owners = st.lists(st.integers(0, 4), min_size=2, max_size=14).filter(lambda ids: len(set(ids)) > 1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(owners, st.integers(0, 1000))
 def test_a_patient_changes_the_clean_sum_by_one_at_most(ids, seed):
     patients = cohort(ids, seed)
@@ -57,7 +57,7 @@ def test_the_bound_is_reached_by_a_patient_of_one_image():
     assert float(change.norm()) == pytest.approx(1, abs=ROUNDING)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(owners, st.integers(0, 1000))
 def test_a_patient_changes_a_step_by_the_clip_at_most(ids, seed):
     """Two sums over the same patients but one, who has the same images in both."""
@@ -93,7 +93,7 @@ def test_a_step_is_the_sum_of_clipped_gradients_one_by_one():
 
 
 @given(owners, st.integers(0, 1000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_patient_changes_counts_by_one_at_most(ids, seed):
     patients = cohort(ids, seed)
     whole = noised_counts(patients, 0.0)
@@ -103,7 +103,7 @@ def test_a_patient_changes_counts_by_one_at_most(ids, seed):
 
 
 @given(owners, st.integers(0, 1000), st.lists(st.floats(-50, 500), min_size=2, max_size=2))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_rates_follow_from_a_patient_alone_and_never_exceed_the_highest(ids, seed, counts):
     patients, noised = cohort(ids, seed), torch.tensor(counts, dtype=torch.float64)
     rates, expected = sampling_rates(patients, 0.3, noised)

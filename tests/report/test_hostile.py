@@ -133,7 +133,7 @@ def test_file_names_audits_and_logs_are_text_too(package, parse, logged, attack)
     assert not found.comments
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(alphabet=st.sampled_from("<>\"'&/=`! -{}%#a\u202e\u0000\n\ud800"), min_size=1, max_size=30))
 def test_whatever_the_text(package, parse, text):
     harmless = parse(page_of(package, lambda _: "x"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from meddistill.runtime.device import choose
@@ -30,7 +30,6 @@ def test_errors_say_how_a_program_ends():
     assert issubclass(VerificationError, MeddistillError)
 
 
-@settings(deadline=None)
 @given(st.integers(), NAMES)
 def test_a_stream_is_a_function_of_seed_and_names(seed, names):
     value = derive(seed, *names)

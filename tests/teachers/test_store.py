@@ -112,7 +112,7 @@ def test_half_the_bytes_keep_the_way_between_near_points_better_than_float16(mak
     assert float((plain - way).norm() / way.norm()) > 1e-2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=9), st.floats(0, 1e3, width=32))
 def test_a_shrunken_point_is_back_to_half_a_unit(values, spread):
     start = torch.tensor(values)
@@ -148,7 +148,7 @@ def test_a_tensor_that_never_moves_stays(make):
     assert torch.equal(store.trajectory(0)[:, 4:6], still[:, 4:6])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(2, 9), st.integers(2, 4), st.integers(0, 99))
 def test_places_ascend_however_long_the_path_is(snapshots, points, seed):
     trajectory = torch.randn(snapshots, 7, generator=stream(seed, "path")).abs().cumsum(0) ** 3

@@ -26,7 +26,7 @@ def chosen(found, label):
     return found.pixels.flatten()[found.labels == label].tolist()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(problems())
 def test_as_many_different_images_of_every_class_as_asked_for(problem):
     images, features, asked = problem
@@ -37,7 +37,7 @@ def test_as_many_different_images_of_every_class_as_asked_for(problem):
             assert all(int(images.labels[row]) == label for row in mine)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(problems())
 def test_herding_is_the_greedy_choice_by_its_definition(problem):
     images, features, asked = problem
@@ -51,7 +51,7 @@ def test_herding_is_the_greedy_choice_by_its_definition(problem):
         assert chosen(found, label) == picked
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(problems())
 def test_k_center_covers_at_most_twice_as_badly_as_the_best_choice_with_its_first_image(problem):
     """Gonzalez 1985: greedy k-center is within a factor of two."""

@@ -87,7 +87,7 @@ def test_images_get_the_largest_size_by_the_resize_rule_and_grey_becomes_colour(
     assert any("a.mdz: grey images used as colour ones" in note for note in found.notes)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     counts=st.lists(st.integers(1, 40), min_size=1, max_size=4),
     channels=st.sampled_from([1, 3]),

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -52,7 +52,6 @@ def test_the_calibration_error_by_hand():
     assert found == pytest.approx(2 / 3 * abs((0.65 + 10 / 15) / 2 - 1 / 2) + 1 / 3 * 0.01)
 
 
-@settings(deadline=None)
 @given(count=st.integers(1, 200), classes=st.integers(2, 5), seed=st.integers(0, 99))
 def test_the_calibration_error_bin_by_bin(count, classes, seed):
     rng = np.random.default_rng(seed)

@@ -193,5 +193,5 @@ def test_networks_that_cannot_be_compressed_are_refused_by_name(tmp_path, name):
     model = replace(MODEL, network=network, params=network.init(stream(0, "test")))
     model = replace(model, normalisation=Normalisation((0.1,), (0.2,)))
     save_model(tmp_path / "model", model)
-    with pytest.raises(InputError, match=rf"the model is a {name}: "):
+    with pytest.raises(InputError, match=f"the model is a {name}"):
         compress(tmp_path / "model", tmp_path / "none", tmp_path / "out.mdw")
