@@ -1,0 +1,150 @@
+"""Distil real sets from several starts and audit each package: what the start costs, and what it tells of patients.
+
+    .venv/bin/python benchmarks/audits.py --data ../shared/data --out audits [--sets pneumonia] [--starts noise real]
+
+A set and a start are one entry of ``benchmarks/records/audits.json``, written as soon as it is measured; what is in it
+is not measured again. Sets that come with leaking splits, or without any, are split anew at random by patient: only
+then are members and control patients drawn alike, and the attacks can say something. ``--table`` prints the record.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from meddistill.runtime.files import write_atomic
+
+RECORD = Path(__file__).parent / "records" / "audits.json"
+STARTS = ("prototypes", "noise", "real")
+PER_CLASS = 10
+
+
+@dataclass(frozen=True)
+class RealSet:
+    """A set: its title, where it is below the data folder, the working size, and options of ``distill``."""
+
+    title: str
+    source: str
+    size: int
+    options: tuple[str, ...] = ()
+
+
+SETS = {
+    "pneumonia": RealSet("PneumoniaMNIST, by image", "pneumoniamnist.npz", 28, ("--resplit",)),
+    "kermany": RealSet("Kermany chest X-ray, by patient", "kermany_pneumonia_224", 32, ("--resplit",)),
+    "covid": RealSet("COVID-19 radiography, 3 classes, by image", "covid_cxr3_112", 32),
+    "blood": RealSet("PBC blood cells, by image", "pbc_blood_64", 32),
+    "skin": RealSet("HAM10000, by lesion", "ham10000", 32),
+}
+
+
+def commands(name: str, start: str, data: str, out: str) -> tuple[list[str], list[str]]:
+    """Distilling with default settings, and the audit of the package, as a user types them."""
+    real, package = SETS[name], f"{out}/{name}-{start}.mdz"
+    source = f"{data}/{real.source}"
+    distil = ["distill", source, "--out", package, "--size", str(real.size), "--images-per-class", str(PER_CLASS)]
+    return [*distil, "--start", start, *real.options], ["audit", package, "--members", source]
+
+
+def measure(name: str, start: str, data: str, out: Path) -> dict[str, Any]:
+    """Distil and audit once; what the record keeps of it."""
+    distil, audit = commands(name, start, data, str(out))
+    made, found = answer(distil, (0,)), answer(audit, (0, 6, 7, 8))
+    scores = made["results"]["test"]
+    return {
+        "command": "; ".join(shlex.join(["meddistill", *words]) for words in commands(name, start, "DATA", "OUT")),
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "bytes": made["bytes"],
+        "balanced_accuracy": {row: scores[row]["balanced_accuracy"] for row in ("distilled", "random", "full")},
+        "outcome": found["outcome"],
+        "groups": found["groups"],
+        "findings": found["findings"],
+        "seconds": {"distil": made["seconds"], "audit": found["seconds"]},
+    }
+
+
+def answer(words: list[str], codes: tuple[int, ...]) -> dict[str, Any]:
+    """The JSON of a command that must end with one of the codes."""
+    command = [sys.executable, "-m", "meddistill", *words, "--json"]
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode not in codes:
+        raise SystemExit(f"meddistill {shlex.join(words)} ended with {done.returncode}")
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+HEADS = (
+    "set",
+    "start",
+    "balanced accuracy",
+    "copies",
+    "nearer to members",
+    "linkage",
+    "membership",
+    "population",
+    "audit",
+)
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record as Markdown: a line for each set and start. Linkage in points of excess, the others as areas."""
+    rows = [HEADS, ("---",) * len(HEADS), *(line(key, row) for key, row in record.items())]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def line(key: str, row: dict[str, Any]) -> tuple[str, ...]:
+    """The cells of one package."""
+    name, start = key.split(" ")
+    found = {one["attack"]: one for one in row["findings"]}
+    accuracy = row["balanced_accuracy"]["distilled"]
+    copies, membership = found["copies"]["figures"], found["membership"]["figures"]
+    return (
+        SETS[name].title,
+        start,
+        f"{100 * accuracy['mean']:.1f} ± {100 * accuracy['half_width']:.1f}",
+        f"{copies['copies']} of {copies['synthetic_images']}",
+        interval(copies["nearer_to_members"], 1, "{:.2f}"),
+        interval(found["linkage"]["excess"], 100, "{:+.1f}"),
+        f"{membership['strongest']} {interval(membership['scores'][membership['strongest']], 1, '{:.3f}')}",
+        interval(found["population"]["figures"]["area"], 1, "{:.2f}"),
+        ", ".join(f"{one['attack']}: {one['outcome']}" for one in row["findings"] if one["outcome"] != "pass")
+        or "pass",
+    )
+
+
+def interval(found: dict[str, float] | None, scale: float, form: str) -> str:
+    """A figure with its 95 % interval."""
+    if found is None:
+        return "–"
+    value, low, high = (form.format(scale * found[key]) for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
+def main() -> None:
+    """Measure what was asked for and is not in the record yet."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="../shared/data")
+    parser.add_argument("--out", default="audits")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
+    parser.add_argument("--table", action="store_true", help="print the record as Markdown and stop")
+    asked = parser.parse_args()
+    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    for name in [] if asked.table else asked.sets:
+        for start in asked.starts:
+            if f"{name} {start}" not in record:
+                record[f"{name} {start}"] = measure(name, start, asked.data, Path(asked.out))
+                write_atomic(RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    print(table(record))
+
+
+if __name__ == "__main__":
+    main()
