@@ -104,12 +104,13 @@ def line(key: str, row: dict[str, Any]) -> tuple[str, ...]:
     """The cells of one package."""
     name, start = key.split(" ")
     found = {one["attack"]: one for one in row["findings"]}
-    accuracy = row["balanced_accuracy"]["distilled"]
+    accuracy = {name: row["balanced_accuracy"]["distilled"][name] for name in ("low", "high")}
+    mean, half = ((accuracy["high"] + sign * accuracy["low"]) / 2 for sign in (1, -1))
     copies, membership = found["copies"]["figures"], found["membership"]["figures"]
     return (
         SETS[name].title,
         start,
-        f"{100 * accuracy['mean']:.1f} ± {100 * accuracy['half_width']:.1f}",
+        f"{100 * mean:.1f} ± {100 * half:.1f}",
         f"{copies['copies']} of {copies['synthetic_images']}",
         interval(copies["nearer_to_members"], 1, "{:.2f}"),
         interval(found["linkage"]["excess"], 100, "{:+.1f}"),
