@@ -138,6 +138,7 @@ def distill(
     epsilon: float | None = None,
     delta: float | None = None,
     dp_route: Literal["statistics", "teachers"] | None = None,
+    canaries: int = 0,
     options: ReadOptions | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -150,7 +151,8 @@ def distill(
     ``licence``, ``terms``: what the package says of its use. ``withhold_counts``: it does not tell the cohort's size.
     ``epsilon``, ``delta``: differential privacy for every patient (1e-5 without a ``delta``); ``dp_route``: from
     ``statistics`` of untrained networks' features, the default, or from ``teachers`` trained under noise. Such a run
-    cannot be repeated from its seed, and every new one spends epsilon again.
+    cannot be repeated from its seed, and every new one spends epsilon again. ``canaries``: so many records are planted,
+    each by a coin; the answer names the secret file that :func:`audit` asks for. Such a package is for auditing alone.
     ``track``: ``tensorboard`` or ``tensorboard:FOLDER`` draws the run's figures for TensorBoard, with ``track_images``
     the synthetic images, too. Choices that are None come from the plan file, or are the defaults.
     """
@@ -183,6 +185,7 @@ def distill(
         epsilon=epsilon,
         delta=delta,
         dp_route=dp_route,
+        canaries=canaries,
         options=_options(options),
     )
     return run_request(request, _progress(progress))
@@ -465,6 +468,7 @@ def audit(
     *,
     out: Path | None = None,
     attached: bool = False,
+    canaries: Path | None = None,
     references: int = 16,
     gates: Gates | None = None,
     seed: int = 0,
@@ -477,6 +481,7 @@ def audit(
     ``members``, ``control``: ``SOURCE`` or ``SOURCE:SPLIT``, by default the training and the test images of one source.
     ``out``: where to write the report. ``attached``: put it into the package, which must not be signed yet.
     ``references``: networks trained on other patients, an even number; 0 leaves the attack on membership out.
+    ``canaries``: the secret file of a package that was distilled with them; they give a lower bound of epsilon.
     """
     from meddistill.audit.case import Effort
     from meddistill.audit.finding import Gates
@@ -488,6 +493,7 @@ def audit(
         None if control is None else str(control),
         out=None if out is None else Path(out),
         attached=attached,
+        planted=None if canaries is None else Path(canaries),
         effort=Effort(references=references),
         gates=gates or Gates(),
         seed=seed,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from meddistill import api
-from meddistill.audit import hygiene, population, run
+from meddistill.audit import copies, hygiene, linkage, membership, population, run
 from meddistill.audit.finding import EXIT_CODES, Finding, Gates
 from meddistill.audit.people import Groups
 from meddistill.cohort.types import Listing, Record
@@ -130,7 +130,9 @@ def test_groups_from_different_populations_let_no_comparison_pass(cases, strange
 def test_a_leak_among_groups_that_differ_anyway_is_neither_claimed_nor_denied(monkeypatch, cases, strangers_package):
     case = cases(strangers_package)
     answers = {"population": "inconclusive", "copies": "pass", "linkage": "pass", "membership": "fail"}
-    monkeypatch.setattr(run, "_found", lambda attack, _: Finding(attack.NAME, "", answers[attack.NAME]))
+    for attack in (population, copies, linkage, membership):
+        monkeypatch.setattr(attack, "prepare", lambda _: None)
+    monkeypatch.setattr(run, "_judged", lambda attack, *_: Finding(attack.NAME, "", answers[attack.NAME]))
     groups = Groups(case.members, case.control, "image", 0)
     found = {one.attack: one for one in run._compared(case, groups)}
     assert found["membership"].outcome == found["linkage"].outcome == "inconclusive"

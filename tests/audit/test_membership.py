@@ -90,7 +90,7 @@ def test_a_control_image_is_not_compared_with_itself(strangers_package, cases):
     case = cases(strangers_package)
     few = People(case.control.pixels[:40], 255, case.control.labels[:40], np.arange(40))
     case = replace(case, control=few)
-    found = membership._density(case, few, "control")
+    found = membership._density(case, few, own=True)
     own, around = case.recogniser.of(few, case.device), case.recogniser.directions(case.synthetic)
     for row in (0, 17):
         others = torch.cat([own[:row], own[row + 1 :]])

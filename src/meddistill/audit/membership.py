@@ -85,8 +85,13 @@ def prepare(case: Case) -> Prepared:
 
 def attack(prepared: Prepared, side: Side) -> dict[str, Scores]:
     """Each patient's scores by name ``(patients,)``; ``direct`` is the likelihood for a network trained on members."""
-    case, people = prepared.case, prepared.case.people(side)
-    seen = prepared.seen[side][:, people.patient]
+    people = prepared.case.people(side)
+    return scores_of(prepared, people, prepared.seen[side], own=side == "control")
+
+
+def scores_of(prepared: Prepared, people: People, seen: npt.NDArray[np.bool_], *, own: bool) -> dict[str, Scores]:
+    """The scores of any people. ``seen``: by which references ``(references, patients)``; ``own``: they are control."""
+    case, seen = prepared.case, seen[:, people.patient]
     asked = [*prepared.students, *prepared.references, prepared.direct]
     sure = np.stack([_sureness(case, params, people) for params in asked])
     count = len(prepared.students)
@@ -97,7 +102,7 @@ def attack(prepared: Prepared, side: Side) -> dict[str, Scores]:
         "likelihood": (students.mean(0) - expected) / spread,
         "ratio": np.log(chance / (0.5 * ((1 + _OFFLINE) * usual + 1 - _OFFLINE))),
         "gradients": _agreement(prepared, people),
-        "density": _density(case, people, side),
+        "density": _density(case, people, own=own),
         "direct": (direct - expected) / spread,
     }
     return {name: people.mean(scores) for name, scores in by_image.items()}
@@ -234,15 +239,15 @@ def _slope(case: Case, params: Params, along: Params, people: People) -> Scores:
     return torch.cat(found).double().cpu().numpy()
 
 
-def _density(case: Case, people: People, side: Side) -> Scores:
+def _density(case: Case, people: People, *, own: bool) -> Scores:
     """The logarithm of the density of synthetic images over that of control patients other than the image's own."""
-    own = case.recogniser.of(people, case.device)
+    asked = case.recogniser.of(people, case.device)
     around = case.recogniser.directions(case.synthetic)
-    others = own if side == "control" else case.recogniser.of(case.control, case.device)
+    others = asked if own else case.recogniser.of(case.control, case.device)
     found, patient = [], torch.from_numpy(people.patient).to(case.device)
-    for block, whose in zip(own.split(BLOCK), patient.split(BLOCK), strict=True):
+    for block, whose in zip(asked.split(BLOCK), patient.split(BLOCK), strict=True):
         near = (block @ others.T / _BANDWIDTH).double()
-        if side == "control":
+        if own:
             near.masked_fill_(whose[:, None] == patient, -torch.inf)
         of_package = (block @ around.T / _BANDWIDTH).double().logsumexp(1) - math.log(len(around))
         found.append(of_package - near.logsumexp(1) + torch.isfinite(near).sum(1).log())

@@ -175,6 +175,15 @@ def _in_classes(cohort: Cohort, wanted: Sample, card: Card) -> npt.NDArray[np.in
     return places[cohort.labels]
 
 
+def without(people: People, images: npt.NDArray[Any]) -> People:
+    """Those who have none of these ``images`` (m, C, S, S), pixel by pixel."""
+    known = {image.tobytes() for image in images.astype(people.pixels.dtype)}
+    theirs = [image.tobytes() in known for image in people.pixels]
+    kept = ~np.isin(people.patient, people.patient[theirs])
+    rest = _rows(people, kept)
+    return replace(rest, patient=_numbered(rest.patient))
+
+
 def _rows(people: People, kept: npt.NDArray[np.bool_]) -> People:
     return replace(people, pixels=people.pixels[kept], labels=people.labels[kept], patient=people.patient[kept])
 

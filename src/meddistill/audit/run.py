@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from meddistill import __version__
-from meddistill.audit import copies, hygiene, linkage, membership, population
+from meddistill.audit import canaries, copies, hygiene, linkage, membership, population
 from meddistill.audit.case import SIDES, Case, Effort
 from meddistill.audit.finding import EXIT_CODES, Finding, Gates, Outcome, worst
-from meddistill.audit.people import Groups, Part, Sample, read_groups, sample
+from meddistill.audit.people import Groups, Part, Sample, read_groups, sample, without
 from meddistill.audit.recognise import DIMENSIONS, train_recogniser
 from meddistill.audit.statistics import Interval
 from meddistill.cohort.read import ReadOptions, read
@@ -19,14 +19,13 @@ from meddistill.package.attach import attach, require_unsigned
 from meddistill.package.members import TENSORS
 from meddistill.package.read import open_sound, read_judged
 from meddistill.package.types import Card
+from meddistill.pipeline.canaries import Canaries, load
 from meddistill.runtime.device import choose
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import require_writable, write_atomic
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.teachers.images import Normalisation
 
-# They compare members with control patients; what they find means nothing where the two differ anyway.
-_COMPARING = (linkage, membership)
 _LEAST = 10  # patients of a group
 
 
@@ -99,6 +98,7 @@ def audit(
     *,
     out: Path | None = None,
     attached: bool = False,
+    planted: Path | None = None,
     effort: Effort = Effort(),
     gates: Gates = Gates(),
     seed: int = 0,
@@ -110,15 +110,17 @@ def audit(
 
     ``members``, ``control``: ``SOURCE`` or ``SOURCE:SPLIT``. Members without a split are the training images; a control
     group without one is the test images of the members' source, or all images of another. Without ``effort.references``
-    membership is not attacked, and the audit does not pass.
+    membership is not attacked, and the audit does not pass. ``planted``: the file of the package's canaries, without
+    which a package that was distilled with canaries is refused.
     """
     begun = time.monotonic()
     if attached:
         require_unsigned(package)
     if out is not None:
         require_writable(out)
-    case, groups, samples = _open(package, members, control, effort, gates, seed, device, options, progress)
-    findings = [_hygiene(case, samples, options), *_compared(case, groups)]
+    secret = _canaries(package, planted)
+    case, groups, samples = _open(package, members, control, secret, effort, gates, seed, device, options, progress)
+    findings = [_hygiene(case, samples, options), *_compared(case, groups, secret)]
     report = Report(
         package=package,
         digest=open_sound(package)[1][TENSORS],
@@ -138,10 +140,29 @@ def audit(
     return report
 
 
+def _canaries(file: Path, planted: Path | None) -> Canaries | None:
+    """The canaries of this package. Raises :class:`InputError` for those of another, and where they are not given."""
+    package, _ = read_judged(file)
+    if planted is None:
+        if not package.card.canaries:
+            return None
+        raise InputError(
+            f"{file} was distilled with canaries, for which patients were left out of the training split: give the "
+            "file canaries.safetensors of its run folder with --canaries"
+        )
+    found = load(planted)
+    if found.package != open_sound(file)[1][TENSORS]:
+        raise InputError(
+            f"the canaries in {planted} are not those of {file}: give the file of the run folder that it was made in"
+        )
+    return found
+
+
 def _open(
     file: Path,
     members: str,
     control: str | None,
+    secret: Canaries | None,
     effort: Effort,
     gates: Gates,
     seed: int,
@@ -158,6 +179,9 @@ def _open(
     default: Part = "test" if control is None or sample(control, "all").source == inside.source else "all"
     outside = sample(str(inside.source) if control is None else control, default)
     groups = read_groups(inside, outside, card, options, progress)
+    if secret is not None:
+        # Their patients are neither surely members nor surely not; and no network of the audit may have seen a canary.
+        groups = replace(groups, members=without(groups.members, secret.images))
     if min(groups.members.count, groups.control.count) < _LEAST:
         raise InputError(
             f"{groups.members.count} members and {groups.control.count} control patients were found: at least {_LEAST} "
@@ -202,30 +226,43 @@ def _hygiene(case: Case, samples: tuple[Sample, Sample], options: ReadOptions) -
     return hygiene.judge(members, control, len(names[0] | names[1]), prepared)
 
 
-def _compared(case: Case, groups: Groups) -> list[Finding]:
-    """The findings of all attacks that compare the two groups, and what makes them less than they seem."""
-    differ = _found(population, case)
-    found = [differ, _found(copies, case)]
-    for attack in _COMPARING[: 2 if case.effort.references else 1]:
-        finding = _found(attack, case)
-        if differ.outcome != "pass":
-            doubt = "the groups differ anyway (see population): neither a leak nor its absence follows"
-            finding = replace(finding, outcome="inconclusive", warnings=(*finding.warnings, doubt))
-        found.append(finding)
-    if not case.effort.references:
-        found.append(Finding(membership.NAME, membership.ASKS, "inconclusive", warnings=("not attacked, as asked",)))
-    fewest = min(groups.members.count, groups.control.count)
-    if fewest >= case.gates.patients:
-        return found
-    few = f"{fewest} patients in a group: {case.gates.patients} are the least for a pass"
-    return [replace(one, outcome=worst([one.outcome, "inconclusive"]), warnings=(*one.warnings, few)) for one in found]
+def _compared(case: Case, groups: Groups, secret: Canaries | None = None) -> list[Finding]:
+    """The findings of all attacks that compare people, and what makes them less than they seem."""
+    differ, fewest = _found(population, case), min(groups.members.count, groups.control.count)
+    comparing, planted = [_found(linkage, case)], []
+    if case.effort.references:
+        attacked = membership.prepare(case)
+        comparing.append(_judged(membership, attacked, case))
+        planted = [] if secret is None else [_judged(canaries, canaries.prepare(attacked, secret), case)]
+    else:
+        comparing.append(_left_out(membership))
+        planted = [] if secret is None else [_left_out(canaries)]
+    if differ.outcome != "pass":
+        doubt = "the groups differ anyway (see population): neither a leak nor its absence follows"
+        comparing = [_qualified(one, "inconclusive", doubt) for one in comparing]
+    found = [differ, _found(copies, case), *comparing]
+    if fewest < case.gates.patients:
+        few = f"{fewest} patients in a group: {case.gates.patients} are the least for a pass"
+        found = [_qualified(one, worst([one.outcome, "inconclusive"]), few) for one in found]
+    return [*found, *planted]  # coins are fair, whoever the patients are
 
 
 def _found(attack: Any, case: Case) -> Finding:
     """The three verbs of an attack, one after the other."""
-    prepared = attack.prepare(case)
+    return _judged(attack, attack.prepare(case), case)
+
+
+def _judged(attack: Any, prepared: Any, case: Case) -> Finding:
     finding: Finding = attack.judge(*(attack.attack(prepared, side) for side in SIDES), case)
     return finding
+
+
+def _left_out(attack: Any) -> Finding:
+    return Finding(attack.NAME, attack.ASKS, "inconclusive", warnings=("not attacked, as asked",))
+
+
+def _qualified(found: Finding, outcome: Outcome, warning: str) -> Finding:
+    return replace(found, outcome=outcome, warnings=(*found.warnings, warning))
 
 
 def _counts(groups: Groups) -> dict[str, Any]:

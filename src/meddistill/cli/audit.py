@@ -14,6 +14,7 @@ def audit(
     control: str | None = None,
     out: Path | None = None,
     attach: Flag = False,
+    canaries: Path | None = None,
     quick: Flag = False,
     references: int = 16,
     seed: int = 0,
@@ -31,6 +32,7 @@ def audit(
         control: Patients who had no part in it, alike [default: the members' source, split test].
         out: Where to write the report (JSON).
         attach: Put the report into the package, which must not be signed yet.
+        canaries: Canaries of a package that was distilled with them (in its run folder): bounds epsilon from below.
         quick: Leave out the attack on membership; such an audit does not pass.
         references: Networks trained on other patients, for the attack on membership; an even number.
         seed: Seed of all random draws.
@@ -44,6 +46,7 @@ def audit(
         control,
         out=out,
         attached=attach,
+        canaries=canaries,
         references=0 if quick else references,
         seed=seed,
         device=device,

@@ -41,6 +41,7 @@ def distill(
     epsilon: DpNumber = None,
     delta: DpNumber = None,
     dp_route: DpRoute = None,
+    canaries: Count | None = None,
     resplit: LeakFlag = False,
     drop_leak: LeakFlag = False,
     allow_leak: LeakFlag = False,
@@ -76,6 +77,7 @@ def distill(
         epsilon: Make images and labels differentially private, for every patient, with this epsilon.
         delta: Its delta; far below one over the number of patients [default: 1e-5].
         dp_route: From noised statistics of the images, or from teachers trained under noise [default: statistics].
+        canaries: Plant so many records, each by a coin, for `audit --canaries`; the package is not to be shared.
         resplit: Split the images anew, by patient and by identical images.
         drop_leak: Leave the leaking images out; those in the test split stay.
         allow_leak: Go on with the leak; figures on the test split are then too good.
@@ -107,6 +109,7 @@ def distill(
         epsilon=epsilon,
         delta=delta,
         dp_route=dp_route,
+        canaries=canaries or 0,
         full_data=full_data or None,  # left out, the plan file decides
         options=reading.options(),
         progress=output.progress(),

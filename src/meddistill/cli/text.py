@@ -277,6 +277,10 @@ def package(document: Document, console: Console) -> None:
     images, recipe = document["images"], document["recipe"]
     if document["contains_real_images"]:
         paragraph(console, "warning: distilling started from real images: treat this file as patients' data")
+    if recipe["plan"].get("canaries"):
+        paragraph(
+            console, "warning: canaries were planted: this package was made to be audited, not to be shared or used"
+        )
     stored = f" (stored with {images['stored']} × {images['stored']})" if images.get("stored") else ""
     size_of_one = f"{images['size']} × {images['size']} pixels{stored}"
     shape = f"{images['count']} of {size_of_one}, {images['channels']} channel(s)"
@@ -461,6 +465,11 @@ def _finding(found: Document, console: Console) -> None:
         nearer = _area(figures["nearer_to_members"])
         paragraph(console, f"copies: {figures['copies']} of {figures['synthetic_images']} synthetic images")
         paragraph(console, f"copies: nearer to one member than to one control patient, {nearer}")
+    if "epsilon_at_least" in figures:
+        told = (
+            "{right_guesses} of {guesses} guesses right; epsilon is at least {epsilon_at_least:.2f} at delta {delta:g}"
+        )
+        paragraph(console, f"canaries: {told.format(**figures)} (95 %)")
     for name, one in figures.get("scores", {}).items():
         paragraph(console, f"membership by {name}: {_area(one['area'])}, {one['outcome']}")
     for warning in found["warnings"]:
@@ -542,9 +551,14 @@ def _files(document: Document, console: Console) -> None:
             ("size", _sizes(document)),
             ("preview", document.get("preview")),
             ("run", document.get("run")),
+            ("canaries", _kept(document.get("canaries"))),
             ("time", _time(document)),
         ],
     )
+
+
+def _kept(canaries: str | None) -> str | None:
+    return canaries and f"{canaries} (patients' images and secret coins: keep it in the house)"
 
 
 def _flat(document: Document, prefix: str = "") -> list[tuple[str, Any]]:

@@ -20,6 +20,8 @@ def facts(package: Package) -> list[tuple[str, str]]:
         ("method", f"{card.recipe.method}, started from {card.recipe.start}"),
         ("real images inside", "YES" if card.contains_real_images else "none was put in as such"),
     ]
+    if card.canaries:
+        found.append(("canaries", f"{card.canaries} offered: made to be audited, not to be shared or used"))
     if card.privacy is not None:
         found.append(("differential privacy", guarantee(card.privacy)))
     score = headline(package)

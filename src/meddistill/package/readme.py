@@ -36,6 +36,7 @@ def _head(card: Card) -> str:
     each = f"{images.per_class} per class, " if images.per_class else ""
     order = "the classes from left to right" if images.per_class == 1 else "one row per class"
     warning = "\n\n**Warning: this package contains real images.**" if card.contains_real_images else ""
+    warning += "\n\n**Made to be audited: canaries were planted. Not to be shared or used.**" if card.canaries else ""
     return (
         "# A distilled image set\n\n"
         f"{images.count} synthetic {colour} images of {images.pixels}, "

@@ -182,6 +182,12 @@ class Card:
     terms: Terms = field(default_factory=Terms)
     digests: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def canaries(self) -> int:
+        """How many records were planted, or left out, by coins: with any it is made for an audit, not to be shared."""
+        told = self.recipe.plan.get("canaries", 0)
+        return told if isinstance(told, int) and not isinstance(told, bool) else 0
+
     def to_dict(self) -> dict[str, Any]:
         """The card as JSON has it: dictionaries, lists, texts, numbers."""
         told = {name: _plain(value) for name, value in vars(self).items()}

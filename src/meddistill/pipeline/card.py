@@ -31,6 +31,7 @@ from meddistill.train.protocol import PROTOCOL_VERSION
 _INTENDED_USE = "research: training image classifiers for the task named on this card"
 _LIMITS = "not for clinical use; no privacy guarantee has been measured or proved for this file"
 _PROVED = "not for clinical use; nothing is proved about patients but the differential privacy that this card states"
+_AUDITED = "{0} canaries were offered to this run, each by a coin: made to be audited, not to be shared or used; "
 # What a recipe has fields of its own for; the rest of the plan is told under its names.
 _RECIPE_FIELDS = ("method", "seed", "start", "network")
 
@@ -80,6 +81,13 @@ def withholding_counts(card: Card) -> Card:
 def proving(card: Card, statement: Privacy) -> Card:
     """The card of a run under differential privacy."""
     return replace(card, privacy=statement, terms=replace(card.terms, limits=_PROVED))
+
+
+def announcing(card: Card, canaries: int) -> Card:
+    """The card of a run that ``canaries`` were offered to; nothing on it tells how many were taken in, nor which."""
+    recipe = replace(card.recipe, plan={**card.recipe.plan, "canaries": canaries})
+    limits = _AUDITED.format(canaries) + card.terms.limits
+    return replace(withholding_counts(card), recipe=recipe, terms=replace(card.terms, limits=limits))
 
 
 def _recipe(plan: Plan, leak: Leak) -> Recipe:

@@ -55,6 +55,10 @@ class RunFolder:
         return self.path / "release.safetensors"
 
     @property
+    def canaries(self) -> Path:
+        return self.path / "canaries.safetensors"
+
+    @property
     def snapshots(self) -> Path:
         return self.path / "snapshots"
 

@@ -73,6 +73,11 @@ def merge(
         raise InputError(f"{len(files)} packages were given: 2 to {MAX_PARTS} are merged at a time")
     renaming = NO_RENAMING if classes is None else read_renaming(classes)
     parts = open_parts(files, progress)
+    if planted := [part.name for part in parts if part.package.card.canaries]:
+        raise InputError(
+            f"{', '.join(planted)}: canaries were planted to audit it, it is not to be shared: merge the package that "
+            "was distilled without them"
+        )
     combined = combine(parts, renaming)
     each = _images_per_class(parts, renaming)
     require_writable(out)

@@ -24,11 +24,22 @@ from meddistill.distill.unroll import Learned
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet, parse
 from meddistill.package.limits import MAX_INTENSITY, MAX_STEP_SIZE, MIN_STEP_SIZE, limits_problems
+from meddistill.package.members import TENSORS
 from meddistill.package.preview import grid
+from meddistill.package.read import open_sound
 from meddistill.package.text import class_problems
 from meddistill.package.types import Package
 from meddistill.package.write import round_trip, write
-from meddistill.pipeline.card import card_results, make_card, make_terms, proving, training_bytes, withholding_counts
+from meddistill.pipeline.canaries import Canaries, coins, design, load, plant, tossed
+from meddistill.pipeline.card import (
+    announcing,
+    card_results,
+    make_card,
+    make_terms,
+    proving,
+    training_bytes,
+    withholding_counts,
+)
 from meddistill.pipeline.dp import Protected, nobody, noisy_identity, protect, train_patients
 from meddistill.pipeline.estimate import LEAST_ITERATIONS, Estimate, Shape, estimate, fit_to_time
 from meddistill.pipeline.evaluate import Evaluated, Judged, evaluate_rows, evaluation_seeds, rows_of, with_own
@@ -91,16 +102,18 @@ class Request:
     epsilon: float | None = None
     delta: float | None = None
     dp_route: str | None = None
+    canaries: int = 0
     untold: frozenset[str] = frozenset()  # codes of problems that the caller knows of: they are not shown
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a run left: files, sizes and scores."""
+    """What a run left: files, sizes and scores. ``canaries``: the secret file of planted records, if there are any."""
 
     package: Path
     preview: Path
     run: Path
+    canaries: Path | None
     bytes: int
     classes: int
     cohort_bytes: int
@@ -123,6 +136,7 @@ class Report:
             "factor": self.cohort_bytes / self.bytes,
             "preview": str(self.preview),
             "run": str(self.run),
+            "canaries": None if self.canaries is None else str(self.canaries),
             "seconds": round(self.seconds, 1),
             "making_seconds": round(self.making_seconds, 1),
             "results": results,
@@ -193,6 +207,10 @@ def run(request: Request, progress: Progress = Silent(), prepared: Prepared | No
     with owned(place) as folder, contextlib.ExitStack() as opened:
         for written in (request.out, preview):
             remove_leftovers(written.parent, of=written.name)
+        planted = None
+        if request.canaries:
+            prepared, planted = _plant(request, base, prepared, folder)
+            cohort = prepared.cohort
         plan, budget = _settle_plan(request, base, cohort, device, folder, begun, progress)
         # Not before: a request that does not belong to this folder leaves no trace in it.
         watch = opened.enter_context(watched(place, progress))
@@ -211,12 +229,15 @@ def run(request: Request, progress: Progress = Silent(), prepared: Prepared | No
         making_seconds = time.monotonic() - begun
         package, evaluated = _evaluate(request, plan, data, proved, learned, folder, watch)
         size = write(request.out, package)
+        if planted is not None:
+            replace(planted, package=open_sound(request.out)[1][TENSORS]).save(folder.canaries)
         write_atomic(preview, grid(package.images, package.labels, cohort.classes))
         folder.events.write("written", bytes=size)
     return Report(
         package=request.out,
         preview=preview,
         run=folder.path,
+        canaries=folder.canaries if request.canaries else None,
         bytes=size,
         classes=len(cohort.classes),
         cohort_bytes=training_bytes(cohort),
@@ -226,6 +247,24 @@ def run(request: Request, progress: Progress = Silent(), prepared: Prepared | No
         evaluated=evaluated,
         plan=plan,
     )
+
+
+def _plant(request: Request, plan: Plan, prepared: Prepared, folder: RunFolder) -> tuple[Prepared, Canaries]:
+    """The source with canaries, by the coins that the folder keeps, or by new ones where no run has begun there."""
+    chosen = design(prepared, request.canaries, plan.seed, _least_of_a_class(plan))
+    kept = load(folder.canaries).included if folder.canaries.exists() else ()
+    if len(kept) == request.canaries:
+        planted = tossed(chosen, np.asarray(kept))
+    else:
+        planted = tossed(chosen, coins(request.canaries))
+        if not folder.identity_file.exists():  # another run's folder: it is refused by its identity, without a trace
+            planted.save(folder.canaries)
+    return plant(prepared, chosen, planted.included), planted
+
+
+def _least_of_a_class(plan: Plan) -> int:
+    """How many training images of each class a run asks for."""
+    return 1 if plan.total_images else plan.images_per_class
 
 
 def _require_own_places(request: Request) -> None:
@@ -319,7 +358,7 @@ def _prepare(request: Request, plan: Plan, progress: Progress) -> Prepared:
         fit=plan.fit,
         options=request.options,
         leak=request.leak,
-        images_per_class=1 if plan.total_images else plan.images_per_class,
+        images_per_class=_least_of_a_class(plan),
         seed=plan.seed,
         skip_unreadable=request.skip_unreadable,
         progress=progress,
@@ -501,6 +540,7 @@ def _evaluate(
     card = replace(card, terms=make_terms(request.licence, request.terms))
     card = withholding_counts(card) if request.withhold_counts or proved else card
     card = proving(card, proved.statement) if proved else card
+    card = announcing(card, request.canaries) if request.canaries else card
     # At extreme rates a step size may end as 0 or infinity, which a package does not hold.
     steps = learned.log_steps.exp().clamp(MIN_STEP_SIZE, MAX_STEP_SIZE).cpu().numpy()
     package = Package(images=images, labels=labels, step_sizes=steps, card=card)
