@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from meddistill import api
-from meddistill.audit import copies, hygiene, linkage, membership, population, run
+from meddistill.audit import copies, hygiene, labels, linkage, membership, population, run
 from meddistill.audit.finding import EXIT_CODES, Finding, Gates
 from meddistill.audit.people import Groups
 from meddistill.cohort.types import Listing, Record
@@ -48,7 +48,8 @@ def hide_start(package: Path, folder: Path) -> Path:
 
 def test_a_package_of_other_patients_passes(passed):
     report, _ = passed
-    assert outcomes(report) == dict.fromkeys(("hygiene", "population", "copies", "linkage", "membership"), "pass")
+    attacks = ("hygiene", "population", "copies", "linkage", "membership", "labels")
+    assert outcomes(report) == dict.fromkeys(attacks, "pass")
     assert (report.outcome, report.exit_code) == ("pass", 0)
 
 
@@ -130,12 +131,13 @@ def test_groups_from_different_populations_let_no_comparison_pass(cases, strange
 def test_a_leak_among_groups_that_differ_anyway_is_neither_claimed_nor_denied(monkeypatch, cases, strangers_package):
     case = cases(strangers_package)
     answers = {"population": "inconclusive", "copies": "pass", "linkage": "pass", "membership": "fail"}
-    for attack in (population, copies, linkage, membership):
+    answers["labels"] = "alarm"
+    for attack in (population, copies, linkage, membership, labels):
         monkeypatch.setattr(attack, "prepare", lambda _: None)
     monkeypatch.setattr(run, "_judged", lambda attack, *_: Finding(attack.NAME, "", answers[attack.NAME]))
     groups = Groups(case.members, case.control, "image", 0)
     found = {one.attack: one for one in run._compared(case, groups)}
-    assert found["membership"].outcome == found["linkage"].outcome == "inconclusive"
+    assert {found[name].outcome for name in ("membership", "linkage", "labels")} == {"inconclusive"}
     assert "groups differ" in found["membership"].warnings[-1]
     assert found["copies"].outcome == "pass"
     few = replace(case, gates=Gates(patients=5000))

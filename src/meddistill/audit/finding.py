@@ -27,7 +27,8 @@ class Gates:
     ``fails`` a failure. ``area_passes``, ``area_fails``: the same for the area under the ROC curve. ``shift``: an area
     above which members and control patients are too different to be compared. ``patients``: least number in each group.
     ``epsilon_passes``, ``epsilon_fails``: for the least epsilon that canaries prove; at the latter, 1 % false alarms
-    find up to 5 % of the members, and up to 1.6 % at the former.
+    find up to 5 % of the members, and up to 1.6 % at the former. ``recovered_passes``, ``recovered_fails``: how far the
+    share of members whose unusual class is recovered may exceed that of control patients.
     """
 
     rates: tuple[float, ...] = (0.001, 0.01)
@@ -39,6 +40,8 @@ class Gates:
     patients: int = 100
     epsilon_passes: float = 0.5
     epsilon_fails: float = 1.6
+    recovered_passes: float = 0.10
+    recovered_fails: float = 0.20
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from meddistill import __version__
-from meddistill.audit import canaries, copies, hygiene, linkage, membership, population
+from meddistill.audit import canaries, copies, hygiene, labels, linkage, membership, population
 from meddistill.audit.case import SIDES, Case, Effort
 from meddistill.audit.finding import EXIT_CODES, Finding, Gates, Outcome, worst
 from meddistill.audit.people import Groups, Part, Sample, read_groups, sample, without
@@ -232,10 +232,10 @@ def _compared(case: Case, groups: Groups, secret: Canaries | None = None) -> lis
     comparing, planted = [_found(linkage, case)], []
     if case.effort.references:
         attacked = membership.prepare(case)
-        comparing.append(_judged(membership, attacked, case))
+        comparing += [_judged(membership, attacked, case), _judged(labels, labels.prepare(attacked), case)]
         planted = [] if secret is None else [_judged(canaries, canaries.prepare(attacked, secret), case)]
     else:
-        comparing.append(_left_out(membership))
+        comparing += [_left_out(membership), _left_out(labels)]
         planted = [] if secret is None else [_left_out(canaries)]
     if differ.outcome != "pass":
         doubt = "the groups differ anyway (see population): neither a leak nor its absence follows"
