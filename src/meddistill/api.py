@@ -470,6 +470,7 @@ def audit(
     attached: bool = False,
     canaries: Path | None = None,
     references: int = 16,
+    shadows: int = 0,
     gates: Gates | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -481,6 +482,7 @@ def audit(
     ``members``, ``control``: ``SOURCE`` or ``SOURCE:SPLIT``, by default the training and the test images of one source.
     ``out``: where to write the report. ``attached``: put it into the package, which must not be signed yet.
     ``references``: networks trained on other patients, an even number; 0 leaves the attack on membership out.
+    ``shadows``: packages that are made anew by the same recipe, each from half of all patients, an even number from 6.
     ``canaries``: the secret file of a package that was distilled with them; they give a lower bound of epsilon.
     """
     from meddistill.audit.case import Effort
@@ -494,7 +496,7 @@ def audit(
         out=None if out is None else Path(out),
         attached=attached,
         planted=None if canaries is None else Path(canaries),
-        effort=Effort(references=references),
+        effort=Effort(references=references, shadows=shadows),
         gates=gates or Gates(),
         seed=seed,
         device=device,

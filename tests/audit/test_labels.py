@@ -31,7 +31,7 @@ def attacked_by(case, students, references, seen):
 def attacked(case):
     """By untrained networks, half of which saw each patient."""
     nets = [case.network.init(stream(place, "test")) for place in range(6)]
-    seen = {side: membership._halves(case, side) for side in ("members", "control")}
+    seen = {side: membership.halves(case, side, case.effort.references) for side in ("members", "control")}
     return attacked_by(case, tuple(nets[4:]), tuple(nets[:4]), seen)
 
 

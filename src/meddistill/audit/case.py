@@ -24,13 +24,15 @@ class Effort:
     """How much an audit computes.
 
     ``references``: networks trained on random halves of all patients. ``students``: networks trained on the package.
-    ``steps``: SGD steps of each. ``recogniser_steps``: of the recogniser.
+    ``steps``: SGD steps of each. ``recogniser_steps``: of the recogniser. ``shadows``: whole distillations on random
+    halves of all patients.
     """
 
     references: int = 16
     students: int = 4
     steps: int = 300
     recogniser_steps: int = 200
+    shadows: int = 0
 
 
 @dataclass(frozen=True)

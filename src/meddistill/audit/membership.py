@@ -13,7 +13,7 @@ each larger for likelier members:
 - ``density``: how much denser the synthetic images lie around the candidate than images of the control patients do,
   among the recogniser's directions (DOMIAS: van Breugel et al. 2023, arXiv:2302.12580).
 
-The references are networks, not whole distillations: a stronger and far dearer attack would distil as many packages.
+The references are networks, not whole distillations; those are in :mod:`meddistill.audit.shadows`, stronger and dearer.
 """
 
 import math
@@ -65,7 +65,7 @@ def prepare(case: Case) -> Prepared:
     package = case.package
     own = received(package.enlarged, package.labels, case.normalisation, case.device)
     protocol = Protocol(steps=case.effort.steps, epochs=0)
-    seen = {side: _halves(case, side) for side in SIDES}
+    seen = {side: halves(case, side, case.effort.references) for side in SIDES}
     everyone = {side: np.full(case.people(side).count, side == "members") for side in SIDES}
     picked = [{side: seen[side][place] for side in SIDES} for place in range(case.effort.references)]
     trained: list[Params] = []
@@ -93,11 +93,11 @@ def scores_of(prepared: Prepared, people: People, seen: npt.NDArray[np.bool_], *
     """The scores of any people. ``seen``: by which references ``(references, patients)``; ``own``: they are control."""
     case, seen = prepared.case, seen[:, people.patient]
     asked = [*prepared.students, *prepared.references, prepared.direct]
-    sure = np.stack([_sureness(case, params, people) for params in asked])
+    sure = np.stack([sureness_of(case, params, people) for params in asked])
     count = len(prepared.students)
     students, references, direct = sure[:count], sure[count:-1], sure[-1]
-    expected, spread = _unseen(references, seen)
-    chance, usual = _chance(students).mean(0), _unseen(_chance(references), seen)[0]
+    expected, spread = unseen(references, seen)
+    chance, usual = _chance(students).mean(0), unseen(_chance(references), seen)[0]
     by_image = {
         "likelihood": (students.mean(0) - expected) / spread,
         "ratio": np.log(chance / (0.5 * ((1 + _OFFLINE) * usual + 1 - _OFFLINE))),
@@ -110,7 +110,7 @@ def scores_of(prepared: Prepared, people: People, seen: npt.NDArray[np.bool_], *
 
 def judge(members: Mapping[str, Scores], control: Mapping[str, Scores], case: Case) -> Finding:
     """The worst outcome of the four scores; their intervals are widened for being four (Bonferroni)."""
-    scores = {name: _standardised(case, members[name], control[name]) for name in members}
+    scores = {name: standardised(case, members[name], control[name]) for name in members}
     confidence = 1 - (1 - CONFIDENCE) / len(SCORES)
     found = {name: tell_apart(*scores[name], case.gates, confidence) for name in SCORES}
     strongest = max(SCORES, key=lambda name: found[name].area.low)
@@ -140,17 +140,17 @@ def judge(members: Mapping[str, Scores], control: Mapping[str, Scores], case: Ca
     )
 
 
-def _halves(case: Case, side: Side) -> npt.NDArray[np.bool_]:
-    """Which patients each reference is trained on ``(references, patients)``: a random half, the next on the others."""
+def halves(case: Case, side: Side, times: int) -> npt.NDArray[np.bool_]:
+    """Which patients each of so many trainings sees ``(times, patients)``: a random half, the next the others."""
     count = case.people(side).count
-    halves: list[npt.NDArray[np.bool_]] = []
-    for place in range(case.effort.references):
+    found: list[npt.NDArray[np.bool_]] = []
+    for place in range(times):
         if place % 2:
-            halves.append(~halves[-1])
+            found.append(~found[-1])
             continue
         order = numpy_stream(case.seed, "audit halves", side, place).permutation(count)
-        halves.append(np.isin(np.arange(count), order[: count // 2]))
-    return np.stack(halves)
+        found.append(np.isin(np.arange(count), order[: count // 2]))
+    return np.stack(found)
 
 
 def _training_set(case: Case, chosen: Mapping[Side, npt.NDArray[np.bool_]], place: int) -> TrainingSet:
@@ -168,7 +168,7 @@ def _training_set(case: Case, chosen: Mapping[Side, npt.NDArray[np.bool_]], plac
     return synthetic_set(inputs, classes.to(case.device))
 
 
-def _sureness(case: Case, params: Params, people: People) -> Scores:
+def sureness_of(case: Case, params: Params, people: People) -> Scores:
     """log(p / (1 − p)) of each image's own class ``(N,)``, the mean of the image and its mirror image, float64."""
     found, labels = [], torch.from_numpy(people.labels).to(case.device)
     with torch.no_grad():
@@ -189,15 +189,15 @@ def _chance(sureness: Scores) -> Scores:
     return 1 / (1 + np.exp(-sureness))
 
 
-def _unseen(values: Scores, seen: npt.NDArray[np.bool_]) -> tuple[Scores, Scores]:
+def unseen(values: Scores, seen: npt.NDArray[np.bool_]) -> tuple[Scores, Scores]:
     """Mean and spread ``(N,)`` over the references that did not see the image, of values ``(references, N)``.
 
     A spread of few references is uncertain: half of its square is that of all images together.
     """
-    unseen = ~seen
-    count = unseen.sum(0)
-    mean = np.where(unseen, values, 0).sum(0) / count
-    squares = np.where(unseen, (values - mean) ** 2, 0).sum(0) / np.maximum(count - 1, 1)
+    counted = ~seen
+    count = counted.sum(0)
+    mean = np.where(counted, values, 0).sum(0) / count
+    squares = np.where(counted, (values - mean) ** 2, 0).sum(0) / np.maximum(count - 1, 1)
     return mean, np.sqrt((squares + squares.mean()) / 2 + 1e-12)
 
 
@@ -254,7 +254,7 @@ def _density(case: Case, people: People, *, own: bool) -> Scores:
     return np.asarray(torch.cat(found).cpu().numpy())
 
 
-def _standardised(case: Case, members: Scores, control: Scores) -> tuple[Scores, Scores]:
+def standardised(case: Case, members: Scores, control: Scores) -> tuple[Scores, Scores]:
     """Scores in units of the spread among control patients of the same class.
 
     Networks that were trained on other shares of the classes, or of other sharpness, differ by class for all patients.

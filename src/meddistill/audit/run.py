@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from meddistill import __version__
-from meddistill.audit import canaries, copies, hygiene, labels, linkage, membership, population
+from meddistill.audit import canaries, copies, hygiene, labels, linkage, membership, population, shadows
 from meddistill.audit.case import SIDES, Case, Effort
 from meddistill.audit.finding import EXIT_CODES, Finding, Gates, Outcome, worst
 from meddistill.audit.people import Groups, Part, Sample, read_groups, sample, without
@@ -173,6 +173,8 @@ def _open(
     where = choose(device)
     if effort.references % 2 or effort.references < 0:
         raise InputError(f"{effort.references} references were asked for: expected an even number, or 0 for none")
+    if effort.shadows and (effort.shadows % 2 or effort.shadows < shadows.LEAST):
+        raise InputError(f"{effort.shadows} shadows were asked for: expected an even number from {shadows.LEAST}, or 0")
     package, _ = read_judged(file)
     card = package.card
     inside = sample(members, "train")
@@ -244,7 +246,8 @@ def _compared(case: Case, groups: Groups, secret: Canaries | None = None) -> lis
     if fewest < case.gates.patients:
         few = f"{fewest} patients in a group: {case.gates.patients} are the least for a pass"
         found = [_qualified(one, worst([one.outcome, "inconclusive"]), few) for one in found]
-    return [*found, *planted]  # coins are fair, whoever the patients are
+    repeated = [_found(shadows, case)] if case.effort.shadows else []
+    return [*found, *repeated, *planted]  # halves are random and coins are fair, whoever the patients are
 
 
 def _found(attack: Any, case: Case) -> Finding:

@@ -17,6 +17,7 @@ def audit(
     canaries: Path | None = None,
     quick: Flag = False,
     references: int = 16,
+    shadows: int = 0,
     seed: int = 0,
     device: str = "auto",
     reading: Reading = Reading(),
@@ -35,6 +36,7 @@ def audit(
         canaries: Canaries of a package that was distilled with them (in its run folder): bounds epsilon from below.
         quick: Leave out the attack on membership; such an audit does not pass.
         references: Networks trained on other patients, for the attack on membership; an even number.
+        shadows: Distil so many packages anew, each from half of all patients, for the strongest attack on membership.
         seed: Seed of all random draws.
         device: auto, cpu, cuda, cuda:1, mps.
     """
@@ -48,6 +50,7 @@ def audit(
         attached=attach,
         canaries=canaries,
         references=0 if quick else references,
+        shadows=0 if quick else shadows,
         seed=seed,
         device=device,
         options=reading.options(),

@@ -471,7 +471,7 @@ def _finding(found: Document, console: Console) -> None:
         )
         paragraph(console, f"canaries: {told.format(**figures)} (95 %)")
     for name, one in figures.get("scores", {}).items():
-        paragraph(console, f"membership by {name}: {_area(one['area'])}, {one['outcome']}")
+        paragraph(console, f"{found['attack']} by {name}: {_area(one['area'])}, {one['outcome']}")
     for warning in found["warnings"]:
         paragraph(console, f"{found['attack']}: {warning}")
 

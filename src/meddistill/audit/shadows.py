@@ -1,0 +1,250 @@
+"""Who was in the making, by packages that are made anew, each from a random half of all patients?
+
+The strongest attack on membership repeats all that the sender did (LiRA: Carlini et al. 2022, arXiv:2112.03570).
+Every shadow is a run by the package's own recipe on half of all members and half of all control patients; each patient
+is in half of the shadows. Students are trained on each shadow's package, and are surer or less sure of a patient. From
+the shadows with the patient and those without, each patient has two normal distributions of the logit of the own class;
+the score of a package is the logarithm of the ratio of their densities (``online``), or how far it lies above the
+second alone, in its deviations (``offline``, for which an attacker needs no shadow with the patient).
+
+Each shadow in turn is the package that is attacked, and the others are what the attacker has. Patients of a shadow are
+a random half of all, so it does not matter here whether members and control patients are alike. This measures the
+recipe on these patients; what the same scores find in the package itself stands beside it, and does rest on the control
+group.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from meddistill.audit.apart import tell_apart, warnings
+from meddistill.audit.case import SIDES, Case, Side
+from meddistill.audit.finding import Finding, worst
+from meddistill.audit.membership import Scores, halves, standardised, sureness_of, unseen
+from meddistill.audit.people import People
+from meddistill.audit.statistics import CONFIDENCE
+from meddistill.cohort.fingerprint import Fingerprint, Range
+from meddistill.cohort.prepare import Prepared as Source
+from meddistill.cohort.types import SPLITS, Cohort
+from meddistill.package.read import read
+from meddistill.package.types import Card, Package
+from meddistill.pipeline.plan import Plan, from_mapping, to_toml
+from meddistill.pipeline.run import Request, run
+from meddistill.runtime.files import write_atomic
+from meddistill.runtime.streams import derive, numpy_stream
+from meddistill.teachers.images import Normalisation
+from meddistill.train.protocol import Protocol, train_network
+from meddistill.train.received import received
+
+NAME, ASKS = "shadows", "who was in the making, by packages made anew from random halves of all patients"
+SCORES = ("online", "offline")
+LEAST = 6  # so that two that knew a patient, and two that did not, are left when one is attacked
+_KEPT = 0.1  # of the control patients: the validation images of every shadow
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """How sure students are of each patient's class, by side: of every shadow ``(shadows, patients)``, of the package.
+
+    ``seen``: which shadow was made with which patient ``(shadows, patients)``.
+    """
+
+    case: Case
+    shadows: Mapping[Side, Scores]
+    package: Mapping[Side, Scores]
+    seen: Mapping[Side, npt.NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores by name: of all pairs of a shadow and a patient of one side of it ``(trials,)``; of the package's."""
+
+    shadows: Mapping[str, Scores]
+    package: Mapping[str, Scores]
+
+
+def prepare(case: Case) -> Prepared:
+    """Make all shadows. Raises :class:`InputError` where the recipe cannot be repeated."""
+    plan, count, validation = plan_of(case.package.card), case.effort.shadows, _validation(case)
+    seen = {side: halves(case, side, count) for side in SIDES}
+    seen["control"] &= ~validation
+    sure = []
+    with case.progress.stage("making shadows", count) as stage:
+        for place in range(count):
+            made = _shadow(case, plan, {side: seen[side][place] for side in SIDES}, validation, place)
+            sure.append(_sure(case, made, place))
+            stage.advance()
+    own = _sure(case, case.package, count)
+    asked = {"members": np.full(case.members.count, True), "control": ~validation}
+    return Prepared(
+        case,
+        {side: np.stack([one[side] for one in sure])[:, asked[side]] for side in SIDES},
+        {side: own[side][asked[side]] for side in SIDES},
+        {side: seen[side][:, asked[side]] for side in SIDES},
+    )
+
+
+def attack(prepared: Prepared, side: Side) -> Scored:
+    """The scores of those who were in a shadow (``members``) or were not, and of the package's own of this side."""
+    trials: dict[str, list[Scores]] = {name: [] for name in SCORES}
+    for group in SIDES:
+        values, seen = prepared.shadows[group], prepared.seen[group]
+        for place in range(len(values)):
+            rest = np.arange(len(values)) != place
+            scores = ratios(values[rest], seen[rest], values[place])
+            for name in SCORES:
+                trials[name].append(scores[name][seen[place] == (side == "members")])
+    own = ratios(prepared.shadows[side], prepared.seen[side], prepared.package[side])
+    return Scored({name: np.concatenate(parts) for name, parts in trials.items()}, own)
+
+
+def judge(members: Scored, control: Scored, case: Case) -> Finding:
+    """The worse of the two scores over all shadows; its intervals are widened for there being two."""
+    confidence = 1 - (1 - CONFIDENCE) / len(SCORES)
+    found = {name: tell_apart(members.shadows[name], control.shadows[name], case.gates, confidence) for name in SCORES}
+    own = {name: tell_apart(members.package[name], control.package[name], case.gates, confidence) for name in SCORES}
+    strongest = max(SCORES, key=lambda name: found[name].area.low)
+    loosest = found[strongest].rates[-1]
+    trials = len(members.shadows[strongest]), len(control.shadows[strongest])
+    return Finding(
+        NAME,
+        ASKS,
+        worst(one.outcome for one in found.values()),
+        main=loosest.members,
+        control=loosest.control,
+        baseline=loosest.rate,
+        excess=loosest.excess,
+        warnings=(
+            *warnings(*trials, case.gates, confidence),
+            "intervals take the trials of one patient in several shadows for independent",
+        ),
+        figures={
+            "strongest": strongest,
+            "scores": {name: one.as_dict() for name, one in found.items()},
+            "of_the_package": {name: one.as_dict() for name, one in own.items()},
+            "shadows": case.effort.shadows,
+            "trials": sum(trials),
+        },
+    )
+
+
+def ratios(values: Scores, seen: npt.NDArray[np.bool_], asked: Scores) -> dict[str, Scores]:
+    """The two scores of values that are ``asked`` about ``(patients,)``, by all others' ``(shadows, patients)``."""
+    (known, wide), (unknown, spread) = unseen(values, ~seen), unseen(values, seen)
+    above, within = (asked - unknown) / spread, (asked - known) / wide
+    return {"online": (above**2 - within**2) / 2 + np.log(spread / wide), "offline": above}
+
+
+def plan_of(card: Card) -> Plan:
+    """The plan that a card tells. Raises :class:`InputError` for merged packages and unknown methods."""
+    recipe, known = card.recipe, Plan().flat()
+    told = {"method": recipe.method, "seed": recipe.seed, "start": recipe.start, "network": recipe.network}
+    nested: dict[str, Any] = {}
+    for name, value in {**recipe.plan, **told}.items():
+        if name in known:
+            section, dot, key = name.partition(".")
+            place = nested.setdefault(section, {}) if dot else nested
+            place[key or name] = value
+    nested.setdefault("evaluation", {})["seeds"] = 0
+    return from_mapping(nested, "the recipe on the card")
+
+
+def _validation(case: Case) -> npt.NDArray[np.bool_]:
+    """Which control patients are validation images of every shadow ``(patients,)``, and of no use besides."""
+    count = case.control.count
+    order = numpy_stream(case.seed, "shadows", "validation").permutation(count)
+    return np.isin(np.arange(count), order[: max(1, round(_KEPT * count))])
+
+
+def _shadow(
+    case: Case,
+    plan: Plan,
+    chosen: Mapping[Side, npt.NDArray[np.bool_]],
+    validation: npt.NDArray[np.bool_],
+    place: int,
+) -> Package:
+    """The package that the recipe makes of the chosen patients; whatever is written meanwhile is deleted."""
+    with tempfile.TemporaryDirectory(prefix="meddistill-") as name:
+        folder = Path(name)
+        write_atomic(folder / "plan.toml", to_toml(plan).encode())
+        out = folder / "shadow.mdz"
+        request = Request(
+            source=folder,
+            out=out,
+            plan=folder / "plan.toml",
+            seed=derive(case.seed, "shadow", place) % 2**31,
+            device=str(case.device),
+        )
+        run(request, prepared=_source(case, chosen, validation))
+        return read(out)
+
+
+def _source(case: Case, chosen: Mapping[Side, npt.NDArray[np.bool_]], validation: npt.NDArray[np.bool_]) -> Source:
+    """The chosen patients as a training split, and the validation images."""
+    parts = list(_parts(case, chosen, validation))
+    pixels: Any = np.concatenate([part.pixels for part, _, _ in parts])
+    splits = np.concatenate([np.full(len(part.labels), SPLITS.index(split), np.uint8) for part, split, _ in parts])
+    cohort = Cohort(
+        pixels, np.concatenate([part.labels for part, _, _ in parts]), splits, case.package.card.task.classes
+    )
+    people = np.concatenate([part.patient + first for part, _, first in parts])
+    return Source(cohort, (), _fingerprint(cohort), people)
+
+
+def _parts(
+    case: Case, chosen: Mapping[Side, npt.NDArray[np.bool_]], validation: npt.NDArray[np.bool_]
+) -> Iterator[tuple[People, Any, int]]:
+    """Some people, their split, and the number that their patients begin with."""
+    for side, first in zip(SIDES, (0, case.members.count), strict=True):
+        yield _those(case.people(side), chosen[side]), "train", first
+    yield _those(case.control, validation), "val", case.members.count
+
+
+def _those(people: People, chosen: npt.NDArray[np.bool_]) -> People:
+    rows = np.flatnonzero(chosen[people.patient])
+    return People(people.pixels[rows], people.peak, people.labels[rows], people.patient[rows])
+
+
+def _fingerprint(cohort: Cohort) -> Fingerprint:
+    """What a run is told of a source that is none: each image stands for a patient who has a number."""
+    side = Range(cohort.size, cohort.size, cohort.size)
+    return Fingerprint(
+        name="shadow",
+        kind="shadow",
+        images=len(cohort.labels),
+        classes=cohort.classes,
+        counts={split: cohort.counts(split) for split in SPLITS},
+        split_origin="given",
+        width=side,
+        height=side,
+        channels=cohort.channels,
+        bit_depth=8 * cohort.images.itemsize,
+        imbalance=None,
+        patients=None,
+        without_patient=0,
+        unreadable=0,
+        ignored={},
+        proposed_size=cohort.size,
+    )
+
+
+def _sure(case: Case, package: Package, place: int) -> dict[Side, Scores]:
+    """How sure students of a package are of all patients, in units of control patients of the same class."""
+    # As its receiver would: every package brings its own.
+    case = replace(case, normalisation=Normalisation(package.card.normalisation.mean, package.card.normalisation.std))
+    own = received(package.enlarged, package.labels, case.normalisation, case.device)
+    protocol = Protocol(steps=case.effort.steps, epochs=0)
+    students = [
+        train_network(case.network, own, protocol, derive(case.seed, "shadow student", place, number))
+        for number in range(case.effort.students)
+    ]
+    members, control = (
+        people.mean(np.mean([sureness_of(case, params, people) for params in students], axis=0))
+        for people in (case.members, case.control)
+    )
+    return dict(zip(SIDES, standardised(case, members, control), strict=True))
