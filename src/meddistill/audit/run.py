@@ -231,23 +231,27 @@ def _hygiene(case: Case, samples: tuple[Sample, Sample], options: ReadOptions) -
 def _compared(case: Case, groups: Groups, secret: Canaries | None = None) -> list[Finding]:
     """The findings of all attacks that compare people, and what makes them less than they seem."""
     differ, fewest = _found(population, case), min(groups.members.count, groups.control.count)
-    comparing, planted = [_found(linkage, case)], []
-    if case.effort.references:
-        attacked = membership.prepare(case)
-        comparing += [_judged(membership, attacked, case), _judged(labels, labels.prepare(attacked), case)]
-        planted = [] if secret is None else [_judged(canaries, canaries.prepare(attacked, secret), case)]
-    else:
-        comparing += [_left_out(membership), _left_out(labels)]
-        planted = [] if secret is None else [_left_out(canaries)]
+    trained, planted = _by_networks(case, secret)
+    comparing = [_found(linkage, case), *trained]
     if differ.outcome != "pass":
         doubt = "the groups differ anyway (see population): neither a leak nor its absence follows"
         comparing = [_qualified(one, "inconclusive", doubt) for one in comparing]
-    found = [differ, _found(copies, case), *comparing]
+    # Halves are drawn by lot, whoever the patients are; so are coins.
+    repeated = [_found(shadows, case)] if case.effort.shadows else []
+    found = [differ, _found(copies, case), *comparing, *repeated]
     if fewest < case.gates.patients:
         few = f"{fewest} patients in a group: {case.gates.patients} are the least for a pass"
         found = [_qualified(one, worst([one.outcome, "inconclusive"]), few) for one in found]
-    repeated = [_found(shadows, case)] if case.effort.shadows else []
-    return [*found, *repeated, *planted]  # halves are random and coins are fair, whoever the patients are
+    return [*found, *planted]
+
+
+def _by_networks(case: Case, secret: Canaries | None) -> tuple[list[Finding], list[Finding]]:
+    """What the same trained networks tell of members and control patients; and of canaries, where there are any."""
+    if not case.effort.references:
+        return [_left_out(membership), _left_out(labels)], [] if secret is None else [_left_out(canaries)]
+    attacked = membership.prepare(case)
+    found = [_judged(membership, attacked, case), _judged(labels, labels.prepare(attacked), case)]
+    return found, [] if secret is None else [_judged(canaries, canaries.prepare(attacked, secret), case)]
 
 
 def _found(attack: Any, case: Case) -> Finding:
