@@ -51,6 +51,17 @@ def prepared(case, shifts):
     return shadows.Prepared(case, values, package, seen)
 
 
+def test_whoever_was_in_or_out_is_judged_by_as_many_shadows(cases, strangers_package):
+    """Else scores would differ by how well their distributions are known."""
+    found, real, calls = prepared(cases(strangers_package), 0.0), shadows.ratios, []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(shadows, "ratios", lambda values, seen, asked: calls.append(seen) or real(values, seen, asked))
+        shadows.attack(found, "members")
+    for seen in calls[:8]:
+        assert (seen.sum(0) == 3).all()
+        assert len(seen) == 6
+
+
 @pytest.mark.parametrize(("shift", "outcome"), [(0.0, "pass"), (3.0, "fail")])
 def test_patients_who_leave_a_trace_are_found_and_others_are_not(cases, strangers_package, shift, outcome):
     case = cases(strangers_package)

@@ -7,10 +7,10 @@ the shadows with the patient and those without, each patient has two normal dist
 the score of a package is the logarithm of the ratio of their densities (``online``), or how far it lies above the
 second alone, in its deviations (``offline``, for which an attacker needs no shadow with the patient).
 
-Each shadow in turn is the package that is attacked, and the others are what the attacker has. Patients of a shadow are
-a random half of all, so it does not matter here whether members and control patients are alike. This measures the
-recipe on these patients; what the same scores find in the package itself stands beside it, and does rest on the control
-group.
+Each shadow in turn is the package that is attacked, and the others, but for that of the other half of the patients, are
+what the attacker has. Patients of a shadow are a random half of all, so it does not matter here whether members and
+control patients are alike. This measures the recipe on these patients; what the same scores find in the package itself
+stands beside it, and does rest on the control group.
 """
 
 import tempfile
@@ -43,7 +43,7 @@ from meddistill.train.received import received
 
 NAME, ASKS = "shadows", "who was in the making, by packages made anew from random halves of all patients"
 SCORES = ("online", "offline")
-LEAST = 6  # so that two that knew a patient, and two that did not, are left when one is attacked
+LEAST = 6  # so that two that had a patient, and two that had not, are left when one is attacked
 _KEPT = 0.1  # of the control patients: the validation images of every shadow
 
 
@@ -95,7 +95,8 @@ def attack(prepared: Prepared, side: Side) -> Scored:
     for group in SIDES:
         values, seen = prepared.shadows[group], prepared.seen[group]
         for place in range(len(values)):
-            rest = np.arange(len(values)) != place
+            # Without its other half, too: of each patient as many shadows are left that had him as had not.
+            rest = np.arange(len(values)) // 2 != place // 2
             scores = ratios(values[rest], seen[rest], values[place])
             for name in SCORES:
                 trials[name].append(scores[name][seen[place] == (side == "members")])
