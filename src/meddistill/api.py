@@ -423,7 +423,7 @@ def show(path: Path) -> Document:
 
 
 def report(subject: Path, out: Path, *, audit: Path | None = None) -> Written:
-    """Write a report on a package, or on the folder of a run, as one HTML file that needs nothing else.
+    """Write a report on a package, or on the folder of a run or a benchmark, as one HTML file that needs nothing else.
 
     ``audit``: the result of an audit, as JSON; without one, the package's own is shown.
     """

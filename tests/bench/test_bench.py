@@ -12,6 +12,7 @@ import pytest
 import torch
 from tests.bench.conftest import GRID, SHORT
 
+from meddistill import api
 from meddistill.bench import work
 from meddistill.bench.benchmark import Benchmark, bench
 from meddistill.bench.grid import read_grid
@@ -176,6 +177,30 @@ def test_the_tables_say_the_same(made):
         assert float(row["test balanced_accuracy high"]) == main["high"]
         assert f"{100 * main['mean']:.1f} ± {50 * (main['high'] - main['low']):.1f}" in shown
         assert row["contains_patients"] == str(line["method"] not in METHODS)
+
+
+def test_what_is_lost_on_another_network_is_paired_by_seed(made):
+    for method in ("mtt", "mtt-soft", "herding"):
+        there, here = (made.line(method, 2, name) for name in ("convnet-d2-w4", "convnet-d1-w4"))
+        scores = [line["scores"]["test"]["as is"]["balanced_accuracy"]["per_seed"] for line in (there, here)]
+        assert here["drop"]["per_seed"] == pytest.approx(np.subtract(*scores).tolist())
+        assert there["drop"] is None
+    assert made.line("random", 2, "convnet-d1-w4")["drop"] is None
+    drop = made.line("mtt", 2, "convnet-d1-w4")["drop"]
+    shown = (made.out / "results.md").read_text().split("## Transfer")[1]
+    assert f"(drop {100 * drop['mean']:.1f} ± {50 * (drop['high'] - drop['low']):.1f})" in shown
+    assert shown.count("| mtt |") == shown.count("| herding* |") == 2  # one for each number of images
+
+
+def test_its_report_and_those_of_its_sets_show_transfer(made, tmp_path):
+    line = made.line("mtt", 2, "convnet-d1-w4")
+    assert all((made.out / name).is_file() for name in line["sets"])
+    assert len(line["sets"]) == 2
+    told = f"drop {round(100 * line['drop']['mean'], 1) + 0.0:.1f}<"
+    package = made.out / line["sets"][0]
+    for subject in (made.out, package, package.with_suffix(".run")):
+        assert api.report(subject, tmp_path / "r.html").benchmark.samefile(made.out)
+        assert told in (tmp_path / "r.html").read_text()
 
 
 def test_bytes_are_those_of_the_files_and_no_real_image_is_written(made):

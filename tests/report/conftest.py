@@ -27,11 +27,45 @@ from meddistill.package.types import (
 from meddistill.package.write import write
 
 VOID = {"meta", "img", "br", "link", "input", "hr", "source", "base", "embed", "area", "col", "track", "wbr"}
+OWN, OTHER = "convnet-d2-w8", "resnet18-w16"  # networks: a set was made with the first
 PLAN = {"method": "mtt", "seed": 3, "network": "convnet-d2-w8", "images_per_class": 3}
 
 
 def score(mean: float, half: float = 0.01) -> Score:
     return Score(mean=mean, low=mean - half, high=mean + half, per_seed=(mean - half, mean, mean + half))
+
+
+def summary(mean: float, half: float = 0.01) -> dict[str, Any]:
+    """A score over three seeds, as a benchmark writes it."""
+    return {"mean": mean, "low": mean - half, "high": mean + half, "per_seed": [mean - half, mean, mean + half]}
+
+
+def cell(
+    method: str,
+    matching: str | None,
+    evaluation: str,
+    mean: float,
+    drop: float | None = None,
+    count: int | None = 3,
+    sets: tuple[str, ...] = (),
+    **changes: Any,
+) -> dict[str, Any]:
+    """A line of a benchmark's results."""
+    scores = {metric: summary(mean) for metric in ("balanced_accuracy", "auroc", "accuracy")}
+    return {
+        "cohort": "lungs",
+        "images_per_class": count,
+        "method": method,
+        "matching": matching,
+        "evaluation": evaluation,
+        "contains_patients": matching is None,
+        "bytes": 5000.0,
+        "sets": list(sets),
+        "gain": None,
+        "drop": drop and summary(drop, 0.02),
+        "scores": {"test": {"as is": scores}},
+        **changes,
+    }
 
 
 def make_package(

@@ -1,11 +1,13 @@
 """The report in a real browser, where one is installed: nothing runs, nothing is fetched, everybody can read it."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.browser import CHROMIUM, chromium
+from tests.report.conftest import cell
 
 from meddistill import api
 from meddistill.package.read import Verification
@@ -78,9 +80,23 @@ def test_a_hostile_card_runs_nothing_and_fetches_nothing(browser, package, tmp_p
     page.close()
 
 
+@pytest.fixture
+def benchmark_file(tmp_path) -> Path:
+    """A report on a benchmark of sets that were tried on seven networks."""
+    networks = ["convnet-d3-w32", "resnet18-w16", "vgg11-w16", "alexnet-w32", "vit-d4-w64", "convnet-d1-w8", "resnet18"]
+    lines = [
+        cell(method, networks[0], network, 0.9 - 0.1 * place, place and 0.1 * place)
+        for method in ("mtt", "meddistill")
+        for place, network in enumerate(networks)
+    ]
+    (tmp_path / "results.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    api.report(tmp_path, tmp_path / "b.html")
+    return tmp_path / "b.html"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_everybody_can_read_it(browser, page_file, scheme, width):
+def test_everybody_can_read_it(browser, page_file, benchmark_file, scheme, width):
     """axe finds nothing, in light and dark, and a telephone does not scroll sideways."""
     assert page_file.stat().st_size > 10_000
     if browser is None:
@@ -88,10 +104,28 @@ def test_everybody_can_read_it(browser, page_file, scheme, width):
     from axe_playwright_python.sync_playwright import Axe
 
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    page.goto(page_file.as_uri())
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for file in (page_file, benchmark_file):
+        page.goto(file.as_uri())
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
+
+
+def test_on_paper_nothing_is_cut_off(browser, page_file, benchmark_file):
+    """Tables fit into the width of A4 less its margins; what only serves the screen is gone."""
+    assert benchmark_file.exists()
+    if browser is None:
+        return
+    page = browser.new_page(viewport={"width": 672, "height": 950})
+    page.emulate_media(media="print")
+    for file in (page_file, benchmark_file):
+        page.goto(file.as_uri())
+        widths = page.evaluate(
+            "[...document.querySelectorAll('table, svg, img, pre')].map(e => e.getBoundingClientRect().right)"
+        )
+        assert max(widths) <= 673
+        assert not page.locator("nav").is_visible()
     page.close()
 
 

@@ -11,6 +11,7 @@ from meddistill.bench.tasks import Layout, read_outcome, tasks
 
 _DPI = 120
 _PANEL = (4.6, 3.6)  # inches
+_LIGHT = 0.6  # of the range of colours: from here on they are too light for white figures
 Point = Callable[[Line], float | None]
 
 
@@ -93,12 +94,13 @@ def _transfer(Figure: Any, layout: Layout, found: Sequence[Line]) -> Any:
 
     values = [[mean(*one, evaluation) for evaluation in evaluations] for one in sets]
     figure, [panel] = _panels(Figure, 1)
-    panel.imshow(values, aspect="auto")
+    drawn = panel.imshow(values, aspect="auto")
     panel.set_xticks(range(len(evaluations)), evaluations, rotation=30, ha="right")
     panel.set_yticks(range(len(sets)), [f"{method}, {matching}" for method, matching in sets])
     for row, line in enumerate(values):
         for column, value in enumerate(line):
-            panel.text(column, row, f"{value:.1f}", ha="center", va="center", color="white")
+            is_light = drawn.norm(value) > _LIGHT
+            panel.text(column, row, f"{value:.1f}", ha="center", va="center", color="black" if is_light else "white")
     panel.set_title("balanced accuracy, %, mean over cohorts and sizes")
     return figure
 

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -26,6 +26,8 @@ from meddistill.bench.tasks import (
     read_outcome,
     tasks,
 )
+from meddistill.report.cells import SETS, Spread, cell_of, transfers
+from meddistill.report.cells import Cell as Told
 from meddistill.train.metrics import METRICS, Summary, summarise
 from meddistill.train.protocol import PROTOCOL_VERSION
 
@@ -41,7 +43,9 @@ class Line:
     ``scores``: by split, row (``as is``, ``hard``, ``plain``) and metric. ``bytes``: of what somebody has to hand out,
     the package, the images at working size, or the encoder. ``gain``: by seed, how much better than random real images
     with labels of the same kind; of pretrained encoders, than the same without pretraining. ``label_robust``,
-    ``augmentation_robust``: :mod:`~meddistill.bench.scores`, of balanced accuracy.
+    ``augmentation_robust``: :mod:`~meddistill.bench.scores`, of balanced accuracy. ``drop``: by seed, how much worse
+    than the matching network on the same sets; None for that one itself. ``sets``: the packages, below the folder of
+    results.
     """
 
     cell: Cell
@@ -50,6 +54,8 @@ class Line:
     gain: Summary | None
     label_robust: Summary | None
     augmentation_robust: Summary | None
+    drop: Summary | None = None
+    sets: tuple[str, ...] = ()
 
     @property
     def main(self) -> Summary:
@@ -63,7 +69,7 @@ class Line:
             split: {row: {metric: one.as_dict() for metric, one in metrics.items()} for row, metrics in rows.items()}
             for split, rows in self.scores.items()
         }
-        return self.place | {"bytes": self.bytes, **told, "scores": scores}
+        return self.place | {"bytes": self.bytes, "sets": list(self.sets), **told, "scores": scores}
 
     @property
     def place(self) -> dict[str, Any]:
@@ -87,6 +93,7 @@ class Line:
             "gain": self.gain,
             "label_robust": self.label_robust,
             "augmentation_robust": self.augmentation_robust,
+            "drop": self.drop,
         }
 
 
@@ -149,8 +156,17 @@ def _line(layout: Layout, cell: Cell, done: dict[Cell, dict[str, dict[str, Figur
         split: {row: {metric: summarise(values) for metric, values in metrics.items()} for row, metrics in rows.items()}
         for split, rows in done[cell].items()
     }
-    gain, label, augmentation = _against_random(cell, done)
-    return Line(cell, scores, _bytes(layout, cell), gain, label, augmentation)
+    sets = (layout.package(cell.source, layout.plan(cell, place)) for place in layout.used if cell.is_distilled)
+    names = tuple(f"{SETS}/{path.name}" for path in sets)
+    return Line(cell, scores, _bytes(layout, cell), *_against_random(cell, done), _drop(cell, done), names)
+
+
+def _drop(cell: Cell, done: dict[Cell, dict[str, dict[str, Figures]]]) -> Summary | None:
+    own = replace(cell, evaluation=cell.matching)
+    if not cell.matching or own == cell or own not in done:
+        return None
+    mine, there = (done[one]["test"]["as is"][MAIN] for one in (cell, own))
+    return summarise([a - b for a, b in zip(there, mine, strict=True)])
 
 
 def _against_random(
@@ -292,7 +308,7 @@ def results_csv(found: Iterable[Line]) -> str:
             for row, metrics in rows_.items()
             for metric, summary in metrics.items()
         }
-        figures |= {name: getattr(line, name) for name in ("gain", "label_robust", "augmentation_robust")}
+        figures |= {name: getattr(line, name) for name in ("gain", "label_robust", "augmentation_robust", "drop")}
         rows.append(line.place | {"bytes": line.bytes} | _columns(figures))
     return _csv(rows)
 
@@ -355,6 +371,7 @@ def markdown(layout: Layout, found: Sequence[Line]) -> str:
         mine = [line for line in found if line.cell.source == source]
         if mine:
             parts.append(f"## {source.name}, {source.size} pixels\n\n" + _table(_HEADERS, map(_row, mine)))
+    parts += _transfer(found)
     if rows := encoders(layout):
         parts.append(f"## Encoders\n\n{_table(tuple(rows[0]), map(_words, rows))}\n\n{_ENCODERS}")
     return "\n\n".join(parts) + "\n"
@@ -377,6 +394,35 @@ def _row(line: Line) -> list[str]:
         *(percent(scores[metric]) for metric in ("balanced_accuracy", "auroc", "accuracy")),
         *(percent(summary) for summary in (line.gain, line.label_robust, line.augmentation_robust)),
     ]
+
+
+_TRANSFER = (
+    "Balanced accuracy of every network that was trained on a set; behind it, where it is another than the set was "
+    "made with, how many points it is worse than that one, paired by seed."
+)
+
+
+def _transfer(found: Sequence[Line]) -> list[str]:
+    """A matrix for each cohort and size; nothing where no set was tried on another network."""
+    read = [cell_of(line.as_dict()) for line in found]
+    tables = []
+    for one in transfers([cell for cell in read if cell is not None]):
+        rows = [_transfer_row(row) for row in one.rows]
+        title = f"{one.cohort}, {one.images_per_class} image(s) a class"
+        tables.append(f"### {title}\n\n" + _table(("method", "matched on", *one.networks), rows))
+    return [f"## Transfer\n\n{_TRANSFER}", *tables] if tables else []
+
+
+def _transfer_row(row: Sequence[Told | None]) -> list[str]:
+    first = next(cell for cell in row if cell is not None)
+    return [first.method + "*" * first.contains_patients, first.matching or "–", *map(_tried, row)]
+
+
+def _tried(cell: Told | None) -> str:
+    if cell is None:
+        return "–"
+    drop = cell.figures.get("drop")
+    return percent(cell.main) + ("" if drop is None else f" (drop {percent(drop)})")
 
 
 def _words(row: dict[str, str | float | bool]) -> list[str]:
@@ -409,6 +455,6 @@ def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (headers, ["---"] * len(headers), *rows))
 
 
-def percent(summary: Summary | None) -> str:
+def percent(summary: Summary | Spread | None) -> str:
     """Mean ± half of the 95 % interval, in percent."""
     return "–" if summary is None else f"{100 * summary.mean:.1f} ± {50 * (summary.high - summary.low):.1f}"

@@ -319,7 +319,7 @@ def _privacy(privacy: Document, console: Console) -> None:
 def reported(document: Document, console: Console) -> None:
     """The page and what it shows."""
     audit = None if document["audit"] is None else f"from {document['audit']}"
-    shown = [(name, document[name]) for name in ("package", "run")]
+    shown = [(name, document[name]) for name in ("package", "run", "benchmark")]
     fields(console, [("report", document["out"]), ("size", size(document["bytes"])), *shown, ("audit", audit)])
 
 

@@ -1,4 +1,4 @@
-"""``meddistill report``: read a package or a run folder, and write the page."""
+"""``meddistill report``: read a package, a run folder or the folder of a benchmark, and write the page."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,8 @@ from meddistill.package.members import TENSORS
 from meddistill.package.read import read_judged
 from meddistill.package.trust import judge
 from meddistill.package.types import Card
+from meddistill.report.cells import FILE as RESULTS
+from meddistill.report.cells import beside, is_benchmark, read_results
 from meddistill.report.findings import Audit, audit_of, read_audit
 from meddistill.report.of_package import Shared
 from meddistill.report.page import render
@@ -18,13 +20,17 @@ from meddistill.runtime.files import require_writable, write_atomic
 
 @dataclass(frozen=True)
 class Written:
-    """The page that was written, and what it shows: a package, a run, an audit, each None where there was none."""
+    """The page that was written, and what it shows: a package, a run, an audit, each None where there was none.
+
+    ``benchmark``: the folder whose results are shown, of the benchmark itself or of a package that it made.
+    """
 
     out: Path
     bytes: int
     package: Path | None
     run: Path | None
     audit: str | None
+    benchmark: Path | None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -33,21 +39,25 @@ class Written:
 
 
 def report(subject: Path, out: Path, audit: Path | None = None) -> Written:
-    """Write a report on ``subject``, a package or the folder of a run, to ``out``, one HTML file.
+    """Write a report on ``subject``, a package or the folder of a run or a benchmark, to ``out``, one HTML file.
 
     A run is shown with the package that stands beside it under its name, if that was made by the run's plan; a package
-    is shown alone, for its file is what others get. ``audit``: the result of an audit; without one, the package's own.
+    is shown alone, for its file is what others get. With one that a benchmark made, and that still stands in its
+    folder, is shown what that measured on other networks. ``audit``: the result of an audit; without one, the
+    package's own.
 
     Raises :class:`InputError` for a subject or an audit that cannot be read, :class:`VerificationError` for a broken
     package, :class:`OutputError` where the page cannot be written.
     """
+    if is_benchmark(subject) and not (subject / FILE).exists():
+        return _of_benchmark(subject, out, audit)
     run = read_run(subject) if subject.is_dir() else None
-    file = subject if run is None else _beside(subject, run)
+    file = subject if run is None else _package_of(subject, run)
     _require_another(out, [path for path in (file, audit, subject / FILE) if path is not None])
     require_writable(out)
     shared = None if file is None else _open(file)
-    told = _audit(audit, shared)
-    page = render(shared, run, told).encode()
+    told, tried = _audit(audit, shared), () if file is None else beside(file)
+    page = render(shared, run, told, beside=tried).encode()
     write_atomic(out, page)
     return Written(
         out=out,
@@ -55,7 +65,18 @@ def report(subject: Path, out: Path, audit: Path | None = None) -> Written:
         package=file,
         run=subject if run is not None else None,
         audit=None if told is None else told.by,
+        benchmark=file.resolve().parent.parent if file is not None and tried else None,
     )
+
+
+def _of_benchmark(folder: Path, out: Path, audit: Path | None) -> Written:
+    if audit is not None:
+        raise InputError(f"--audit {audit} is of one package, and {folder} is a benchmark: report on the package")
+    _require_another(out, [folder / RESULTS])
+    require_writable(out)
+    page = render(None, None, None, bench=read_results(folder)).encode()
+    write_atomic(out, page)
+    return Written(out=out, bytes=len(page), package=None, run=None, audit=None, benchmark=folder)
 
 
 def _open(file: Path) -> Shared:
@@ -63,7 +84,7 @@ def _open(file: Path) -> Shared:
     return Shared(file.name, file.stat().st_size, package, judge(found))
 
 
-def _beside(folder: Path, run: RunLog) -> Path | None:
+def _package_of(folder: Path, run: RunLog) -> Path | None:
     """The package that the run wrote: NAME.mdz for NAME.run, and with the run's plan on its card."""
     file = folder.resolve().with_suffix(".mdz")
     if folder.resolve().suffix != ".run" or not run.finished or not file.is_file():

@@ -43,7 +43,7 @@ def score_of(results: Results | None, split: str, row: str, metric: str) -> Inte
 def _measured(results: Results | None, split: str) -> Measured:
     assert results is not None  # the caller asked before
     found = {(row, metric): score_of(results, split, row, metric) for row in ROWS for metric in METRICS}
-    span = _span(one for one in found.values() if one is not None)
+    span = span_of(one for one in found.values() if one is not None)
     figures = []
     for metric in METRICS:
         rows = [one for row in ORDER if (one := found[row, metric]) is not None]
@@ -60,8 +60,8 @@ def _measured(results: Results | None, split: str) -> Measured:
     return Measured(SPLIT_NAMES[split], tuple(figures), Table(headers, tuple(lines)), _verdict(found))
 
 
-def _span(rows: Iterable[Interval]) -> tuple[float, float]:
-    """Round ends of an axis for all intervals, within 0 and 1."""
+def span_of(rows: Iterable[Interval]) -> tuple[float, float]:
+    """Round ends of an axis for all intervals, one or more, within 0 and 1."""
     every = [end for row in rows for end in (row.low, row.high, *row.each)]
     low, high = max(0.0, min(every)), min(1.0, max(every))
     return max(0.0, math.floor(low * 20 - 0.2) / 20), min(1.0, math.ceil(high * 20 + 0.2) / 20)

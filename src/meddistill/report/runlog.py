@@ -139,8 +139,8 @@ def _events(folder: Path) -> tuple[list[Event], int]:
             data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise InputError(
-            f"{folder} is a folder without a readable {FILE} ({error.strerror}): give a package (NAME.mdz) or the "
-            "folder of a run (NAME.run)"
+            f"{folder} is a folder without a readable {FILE} ({error.strerror}): give a package (NAME.mdz), the "
+            "folder of a run (NAME.run), or that of a benchmark"
         ) from None
     if len(data) > MOST_BYTES:
         raise InputError(f"{path} has more than {MOST_BYTES} bytes: no run of meddistill writes so many; give another")

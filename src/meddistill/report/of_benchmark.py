@@ -1,0 +1,148 @@
+"""A benchmark as a page tells it: every set beside the others, and what sets are worth on networks of other kinds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from meddistill.report import charts
+from meddistill.report.cells import FULL, RANDOM, Cell, Results, Spread, Transfer, transfers
+from meddistill.report.charts import Interval
+from meddistill.report.elements import METRIC_NAMES, Figure, Table
+from meddistill.report.of_results import span_of
+from meddistill.runtime.words import size
+
+_ROWS = {RANDOM: "random real images", FULL: "all real images"}
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One field of a transfer matrix, in per cent, and its shade from 0 to 10; ``drop`` is empty where there is none.
+
+    ``is_own``: the set was made with this network.
+    """
+
+    score: str
+    interval: str
+    drop: str
+    drop_interval: str
+    shade: int
+    is_own: bool
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A transfer matrix; a row's name says what was trained on and what it was made with, ``sets`` how many of them."""
+
+    title: str
+    networks: tuple[str, ...]
+    rows: tuple[tuple[str, str, tuple[Tried | None, ...]], ...]
+    sets: int
+
+
+def told_of_benchmark(results: Results) -> Mapping[str, Any]:
+    """What the template asks of a benchmark."""
+    cells = results.cells
+    cohorts = dict.fromkeys(one.cohort for one in cells)
+    return {
+        "name": results.name,
+        "count": len(cells),
+        "methods": len({one.method for one in cells} - {FULL}),
+        "seeds": max((len(one.main.each) for one in cells), default=0),
+        "cohorts": [(name, _charts(cells, name), _tables(cells, name)) for name in cohorts],
+        "unreadable": results.unreadable,
+    }
+
+
+def told_of_transfer(cells: Sequence[Cell]) -> list[Matrix]:
+    """What the template asks of transfer: nothing where none was measured."""
+    return [_matrix(one) for one in transfers(cells)]
+
+
+def _matrix(found: Transfer) -> Matrix:
+    every = [cell for row in found.rows for cell in row if cell is not None]
+    least, most = (pick(cell.main.mean for cell in every) for pick in (min, max))
+    rows = []
+    for row in found.rows:
+        first = next(cell for cell in row if cell is not None)
+        tried = tuple(None if cell is None else _tried(cell, least, most) for cell in row)
+        rows.append((*_named(first), tried))
+    title = f"{found.cohort}, {_count(found.images_per_class)}"
+    return Matrix(title, found.networks, tuple(rows), max(len(cell.sets) for cell in every))
+
+
+def _named(cell: Cell) -> tuple[str, str]:
+    if not cell.matching:
+        return _ROWS[cell.method], ""
+    return cell.method, f"{'chosen' if cell.contains_patients else 'matched'} on {cell.matching}"
+
+
+def _tried(cell: Cell, least: float, most: float) -> Tried:
+    main, drop = cell.main, cell.figures.get("drop")
+    lost = ("", "", "") if drop is None else tuple(map(_points, (drop.mean, drop.low, drop.high)))
+    return Tried(
+        score=_points(main.mean),
+        interval=f"{_points(main.low)} to {_points(main.high)}",
+        drop=lost[0],
+        drop_interval=f"{lost[1]} to {lost[2]}",
+        shade=round(10 * (main.mean - least) / (most - least)) if most > least else 5,
+        is_own=cell.matching == cell.evaluation,
+    )
+
+
+def _points(value: float) -> str:
+    """In per cent; what is shown as 0.0 is not −0.0."""
+    return f"{round(100 * value, 1) + 0.0:.1f}"
+
+
+def _count(images_per_class: int | None) -> str:
+    if images_per_class is None:
+        return "all images"
+    return f"{images_per_class} image{'' if images_per_class == 1 else 's'} a class"
+
+
+def _charts(cells: Sequence[Cell], cohort: str) -> list[Figure]:
+    """A chart for each size and matching network: what its own network learns from every set, the best first."""
+    mine = [one for one in cells if one.cohort == cohort]
+    places = dict.fromkeys((one.images_per_class, one.matching) for one in mine if one.matching)
+    sizes = dict.fromkeys(one.images_per_class for one in mine if one.images_per_class is not None)
+    asked = list(places) or [(count, "") for count in sizes]
+    return [_chart(mine, count, matching) for count, matching in asked]
+
+
+def _chart(mine: Sequence[Cell], count: int | None, matching: str) -> Figure:
+    shown = [one for one in mine if one.images_per_class in (count, None) and one.matching in ("", matching)]
+    tried = list(dict.fromkeys(one.evaluation for one in shown if one.images_per_class == count))
+    network = matching if matching in tried else tried[0]
+    rows = sorted((one for one in shown if one.evaluation == network), key=lambda one: -one.main.mean)
+    drawn = [_interval(one) for one in rows]
+    title = f"{_count(count)}, {network}"
+    return Figure(title, charts.intervals(f"{mine[0].cohort}, {title}: per cent", drawn, span_of(drawn)))
+
+
+def _interval(cell: Cell) -> Interval:
+    kind = "s2" if cell.method == FULL else "s1" if cell.contains_patients else "s0"
+    main = cell.main
+    return Interval(_ROWS.get(cell.method, cell.method), main.mean, main.low, main.high, main.each, kind)
+
+
+def _tables(cells: Sequence[Cell], cohort: str) -> list[tuple[str, Table]]:
+    """A table for each size, with all that was measured."""
+    mine = [one for one in cells if one.cohort == cohort]
+    counts = sorted({one.images_per_class for one in mine}, key=lambda count: count or 10**9)
+    headers = ("trained on", "made with", "network", *(f"{name} %" for name in METRIC_NAMES.values()), "gain", "bytes")
+    found = []
+    for count in counts:
+        rows = [_row(one) for one in mine if one.images_per_class == count]
+        found.append((f"{cohort}, {_count(count)}", Table(headers, tuple(rows))))
+    return found
+
+
+def _row(cell: Cell) -> tuple[str, ...]:
+    scores = [_percent(cell.figures.get(metric)) for metric in METRIC_NAMES]
+    shared = "–" if cell.bytes is None else size(cell.bytes)
+    name = _ROWS.get(cell.method, cell.method)
+    return (name, cell.matching or "–", cell.evaluation, *scores, _percent(cell.figures.get("gain")), shared)
+
+
+def _percent(spread: Spread | None) -> str:
+    return "–" if spread is None else f"{100 * spread.mean:.1f} ± {50 * (spread.high - spread.low):.1f}"
