@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from meddistill.runtime import watch
+from meddistill.runtime import processes, watch
 from meddistill.runtime.progress import Silent
 from meddistill.runtime.watch import StopRequested, is_alive, own_command, watched
 
@@ -95,3 +95,32 @@ Watched(Path(sys.argv[1]), Silent()).tell(state="running")
 )
 def test_only_a_command_line_of_meddistill_is_remembered(words, command):
     assert own_command(words) == command
+
+
+HELPER = """
+import sys
+sys.path[:] = {path!r}
+held = b"x" * 100_000_000
+sys.stdout.write("held\\n")
+sys.stdout.flush()
+sys.stdin.read()
+"""
+
+
+def test_memory_counts_the_processes_that_work_for_this_one_and_only_while_they_do():
+    alone = watch.memory()
+    helper = processes.start(HELPER)
+    assert helper.stdout is not None
+    assert helper.stdout.readline() == b"held\n"
+    together = watch.memory()
+    helper.communicate()
+    after = watch.memory()
+    assert (together["processes"] - alone["processes"], after["processes"] - alone["processes"]) == (1, 0)
+    # What it holds, and little else: the interpreter's own pages and what this process took meanwhile.
+    assert 95_000_000 < together["resident"] - alone["resident"] < 150_000_000
+    assert after["resident"] < together["resident"] - 90_000_000
+
+
+def test_a_system_that_tells_nothing_of_processes_breaks_nothing(monkeypatch):
+    monkeypatch.setattr(watch, "_pages", lambda process: None)
+    assert "resident" not in watch.memory()

@@ -46,6 +46,23 @@ def test_a_run_that_distils_is_told_as_it_stands(new_run):
 
 
 @pytest.mark.parametrize(
+    ("memory", "told"),
+    [
+        ({"resident": 5e8, "processes": 3}, "of 3 processes"),
+        ({"resident": 5e8, "processes": 1}, "of 1 process"),
+        ({"resident": 5e8}, "of the main process"),
+        ({"resident": 5e8, "processes": "x"}, "of the main process"),
+    ],
+)
+def test_memory_says_whose_it_is(new_run, memory, told):
+    folder = new_run()
+    folder.tell(state="running", memory=memory)
+    shown = page.live(Subject(folder.path, True), "/token")
+    assert "500 MB" in shown
+    assert f">{told}<" in shown
+
+
+@pytest.mark.parametrize(
     ("status", "state", "button"),
     [
         ({"state": "running"}, "running", "Stop"),

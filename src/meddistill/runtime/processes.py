@@ -8,19 +8,30 @@ import queue
 import subprocess
 import sys
 import threading
+import weakref
 from typing import IO
+
+_started: "list[weakref.ref[subprocess.Popen[bytes]]]" = []
 
 
 def start(code: str) -> "subprocess.Popen[bytes]":
     """A Python process that runs ``code``, in which ``{path!r}`` becomes this one's module path."""
     # A session of its own: Ctrl-C in a terminal is for this process, which ends the other in its own time.
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", code.format(path=sys.path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
         creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
     )
+    _started.append(weakref.ref(process, _started.remove))
+    return process
+
+
+def running() -> list[int]:
+    """The numbers of those that were started here and have not ended."""
+    known = [found() for found in list(_started)]
+    return [one.pid for one in known if one is not None and one.poll() is None]
 
 
 def answers() -> IO[bytes]:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from meddistill.runtime import processes
 from meddistill.runtime.progress import Progress, Stage
 
 STATUS, STOP, COMMAND = "status.json", "stop", "command.json"
@@ -114,15 +115,29 @@ class _WatchedStage:
 
 
 def memory() -> dict[str, int]:
-    """Bytes that this process holds: ``resident`` in main memory, ``gpu`` if PyTorch has allocated any there."""
+    """Bytes in use: ``resident`` in main memory by ``processes``, ``gpu`` if PyTorch has allocated any there.
+
+    The processes are this one and those that work for it. Pages that they share with others, of libraries and files,
+    count in this one alone.
+    """
     found = {}
-    with contextlib.suppress(OSError, ValueError, IndexError, AttributeError):
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        found["resident"] = pages * os.sysconf("SC_PAGE_SIZE")
+    own, helpers = _pages("self"), [pages for pid in processes.running() if (pages := _pages(str(pid)))]
+    if own is not None:
+        count = own[0] + sum(resident - shared for resident, shared in helpers)
+        found = {"resident": count * os.sysconf("SC_PAGE_SIZE"), "processes": 1 + len(helpers)}
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         found["gpu"] = int(torch.cuda.memory_reserved())
     return found
+
+
+def _pages(process: str) -> tuple[int, int] | None:
+    """The pages that a process holds, and how many of them it shares; None where the system does not tell."""
+    try:
+        words = Path(f"/proc/{process}/statm").read_text().split()
+        return int(words[1]), int(words[2])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def own_command(words: Sequence[str]) -> list[str] | None:

@@ -219,10 +219,15 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
     if (val := _validation(run)) is not None:
         tiles.append(("validation accuracy", f"{100 * val[0]:.1f} %", val[1]))
     if "resident" in run.memory:
-        tiles.append(("memory", size(run.memory["resident"]), "of the main process"))
+        tiles.append(("memory", size(run.memory["resident"]), _processes(run.memory.get("processes"))))
     if "gpu" in run.memory:
         tiles.append(("GPU memory", size(run.memory["gpu"]), "reserved"))
     return tiles
+
+
+def _processes(count: float | None) -> str:
+    """Whose memory it is; runs of earlier versions counted the main process alone."""
+    return "of the main process" if count is None else f"of {count:.0f} process{'' if count == 1 else 'es'}"
 
 
 def _validation(run: Run) -> tuple[float, str] | None:
@@ -255,7 +260,7 @@ def _charts(run: Run) -> list[Figure]:
         ("Loss of the warm-up", "iteration", [_smooth("loss", log.features)], []),
         ("Step size", "iteration", [Curve("step size", log.step_sizes)], []),
         ("Overlap and diversity", "iteration", [Curve("overlap", log.overlap), Curve("diversity", log.diversity)], []),
-        ("Memory of the main process", "iteration", [Curve("MB", run.resident)], []),
+        ("Memory while distilling", "iteration", [Curve("MB", run.resident)], []),
     ]
     return [
         Figure(title, curves(title, across, lines, bands))

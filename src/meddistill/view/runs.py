@@ -21,6 +21,7 @@ State = Literal["waiting", "running", "stopping", "stopped", "lost", "failed", "
 RESUMABLE: tuple[State, ...] = ("stopped", "lost", "failed")
 STAGES = ("teaching", "distilling", "evaluating")
 _MOST_STATUS_BYTES = 2**16
+_MEMORY = ("resident", "processes", "gpu")
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ def _event(line: bytes) -> Mapping[str, Any]:
 
 def _memory(told: object) -> Mapping[str, float]:
     found = told.items() if isinstance(told, dict) else ()
-    return {name: value for name, each in found if name in ("resident", "gpu") and (value := number(each)) is not None}
+    return {name: value for name, each in found if name in _MEMORY and (value := number(each)) is not None}
 
 
 def _resident(events: list[Mapping[str, Any]]) -> tuple[Point, ...]:
