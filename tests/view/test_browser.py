@@ -1,15 +1,42 @@
 """The page in a real browser: up to date, used by keyboard, narrow, dark, accessible, and without any other host."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from tests.browser import CHROMIUM, chromium
+from tests.pipeline.conftest import draw
 
+from meddistill import api
+from meddistill.runtime.watch import is_alive
 from meddistill.view.subjects import Subject
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
 
 PATIENCE = 20_000  # milliseconds, for a machine with much else to do
+LONG_PATIENCE = 120_000  # for processes that have to start first
+PLAN = """
+images_per_class = 1
+size = 10
+network = "convnet-d1-w4"
+[teachers]
+count = 1
+steps = 20
+snapshot_every = 2
+batch = 8
+[matching]
+warm_up = 0
+iterations = 400
+student_steps = 1
+segment = 1
+batch = 2
+[evaluation]
+seeds = 0
+"""
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +210,65 @@ def test_a_run_is_continued_by_a_click_and_says_why_it_cannot(visit, new_run):
     page.locator(".said").get_by_text("no-such-source.npz").wait_for()
     assert "It ended with" in page.locator(".said").inner_text()
     assert Subject(folder.path, True).key in page.locator(".live").get_attribute("id")
+
+
+class Running:
+    """A real run in a folder, begun at the command line, that can be held at the moment when it begins to distil."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def begin(self):
+        words = ["distill", "pictures", "--plan", "plan.toml", "--out", "x.mdz", "--quiet"]
+        return subprocess.Popen([sys.executable, "-m", "meddistill", *words], cwd=self.folder.parent)
+
+    def status(self):
+        try:
+            return json.loads((self.folder / "status.json").read_text())
+        except OSError:
+            return {}
+
+    def hold(self):
+        """Wait until it distils, and let it go no further; the number of the process."""
+        until = time.monotonic() + LONG_PATIENCE / 1000
+        while (told := self.status()).get("stage") != "distilling":
+            assert time.monotonic() < until, told
+            time.sleep(0.005)
+        os.kill(told["pid"], signal.SIGSTOP)
+        return told["pid"]
+
+
+@pytest.fixture
+def running(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    draw(tmp_path / "pictures", {"clear": True, "ill": False})
+    (tmp_path / "plan.toml").write_text(PLAN)
+    one = Running(tmp_path / "x.run")
+    yield one
+    if is_alive(told := one.status(), time.time()):  # a test that failed leaves it held
+        os.kill(told["pid"], signal.SIGKILL)
+
+
+def test_a_running_distillation_is_stopped_by_a_click_and_continued_to_its_end_by_keyboard(visit, running):
+    begun = running.begin()
+    held = running.hold()
+    page = visit(running.folder)
+    live = page.locator(".live")
+    page.get_by_role("button", name="Stop").click()
+    live.get_by_text("stopping at the next safe point").wait_for()
+    os.kill(held, signal.SIGCONT)
+    live.get_by_text("stopped; can be continued").wait_for(timeout=LONG_PATIENCE)
+    assert begun.wait() == 130
+    assert not (running.folder.parent / "x.mdz").exists()
+    page.get_by_role("button", name="Continue").wait_for()
+    while page.evaluate("document.activeElement.textContent") != "Continue":
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.locator(".said").get_by_text("It is starting.").wait_for()
+    live.get_by_text("finished").wait_for(timeout=LONG_PATIENCE)
+    assert running.status()["pid"] != held
+    assert api.verify(running.folder.parent / "x.mdz").ok
+    page.get_by_text("iteration 400 of 400").first.wait_for()
+    assert page.get_by_role("button").count() == 0
+    log = [json.loads(line)["event"] for line in (running.folder / "events.jsonl").read_text().splitlines()]
+    assert (log.count("begun"), log.count("continued"), log[-1]) == (1, 1, "written")
