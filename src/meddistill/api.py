@@ -153,8 +153,9 @@ def distill(
     ``statistics`` of untrained networks' features, the default, or from ``teachers`` trained under noise. Such a run
     cannot be repeated from its seed, and every new one spends epsilon again. ``canaries``: so many records are planted,
     each by a coin; the answer names the secret file that :func:`audit` asks for. Such a package is for auditing alone.
-    ``track``: ``tensorboard`` or ``tensorboard:FOLDER`` draws the run's figures for TensorBoard, with ``track_images``
-    the synthetic images, too. Choices that are None come from the plan file, or are the defaults.
+    ``track``: ``tensorboard``, ``mlflow``, or either with ``:FOLDER``, draws the run's figures for that tracker; with
+    ``track_images`` TensorBoard gets the synthetic images, too. Choices that are None come from the plan file, or are
+    the defaults.
     """
     from meddistill.pipeline.run import Request
     from meddistill.pipeline.run import run as run_request

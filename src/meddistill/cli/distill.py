@@ -69,8 +69,8 @@ def distill(
         start: Start images: noise, prototypes, or real (patients' images: marks the package).
         licence: Licence that the package says it is under, as one line of text.
         terms: Terms of use that the package states, as one line of text.
-        track: Draw the run for TensorBoard, too: tensorboard, or tensorboard:FOLDER [default folder: in the run].
-        track_images: Draw the synthetic images there as well.
+        track: Draw the run for a tracker, too: tensorboard or mlflow, or NAME:FOLDER [default folder: in the run].
+        track_images: Draw the synthetic images for TensorBoard as well.
         withhold_counts: Do not tell how many images the cohort has.
         full_data: Measure networks trained on all training images, too (may take longer than the rest).
         skip_unreadable: Leave out images that cannot be read instead of stopping.

@@ -194,7 +194,7 @@ def run(request: Request, progress: Progress = Silent(), prepared: Prepared | No
     base = _base_plan(request)
     _require_own_places(request)
     make_terms(request.licence, request.terms)  # unfit texts are refused now, not after hours of work
-    require_tracker(request.track)
+    require_tracker(request.track, request.track_images)
     require_writable(request.out)
     if prepared is None:
         prepared = _prepare(request, base, progress)
@@ -214,7 +214,7 @@ def run(request: Request, progress: Progress = Silent(), prepared: Prepared | No
         plan, budget = _settle_plan(request, base, cohort, device, folder, begun, progress)
         # Not before: a request that does not belong to this folder leaves no trace in it.
         watch = opened.enter_context(watched(place, progress))
-        tracker = opened.enter_context(tracked(request.track, place, request.track_images))
+        tracker = opened.enter_context(tracked(request.track, place, request.track_images, watch.warn))
         if tracker is not None:
             folder = replace(folder, listener=tracker.event)  # noqa: PLW2901
         show = tracker.images if tracker is not None and tracker.wants_images else None
