@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from meddistill.bench.benchmark import bench
 from meddistill.bench.crowd import Result, carry_out
 from meddistill.bench.grid import read_grid
 from meddistill.bench.tasks import Layout, tasks
+from meddistill.runtime.progress import Silent
 
 ONE_SEED = GRID.replace("seeds = 3", "seeds = 1\nfull = false")
 TABLES = ("results.jsonl", "results.csv", "results.md", "paired.csv")
@@ -117,3 +119,28 @@ def test_several_processes_that_are_killed_and_continued_write_the_same_tables(t
     scores = [sorted(path.name for path in (tmp_path / out / "scores").iterdir()) for out in ("killed", "alone")]
     assert scores[0] == scores[1]
     assert not list((tmp_path / "killed").rglob("*.tmp"))
+
+
+class Heard(Silent):
+    """Remembers what it was told."""
+
+    def __init__(self):
+        self.notes, self.stages = [], []
+
+    @contextmanager
+    def stage(self, name, total=None):
+        self.stages.append(name)
+        with super().stage(name, total) as stage:
+            yield stage
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def test_single_tasks_show_their_stages_and_keep_their_notes_to_themselves(data, tmp_path, short):
+    (tmp_path / "grid.toml").write_text(ONE_SEED)
+    heard = Heard()
+    found = bench(tmp_path / "grid.toml", tmp_path / "out", data=data, subset="small", jobs=1, progress=heard)
+    assert (found.failed, found.missing) == ((), 0)
+    assert {"benchmark", "teaching", "distilling", "evaluating"} <= set(heard.stages)
+    assert [note.split(" tasks are left")[0] for note in heard.notes if "pictures" not in note] == ["4 of 4"]

@@ -1,4 +1,5 @@
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -105,6 +106,16 @@ def test_bars_show_the_stage_its_share_and_its_figures():
     text = console.file.getvalue()
     for expected in ("teaching [bold]", "100%", "loss 0.0625", "a note [red]", "look out"):
         assert expected in text
+
+
+def test_bars_of_stages_stand_below_each_other():
+    console = terminal()
+    bars = Bars(console)
+    for name in ("reading images", "teaching"):
+        with bars.stage(name, 1) as stage:
+            stage.advance()
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue()).replace("\r", "\n").split("\n")
+    assert {line.index("━") for line in lines if "100%" in line} == {15}
 
 
 def test_bars_can_be_used_again_after_an_error():

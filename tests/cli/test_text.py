@@ -57,6 +57,12 @@ def test_percent_without_interval_or_value():
     assert text.percent(None) == "–"
 
 
+def test_an_interval_wider_than_all_scores_takes_no_more_room():
+    assert text.percent(summary(0.5, 0.9994)) == "50.0 ± 99.9"
+    assert text.percent(summary(0.5, 0.9996)) == "50.0 ± >99"
+    assert text.percent(summary(0.5, 2.381)) == "50.0 ± >99"
+
+
 def demo_rows(random=0.64, distilled=0.83, half=0.1234):
     """Rows with the widest cells there can be, but for those that distilling costs."""
     return [
@@ -76,7 +82,7 @@ def test_the_demo_table_fits_80_columns_and_is_never_broken(width):
     document = {"rows": demo_rows(), "packages": ["d/ipc1.mdz"], "previews": ["d/ipc1.png"]}
     lines = rendered(text.demonstration, document, width).splitlines()
     assert max(map(len, lines)) <= 80
-    assert [line.split("±")[0].split()[:-1] for line in lines[4:11]] == [
+    assert [line.split("±")[0].split()[:-1] for line in lines[5:12]] == [
         ["1", "random"],
         ["1", "distilled"],
         [],
@@ -85,9 +91,9 @@ def test_the_demo_table_fits_80_columns_and_is_never_broken(width):
         [],
         ["all", "all", "real"],
     ]
-    assert " ".join(lines[8].split()) == ("10 distilled 83.0 ± 12.3 88.0 ± 12.3 83.0 ± 12.3 22.7 kB 2,354 106 s 0.8 s")
-    assert " ".join(lines[7].split()).endswith("784 B 2,354 – 0.8 s")
-    assert " ".join(lines[10].split()).endswith("3.7 MB – – 20 s")
+    assert " ".join(lines[9].split()) == ("10 distilled 83.0 ± 12.3 88.0 ± 12.3 83.0 ± 12.3 22.7 kB 2,354 106 s 0.8 s")
+    assert " ".join(lines[8].split()).endswith("784 B 2,354 – 0.8 s")
+    assert " ".join(lines[11].split()).endswith("3.7 MB – – 20 s")
     assert lines[-2:] == ["package  d/ipc1.mdz", "preview  d/ipc1.png"]
 
 
@@ -193,3 +199,37 @@ def test_an_audit_is_a_table_that_fits_and_what_qualifies_it():
     assert "membership by likelihood: area under the curve 0.512 (0.480 to 0.540), pass" in told
     assert "membership: too few" in told
     assert "alarm: the package tells something about its patients, beyond chance" in told
+
+
+def bench_line(cohort, count, method, network, contains_patients=False):
+    found = {"cohort": cohort, "images_per_class": count, "method": method, "evaluation": network}
+    found |= {"labelled_by_receiver": 0, "contains_patients": contains_patients, "gain": summary(0.208, 0.1771)}
+    return found | {"scores": {"test": {"as is": measured(0.8, (0.1234, 0.1532))}}}
+
+
+def test_a_benchmark_has_a_table_for_each_cohort_that_fits():
+    lines = [
+        bench_line("pneumoniamnist", None, "full", "convnet-d3-w32-gn", True),
+        bench_line("pneumoniamnist", 10, "random-soft", "convnet-d3-w32-gn", True),
+        bench_line("pneumoniamnist", 10, "progressive", "convnet-d3-w32-gn"),
+        bench_line("covid_cxr3_112", 10, "progressive", "convnet-d3-w32-gn"),
+    ]
+    ranking = [{"method": name, "mean": 0.8, "cells": 1, "best": 1, "not_worse": 1} for name in ("mtt", "dm")]
+    document = {"results": lines, "ranking": ranking, "files": ["out/results.md"], "missing": 2}
+    shown = rendered(text.benchmark, document)
+    assert max(map(len, shown.splitlines())) <= 80
+    assert [line for line in shown.splitlines() if line in ("pneumoniamnist", "covid_cxr3_112")] == [
+        "pneumoniamnist",
+        "covid_cxr3_112",
+    ]
+    rows = [line.split() for line in shown.splitlines()]
+    assert ["all", "full*", "convnet-d3-w32-gn", "80.0", "±", "12.3", "85.0", "±", "15.3", "20.8", "±", "17.7"] in rows
+    place = next(at for at, row in enumerate(rows) if row[:1] == ["all"])
+    assert [row[:2] for row in rows[place : place + 4]] == [
+        ["all", "full*"],
+        [],
+        ["10", "random-soft*"],
+        ["10", "progressive"],
+    ]
+    assert "file  out/results.md" in shown
+    assert "2 tasks are not done" in shown

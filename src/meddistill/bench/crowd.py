@@ -95,7 +95,7 @@ class Alone:
     """This process, one task at a time; on a CPU in one thread, as the others do it, for the same rounding."""
 
     def __init__(self, setting: Setting, progress: Progress) -> None:
-        self._worker, self._device = setting.worker(progress), choose(setting.device)
+        self._worker, self._device = setting.worker(_WithoutNotes(progress)), choose(setting.device)
         self._task: Task | None = None
 
     @property
@@ -201,6 +201,16 @@ class _Process:
         process.stdin.write(self._told)
         process.stdin.flush()
         return process
+
+
+class _WithoutNotes:
+    """A display that is spared what single tasks note: among hundreds, nobody knew which one it is of."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.stage, self.warn = progress.stage, progress.warn
+
+    def note(self, text: str) -> None:
+        """No note is shown."""
 
 
 class _Mute:

@@ -25,6 +25,7 @@ FIRST_LINE_SECONDS = 2.0
 LINE_SECONDS = 10.0
 # A line comes once a stage has gone on for so much of its time so far, and at the latest after so many seconds.
 LINE_SHARE, MOST_LINE_SECONDS = 0.1, 300.0
+_NAME_WIDTH = len("reading images")
 
 
 def display(quiet: bool) -> Progress:
@@ -80,7 +81,9 @@ class Bars:
 
 
 def _bars(console: Console) -> RichProgress:
-    name = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=28))
+    # As wide as most names are: the bars of stages that follow each other stand below each other.
+    column = Column(no_wrap=True, min_width=_NAME_WIDTH, max_width=28)
+    name = TextColumn("{task.description}", markup=False, table_column=column)
     figures = TextColumn("{task.fields[figures]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
     percent, left = TaskProgressColumn(), TimeRemainingColumn(elapsed_when_finished=True)
     return RichProgress(name, BarColumn(20), percent, left, figures, console=console, redirect_stdout=False)

@@ -50,14 +50,15 @@ def printable(value: Any) -> Any:
 def percent(summary: Document | None) -> str:
     """``83.4 ± 1.2`` of a summary with mean, low and high between 0 and 1: the mean and half of the 95 % interval.
 
-    A single network has no interval.
+    A single network has no interval; one of two or three networks may be wider than all scores there are.
     """
     if not summary or summary.get("mean") is None:
         return "–"
     low, high = summary.get("low"), summary.get("high")
-    single = len(summary.get("per_seed", ())) == 1
-    spread = "" if single or low is None or high is None else f" ± {50 * (high - low):.1f}"
-    return f"{100 * summary['mean']:.1f}{spread}"
+    if len(summary.get("per_seed", ())) == 1 or low is None or high is None:
+        return f"{100 * summary['mean']:.1f}"
+    half = f"{50 * (high - low):.1f}"
+    return f"{100 * summary['mean']:.1f} ± {half if len(half) < len('100.0') else '>99'}"
 
 
 def table(
@@ -346,13 +347,14 @@ def audit(document: Document, console: Console) -> None:
         f"{groups[side]['patients']} {told} ({groups[side]['images']} images)"
         for side, told in (("members", "members"), ("control", "control patients"))
     )
-    console.print(f"{counted}; counted by {groups['unit']}\n", soft_wrap=True)
+    console.print(f"\n{counted}; counted by {groups['unit']}\n", soft_wrap=True)
     rows = [
         (one["attack"], *(_rate(one[name]) for name in ("main", "control", "baseline")), _excess(one), one["outcome"])
         for one in document["findings"]
     ]
     headers = ["attack", "members\n%", "control\n%", "guessing\n%", "excess %\n(95 % interval)", "outcome"]
     table(console, headers, rows, whole=True)
+    console.print()
     for one in document["findings"]:
         _finding(one, console)
     console.print()
@@ -407,6 +409,7 @@ def demonstration(document: Document, console: Console) -> None:
         count = "all" if row["data"] == "full" else str(row["images_per_class"])
         groups.setdefault(count, {})[row["data"]] = row
     lines = [[(), *(_demo_row(count, row) for row in rows.values())] for count, rows in groups.items()]
+    console.print()
     table(console, _DEMO_HEADERS, [line for group in lines for line in group][1:], left=2, whole=True)
     sets = document.get("random_sets", 1)
     console.print("\n" + LEGEND.format(draws=f" (the mean of {sets} draws for each seed)" if sets > 1 else "") + "\n")
@@ -419,20 +422,13 @@ def demonstration(document: Document, console: Console) -> None:
 
 
 def benchmark(document: Document, console: Console) -> None:
-    """A line for every cell, the methods in order, the files, and what is missing."""
-    rows = [
-        (
-            f"{one['cohort']} {one['images_per_class'] or 'all'}",
-            one["method"] + ("†" if one["labelled_by_receiver"] else "*" * one["contains_patients"]),
-            one["evaluation"],
-            percent(one["scores"]["test"]["as is"]["balanced_accuracy"]),
-            percent(one["scores"]["test"]["as is"]["auroc"]),
-            percent(one["gain"]),
-        )
-        for one in document["results"]
-    ]
-    headers = ("cohort, images\na class", "method", "network", "balanced\naccuracy %", "\nAUROC %", "gain over\nrandom")
-    table(console, headers, rows, left=3, whole=True)
+    """A table for every cohort, the methods in order, the files, and what is missing."""
+    for cohort in dict.fromkeys(one["cohort"] for one in document["results"]):
+        _title(console, cohort)
+        mine = [one for one in document["results"] if one["cohort"] == cohort]
+        headers = ("images\na class", "method", "network", "balanced\naccuracy %", "\nAUROC %", "gain over\nrandom")
+        table(console, headers, _bench_rows(mine), left=3, whole=True)
+    console.print()
     paragraph(
         console,
         "* real images of patients; † an encoder, or none, and few labelled images of the receiver's own: results.md "
@@ -442,9 +438,24 @@ def benchmark(document: Document, console: Console) -> None:
     ranked = [(one["method"], f"{100 * one['mean']:.1f}", one["best"], one["not_worse"]) for one in document["ranking"]]
     if len(ranked) > 1:
         table(console, ["method", "mean %", "best in", "not worse in"], ranked)
+        console.print()
     _listed(console, "file", document["files"])
     if document["missing"]:
         paragraph(console, f"{document['missing']} tasks are not done: the same command tries them again")
+
+
+def _bench_rows(found: Iterable[Document]) -> list[tuple[str, ...]]:
+    """A row for every cell, and a blank one before another network or number of images."""
+    rows: list[tuple[str, ...]] = []
+    place = None
+    for one in found:
+        if place not in (None, place := (one["evaluation"], one["images_per_class"])):
+            rows.append(())
+        scores = one["scores"]["test"]["as is"]
+        mark = "†" if one["labelled_by_receiver"] else "*" * one["contains_patients"]
+        figures = (percent(scores["balanced_accuracy"]), percent(scores["auroc"]), percent(one["gain"]))
+        rows.append((str(one["images_per_class"] or "all"), one["method"] + mark, one["evaluation"], *figures))
+    return rows
 
 
 def _answer(answer: str, signer: Document | None) -> str:
