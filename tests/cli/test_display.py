@@ -108,6 +108,18 @@ def test_bars_show_the_stage_its_share_and_its_figures():
         assert expected in text
 
 
+def test_notes_are_folded_between_words_and_paths_are_not_broken():
+    console, path = terminal(), "/data/" + "x" * 90
+    bars = Bars(console)
+    bars.note("word " * 30)
+    bars.warn(f"look at {path} and mend it\n- first")
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue()).split("\n")
+    assert [len(line) <= 80 for line in lines] == [path not in line for line in lines]
+    assert set(" ".join(lines[:2]).split()) == {"word"}
+    assert lines[2].startswith("warning: look at")
+    assert "- first" in lines
+
+
 def test_bars_of_stages_stand_below_each_other():
     console = terminal()
     bars = Bars(console)

@@ -17,7 +17,7 @@ from rich.table import Column
 from rich.text import Text
 
 from meddistill.cli import interrupts
-from meddistill.cli.text import printable
+from meddistill.cli.text import folded, printable
 from meddistill.runtime.progress import Progress, Silent, Stage
 from meddistill.runtime.words import duration
 
@@ -70,14 +70,16 @@ class Bars:
             self._bars = None
 
     def note(self, text: str) -> None:
-        """Show one line above the bars."""
-        self._console.print(Text(printable(text)), soft_wrap=True)
+        """Show a line above the bars."""
+        self._above(Text(), text)
 
     def warn(self, text: str) -> None:
         """Show a warning above the bars."""
-        self._console.print(
-            Text("warning: ", style="bold yellow").append(printable(text), style="default"), soft_wrap=True
-        )
+        self._above(Text("warning: ", style="bold yellow"), text)
+
+    def _above(self, begin: Text, text: str) -> None:
+        lines = folded(begin.plain + printable(text), self._console.width)
+        self._console.print(begin.append(lines[len(begin.plain) :], style="default"), soft_wrap=True)
 
 
 def _bars(console: Console) -> RichProgress:

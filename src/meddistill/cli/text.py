@@ -90,8 +90,13 @@ def fields(console: Console, pairs: Iterable[tuple[str, Any]]) -> None:
 
 def paragraph(console: Console, text: str) -> None:
     """Print text with a hanging indent; a path is never broken."""
-    fold = TextWrapper(console.width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-    console.print(fold.fill(text), soft_wrap=True)
+    console.print(folded(text, console.width), soft_wrap=True)
+
+
+def folded(text: str, width: int) -> str:
+    """Lines of at most ``width`` columns with a hanging indent, unless a word, such as a path, is longer."""
+    fold = TextWrapper(width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(fold.fill(line) for line in text.split("\n"))
 
 
 def inspection(document: Document, console: Console) -> None:
