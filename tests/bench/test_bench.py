@@ -203,6 +203,14 @@ def test_its_report_and_those_of_its_sets_show_transfer(made, tmp_path):
         assert told in (tmp_path / "r.html").read_text()
 
 
+def test_a_notebook_shows_every_cell(made):
+    shown = made.found._repr_html_()
+    main = made.line("mtt", 2, "convnet-d1-w4")["scores"]["test"]["as is"]["balanced_accuracy"]
+    assert shown.count("<tr>") == 1 + len(made.found.lines)
+    assert "stripes, 2 a class, mtt made with convnet-d2-w4, trained: convnet-d1-w4" in shown
+    assert "{:.1f} ({:.1f} to {:.1f})".format(*(100 * main[name] for name in ("mean", "low", "high"))) in shown
+
+
 def test_bytes_are_those_of_the_files_and_no_real_image_is_written(made):
     packages = list(made.out.rglob("*.mdz"))
     assert len(packages) == 2 * 2 * 2  # two methods, sizes and distillations: none of random, herding, k-center

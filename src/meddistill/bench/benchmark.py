@@ -26,6 +26,7 @@ from meddistill.runtime.device import choose
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import remove_leftovers, write_atomic
 from meddistill.runtime.progress import Progress, Silent
+from meddistill.train.metrics import Summary
 
 _LEAST_SEEDS = 5
 
@@ -51,6 +52,22 @@ class Benchmark:
             "failed": [{"task": task, "error": error} for task, error in self.failed],
             "missing": self.missing,
         }
+
+    def _repr_html_(self) -> str:
+        from meddistill.report.notebook import scores
+
+        return scores({_named(line): {name: one.as_dict() for name, one in _main(line).items()} for line in self.lines})
+
+
+def _named(line: Line) -> str:
+    cell = line.cell
+    made = f" made with {cell.matching}" if cell.matching else ""
+    count = f"{cell.images_per_class} a class" if cell.images_per_class else "all images"
+    return f"{cell.source.name}, {count}, {cell.method}{made}, trained: {cell.evaluation}"
+
+
+def _main(line: Line) -> dict[str, Summary]:
+    return line.scores["test"]["as is"]
 
 
 def bench(
