@@ -203,6 +203,14 @@ def test_its_report_and_those_of_its_sets_show_transfer(made, tmp_path):
         assert told in (tmp_path / "r.html").read_text()
 
 
+def test_every_key_of_a_line_is_documented(made):
+    line = made.line("mtt-soft", 2)
+    page = (Path(__file__).parents[2] / "docs/bench.md").read_text(encoding="utf-8")
+    section = page.split("A line of `results.jsonl` has")[1].split("\n## ")[0]
+    for key in (*line, *line["scores"], *line["scores"]["test"], *line["gain"]):
+        assert f"`{key}`" in section, key
+
+
 def test_a_notebook_shows_every_cell(made):
     shown = made.found._repr_html_()
     main = made.line("mtt", 2, "convnet-d1-w4")["scores"]["test"]["as is"]["balanced_accuracy"]

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import json
 import re
 
 import pytest
@@ -11,7 +12,9 @@ from pages import PAGES, ROOT, anchors, blocks, commands, links, prose
 
 from meddistill import api
 from meddistill.cli.main import app
+from meddistill.runtime import watch
 from meddistill.runtime.events import EventLog
+from meddistill.runtime.progress import Silent
 
 SCRIPTS = sorted(ROOT.glob("examples/*.sh"))
 named = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -97,6 +100,23 @@ def test_every_event_and_its_fields_are_documented():
     assert {"begun", "evaluated", "written", "overlap", "memory"} <= set(written) <= set(table)
     for name, fields in written.items():
         assert fields <= set(re.findall(r"`([a-z_]+)`", table[name])), name
+
+
+def test_every_key_of_the_status_and_the_command_is_documented(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch, "SECONDS_BETWEEN", -1.0)
+    monkeypatch.setattr("sys.argv", ["meddistill", "distill", "x"])
+    with (
+        pytest.raises(ValueError, match="disk"),
+        watch.watched(tmp_path, Silent()) as progress,
+        progress.stage("distilling", 2) as stage,
+    ):
+        stage.advance(1, loss=0.5)
+        raise ValueError("the disk is full")
+    section = (ROOT / "docs/view.md").read_text(encoding="utf-8").split("\n## The status\n")[1].split("\n## ")[0]
+    told, command = (json.loads((tmp_path / name).read_text()) for name in ("status.json", "command.json"))
+    assert told["state"] == "failed"
+    for key in (*told, *told["memory"], *command):
+        assert f"`{key}`" in section, key
 
 
 def _writes_an_event(node):
