@@ -21,7 +21,7 @@ RANDOM, FULL = "random", "full"
 MAIN = "balanced_accuracy"
 _METRICS = (MAIN, "auroc", "accuracy")
 _COMPARED = ("gain", "drop")
-_LARGEST = 10.0  # of a score between 0 and 1, and of what is made of such
+_LARGEST = 100.0  # of what is made of scores between 0 and 1: intervals of two networks are wide
 
 
 @dataclass(frozen=True)
@@ -180,9 +180,13 @@ def _figures(told: Mapping[str, Any]) -> dict[str, Spread]:
     scores: Any = told
     for key in ("scores", "test", "as is"):
         scores = scores.get(key) if isinstance(scores, dict) else None
-    named = [(name, scores.get(name) if isinstance(scores, dict) else None) for name in _METRICS]
-    named += [(name, told.get(name)) for name in _COMPARED]
-    return {name: spread for name, value in named if (spread := _spread(value)) is not None}
+    found = {name: _spread(scores.get(name)) for name in _METRICS} if isinstance(scores, dict) else {}
+    found |= {name: _spread(told.get(name)) for name in _COMPARED}
+    return {
+        name: spread
+        for name, spread in found.items()
+        if spread is not None and (name in _COMPARED or 0 <= spread.mean <= 1)
+    }
 
 
 def _spread(told: object) -> Spread | None:
@@ -192,10 +196,12 @@ def _spread(told: object) -> Spread | None:
     if values is None:
         return None
     mean, low, high = values
+    if not low <= mean <= high:
+        return None
     return Spread(mean, low, high, (_scores(each) or ()) if isinstance(each, list) else ())
 
 
 def _scores(values: Sequence[object]) -> tuple[float, ...] | None:
-    found = [float(one) for one in values if isinstance(one, int | float) and not isinstance(one, bool)]
-    found = [one for one in found if abs(one) <= _LARGEST]
-    return tuple(found) if len(found) == len(values) else None
+    found = [one for one in values if isinstance(one, int | float) and not isinstance(one, bool)]
+    sound = tuple(float(one) for one in found if abs(one) <= _LARGEST)
+    return sound if len(sound) == len(values) else None
