@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from meddistill.cli import text
+from meddistill.cli.layout import percent, printable
 
 
 def rendered(render, document, width=80):
@@ -50,17 +51,17 @@ def test_duration(seconds, shown):
 
 
 def test_percent_without_interval_or_value():
-    assert text.percent(summary(0.834)) == "83.4 ± 1.2"
-    assert text.percent({"mean": 0.5, "low": None, "high": None}) == "50.0"
-    assert text.percent({"mean": 0.5, "low": 0.5, "high": 0.5, "per_seed": [0.5]}) == "50.0"
-    assert text.percent({"mean": None, "low": None, "high": None}) == "–"
-    assert text.percent(None) == "–"
+    assert percent(summary(0.834)) == "83.4 ± 1.2"
+    assert percent({"mean": 0.5, "low": None, "high": None}) == "50.0"
+    assert percent({"mean": 0.5, "low": 0.5, "high": 0.5, "per_seed": [0.5]}) == "50.0"
+    assert percent({"mean": None, "low": None, "high": None}) == "–"
+    assert percent(None) == "–"
 
 
 def test_an_interval_wider_than_all_scores_takes_no_more_room():
-    assert text.percent(summary(0.5, 0.9994)) == "50.0 ± 99.9"
-    assert text.percent(summary(0.5, 0.9996)) == "50.0 ± >99"
-    assert text.percent(summary(0.5, 2.381)) == "50.0 ± >99"
+    assert percent(summary(0.5, 0.9994)) == "50.0 ± 99.9"
+    assert percent(summary(0.5, 0.9996)) == "50.0 ± >99"
+    assert percent(summary(0.5, 2.381)) == "50.0 ± >99"
 
 
 def demo_rows(random=0.64, distilled=0.83, half=0.1234):
@@ -130,7 +131,7 @@ def test_names_from_files_are_literal_and_long_paths_stay_whole():
 
 def test_what_a_terminal_would_act_upon_is_shown_as_escapes():
     hostile = {"a\x1b[2J": ["\u202etxt.exe", {"b": "\x9b31m"}], "plain": "ü × – \n ok", "number": 1.5}
-    assert text.printable(hostile) == {
+    assert printable(hostile) == {
         "a\\x1b[2J": ["\\u202etxt.exe", {"b": "\\x9b31m"}],
         "plain": "ü × – \n ok",
         "number": 1.5,

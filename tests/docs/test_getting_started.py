@@ -17,7 +17,7 @@ from pages import commands as taken_apart
 from rich.console import Console
 from tests.report.conftest import OTHER, OWN, cell
 
-from meddistill.cli import text
+from meddistill.cli.layout import printable
 from meddistill.cli.main import app
 
 PAGE = ROOT / "docs/getting-started.md"
@@ -129,7 +129,7 @@ def test_what_is_printed_looks_as_on_the_page(told):
 
 def rendered(answer):
     console = Console(file=io.StringIO(), width=80, highlight=False, emoji=False, markup=False)
-    answer.render(text.printable(answer.document), console)
+    answer.render(printable(answer.document), console)
     return console.file.getvalue()
 
 

@@ -17,7 +17,7 @@ from rich.table import Column
 from rich.text import Text
 
 from meddistill.cli import interrupts
-from meddistill.cli.text import folded, printable
+from meddistill.cli.layout import folded, printable
 from meddistill.runtime.progress import Progress, Silent, Stage
 from meddistill.runtime.words import duration
 

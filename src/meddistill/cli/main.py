@@ -30,13 +30,13 @@ from meddistill.cli import (
     report,
     show,
     sign,
-    text,
     train,
     trust,
     verify,
     view,
 )
 from meddistill.cli.common import Answer
+from meddistill.cli.layout import printable
 from meddistill.runtime.device import keep_freed_memory
 from meddistill.runtime.errors import InputError, MeddistillError, OutputError, VerificationError
 
@@ -122,7 +122,7 @@ def _finish(answer: Answer | None, as_json: bool) -> int:
 
 def _fail(kind: str, message: str, code: int, as_json: bool, **more: Any) -> int:
     if kind != "internal":  # whose traceback stands there already
-        print(f"meddistill: {text.printable(message)}", file=sys.stderr, flush=True)  # noqa: T201
+        print(f"meddistill: {printable(message)}", file=sys.stderr, flush=True)  # noqa: T201
     if as_json:
         error = {"kind": kind, "message": message, "exit_code": code, **more}
         return _write(lambda: _print_json({"error": error}), code)
@@ -165,7 +165,7 @@ def _print_text(answer: Answer) -> None:
 
     console = Console(highlight=False, emoji=False, markup=False)
     with console.capture() as captured:  # the console would end the process itself at a broken pipe
-        answer.render(text.printable(answer.document), console)
+        answer.render(printable(answer.document), console)
     print(captured.get(), end="")  # noqa: T201
 
 

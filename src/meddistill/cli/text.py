@@ -4,17 +4,25 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from textwrap import TextWrapper
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from meddistill.runtime.words import duration, size, visible
-
-Document = Mapping[str, Any]
+from meddistill.cli.layout import (
+    Document,
+    fields,
+    flat,
+    listed,
+    paragraph,
+    percent,
+    plain,
+    share,
+    table,
+    title,
+    took,
+)
+from meddistill.runtime.words import duration, size
 
 METRICS = {"balanced_accuracy": "balanced\naccuracy %", "auroc": "\nAUROC %", "accuracy": "\naccuracy %"}
 CALIBRATION = "expected_calibration_error"
@@ -32,71 +40,6 @@ _AUDITED = {
     "alarm": "the package tells something about its patients, beyond chance; have it judged before it leaves",
     "fail": "the package tells too much about its patients; it should not leave",
 }
-_UNBOUNDED = 1000  # columns, more than any table has
-
-
-def printable(value: Any) -> Any:
-    """The same text, or document, with characters that a terminal would act upon shown as escapes.
-
-    Packages and file names come from others: nothing in them may move the cursor or turn the direction of writing.
-    """
-    if isinstance(value, str):
-        return visible(value)
-    if isinstance(value, Mapping):
-        return {printable(key): printable(item) for key, item in value.items()}
-    return [printable(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def percent(summary: Document | None) -> str:
-    """``83.4 ± 1.2`` of a summary with mean, low and high between 0 and 1: the mean and half of the 95 % interval.
-
-    A single network has no interval; one of two or three networks may be wider than all scores there are.
-    """
-    if not summary or summary.get("mean") is None:
-        return "–"
-    low, high = summary.get("low"), summary.get("high")
-    if len(summary.get("per_seed", ())) == 1 or low is None or high is None:
-        return f"{100 * summary['mean']:.1f}"
-    half = f"{50 * (high - low):.1f}"
-    return f"{100 * summary['mean']:.1f} ± {half if len(half) < len('100.0') else '>99'}"
-
-
-def table(
-    console: Console, headers: Sequence[str], rows: Iterable[Sequence[Any]], left: int = 1, *, whole: bool = False
-) -> None:
-    """Print a plain table: the first ``left`` columns to the left, figures to the right; cells are literal text.
-
-    A row without cells is a blank line. ``whole``: columns stand close, and in a window that is too narrow lines run
-    on instead of cells being broken.
-    """
-    padding = (0, 0 if whole else 1, 0, 0)
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=padding, show_edge=False, header_style="bold")
-    for index, header in enumerate(headers):
-        grid.add_column(Text(header), justify="left" if index < left else "right", vertical="bottom")
-    for row in rows:
-        grid.add_row(*(Text("–" if cell is None else str(cell)) for cell in row))
-    if whole:
-        grid.width = console.measure(grid, options=console.options.update(width=_UNBOUNDED)).maximum
-    console.print(grid, crop=not whole)
-
-
-def fields(console: Console, pairs: Iterable[tuple[str, Any]]) -> None:
-    """Print names and values below each other; values of None are left out."""
-    shown = [(name, value) for name, value in pairs if value is not None]
-    width = max((len(name) for name, _ in shown), default=0)
-    for name, value in shown:
-        console.print(f"{name:<{width}}  {_plain(value)}", soft_wrap=True)
-
-
-def paragraph(console: Console, text: str) -> None:
-    """Print text with a hanging indent; a path is never broken."""
-    console.print(folded(text, console.width), soft_wrap=True)
-
-
-def folded(text: str, width: int) -> str:
-    """Lines of at most ``width`` columns with a hanging indent, unless a word, such as a path, is longer."""
-    fold = TextWrapper(width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-    return "\n".join(fold.fill(line) for line in text.split("\n"))
 
 
 def inspection(document: Document, console: Console) -> None:
@@ -105,10 +48,10 @@ def inspection(document: Document, console: Console) -> None:
     problems(document.get("problems", ()), console)
     estimate = document.get("estimate") or {}
     if document.get("plan"):
-        _title(console, "Plan")
-        fields(console, _flat(document["plan"]))
+        title(console, "Plan")
+        fields(console, flat(document["plan"]))
     if estimate:
-        _title(console, "Estimate for this machine")
+        title(console, "Estimate for this machine")
         stages = [(f"  {name}", duration(seconds)) for name, seconds in (estimate.get("stages") or {}).items()]
         memory = estimate.get("memory_mb")
         told = None if memory is None else f"about {size(memory * 1e6)}"
@@ -122,7 +65,7 @@ def problems(found: Iterable[Document], console: Console) -> None:
     order = {"error": 0, "leak": 1, "warning": 2}
     ranked = sorted(found, key=lambda problem: order.get(problem["level"], 3))
     if ranked:
-        _title(console, "Problems")
+        title(console, "Problems")
     for problem in ranked:
         paragraph(console, f"{problem['level']}: {problem['message']}")
 
@@ -139,11 +82,11 @@ def training(document: Document, console: Console) -> None:
     measured = [(_metric(key), percent(document[key])) for key in METRICS if key in document]
     seeds = document.get("seeds")
     if measured:
-        _title(console, f"On {document.get('test_images')} real images, mean and 95 % interval of {seeds} seeds")
+        title(console, f"On {document.get('test_images')} real images, mean and 95 % interval of {seeds} seeds")
         fields(console, [*measured, ("calibration error %", percent(document.get(CALIBRATION)))])
         console.print()
     _contributions(document.get("packages", ()), console)
-    fields(console, [("network", document.get("network")), ("model", document.get("model")), ("time", _time(document))])
+    fields(console, [("network", document.get("network")), ("model", document.get("model")), ("time", took(document))])
 
 
 def _contributions(packages: Sequence[Document], console: Console) -> None:
@@ -201,7 +144,7 @@ def compression(document: Document, console: Console) -> None:
     before, after = document["bytes_before"], document["bytes_after"]
     told = f"{size(before)} before, {size(after)} after: 1/{document['factor']:.0f}"
     described = [(name, document[name]) for name in ("model", "route", "network")]
-    fields(console, [*described, ("size", told), ("time", _time(document))])
+    fields(console, [*described, ("size", told), ("time", took(document))])
     stages = document["stages"]
     if stages:
         console.print()
@@ -211,7 +154,7 @@ def compression(document: Document, console: Console) -> None:
         ]
         table(console, ["weights after", "size", "times\nsmaller"], rows)
     if document["scores"]:
-        _title(console, f"On {document['test_images']} test images (change with its 95 % interval, paired by image)")
+        title(console, f"On {document['test_images']} test images (change with its 95 % interval, paired by image)")
         measured = [(_score_name(name), *_changed(one)) for name, one in document["scores"].items()]
         table(console, ["", "before", "after", "change"], measured)
     costs = [document["cost_before"], document["cost_after"]]
@@ -241,10 +184,10 @@ def exported(document: Document, console: Console) -> None:
 
 def evaluation(document: Document, console: Console) -> None:
     """The figures of one model, and the recall of each class."""
-    shares = [(_metric(key), _share(document.get(key))) for key in METRICS]
-    calibration = ("calibration error %", _share(document.get(CALIBRATION)))
+    shares = [(_metric(key), share(document.get(key))) for key in METRICS]
+    calibration = ("calibration error %", share(document.get(CALIBRATION)))
     fields(console, [("images", document.get("images")), *shares, calibration])
-    rows = [(name, row["images"], _share(row["recall"])) for name, row in document.get("per_class", {}).items()]
+    rows = [(name, row["images"], share(row["recall"])) for name, row in document.get("per_class", {}).items()]
     console.print()
     table(console, ["class", "images", "recall %"], rows)
 
@@ -302,10 +245,10 @@ def package(document: Document, console: Console) -> None:
     fields(console, described + [(name.replace("_", " "), told) for name, told in document["terms"].items() if told])
     if document.get("privacy"):
         _privacy(document["privacy"], console)
-    _title(console, "Plan")
-    fields(console, _flat(recipe["plan"]))
+    title(console, "Plan")
+    fields(console, flat(recipe["plan"]))
     if isinstance(document["cohort"]["counts"], Mapping):
-        _title(console, "Made from")
+        title(console, "Made from")
         _counts(document["task"]["classes"], document["cohort"]["counts"], console)
     _results((document.get("results") or {}).get("splits"), console)
 
@@ -404,7 +347,7 @@ def _described(console: Console, methods: Iterable[Document]) -> None:
         console.print(Text(method["name"], style="bold"))
         console.print(f"  {method['summary']}")
         for name in [name for name in ("family", "learns", "cost", "source") if name in method]:
-            paragraph(console, f"  {name:<8}{_plain(method[name])}")
+            paragraph(console, f"  {name:<8}{plain(method[name])}")
 
 
 def demonstration(document: Document, console: Console) -> None:
@@ -422,14 +365,14 @@ def demonstration(document: Document, console: Console) -> None:
         if {"random", "distilled"} <= rows.keys() and len(rows["distilled"]["auroc"]["per_seed"]) > 1:
             paragraph(console, _verdict(count, rows["random"], rows["distilled"]))
     console.print()
-    _listed(console, "package", document.get("packages", ()))
-    _listed(console, "preview", document.get("previews", ()))
+    listed(console, "package", document.get("packages", ()))
+    listed(console, "preview", document.get("previews", ()))
 
 
 def benchmark(document: Document, console: Console) -> None:
     """A table for every cohort, the methods in order, the files, and what is missing."""
     for cohort in dict.fromkeys(one["cohort"] for one in document["results"]):
-        _title(console, cohort)
+        title(console, cohort)
         mine = [one for one in document["results"] if one["cohort"] == cohort]
         headers = ("images\na class", "method", "network", "balanced\naccuracy %", "\nAUROC %", "gain over\nrandom")
         table(console, headers, _bench_rows(mine), left=3, whole=True)
@@ -444,7 +387,7 @@ def benchmark(document: Document, console: Console) -> None:
     if len(ranked) > 1:
         table(console, ["method", "mean %", "best in", "not worse in"], ranked)
         console.print()
-    _listed(console, "file", document["files"])
+    listed(console, "file", document["files"])
     if document["missing"]:
         paragraph(console, f"{document['missing']} tasks are not done: the same command tries them again")
 
@@ -512,7 +455,7 @@ def _excess(found: Document) -> str | None:
 def _demo_row(count: str, row: Document) -> tuple[str, ...]:
     full = row["data"] == "full"
     factor = "–" if full or row.get("factor") is None else f"{row['factor']:,.0f}"
-    times = (_time(row, "making_seconds") or "–", _time(row) or "–")
+    times = (took(row, "making_seconds") or "–", took(row) or "–")
     return (count, _row(row["data"]), *_metrics(row), size(row["bytes"]), factor, *times)
 
 
@@ -534,8 +477,8 @@ def _figure(key: str) -> str:
 
 def _fingerprint(facts: Document, console: Console) -> None:
     counts: Document = facts.get("counts") or {}
-    _title(console, f"{facts.get('name', 'cohort')}")
-    fields(console, _flat({key: value for key, value in facts.items() if key not in ("name", "counts", "classes")}))
+    title(console, f"{facts.get('name', 'cohort')}")
+    fields(console, flat({key: value for key, value in facts.items() if key not in ("name", "counts", "classes")}))
     classes = facts.get("classes") or sorted({name for split in counts.values() for name in split})
     console.print()
     _counts(classes, counts, console)
@@ -548,7 +491,7 @@ def _counts(classes: Sequence[str], counts: Document, console: Console) -> None:
 
 def _results(splits: Document | None, console: Console) -> None:
     for split, rows in (splits or {}).items():
-        _title(console, f"Trained on each, measured on the {split} split (mean ± half of the 95 % interval)")
+        title(console, f"Trained on each, measured on the {split} split (mean ± half of the 95 % interval)")
         table(console, ["trained on", *METRICS.values()], [[_row(name), *_metrics(row)] for name, row in rows.items()])
 
 
@@ -568,36 +511,13 @@ def _files(document: Document, console: Console) -> None:
             ("preview", document.get("preview")),
             ("run", document.get("run")),
             ("canaries", _kept(document.get("canaries"))),
-            ("time", _time(document)),
+            ("time", took(document)),
         ],
     )
 
 
 def _kept(canaries: str | None) -> str | None:
     return canaries and f"{canaries} (patients' images and secret coins: keep it in the house)"
-
-
-def _flat(document: Document, prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for key, value in document.items():
-        name = f"{prefix}{key}".replace("_", " ")
-        if isinstance(value, Mapping) and set(value) >= {"mean", "low", "high"}:
-            pairs.append((name, f"{percent(value)} %"))
-        elif isinstance(value, Mapping) and set(value) == {"smallest", "median", "largest"}:
-            pairs.append((name, "{smallest} to {largest}, median {median:.6g}".format(**value)))
-        elif isinstance(value, Mapping):
-            pairs.extend(_flat(value, f"{prefix}{key}."))
-        else:
-            pairs.append((name, value))
-    return pairs
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return ", ".join(_plain(item) for item in value) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _metrics(row: Document) -> list[str]:
@@ -610,21 +530,3 @@ def _metric(key: str) -> str:
 
 def _row(name: str) -> str:
     return ROWS.get(name, name)
-
-
-def _share(value: float | None) -> str | None:
-    return None if value is None else f"{100 * value:.1f}"
-
-
-def _time(document: Document, key: str = "seconds") -> str | None:
-    seconds = document.get(key)
-    return None if seconds is None else duration(seconds)
-
-
-def _title(console: Console, text: str) -> None:
-    console.print(Text(f"\n{text}", style="bold"), soft_wrap=True)
-
-
-def _listed(console: Console, name: str, paths: Iterable[Any]) -> None:
-    for path in paths:
-        console.print(f"{name}  {path}", soft_wrap=True)
