@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import math
 import os
 import signal
@@ -90,6 +91,21 @@ def test_an_interrupted_run_says_how_to_go_on(fake_api, capsys, verb):
     fake_api.distill = fake_api.demo = failing(KeyboardInterrupt())
     assert main(verb) == 130
     assert "the same command continues it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a library made this of it"), OutputError("cannot write x")])
+def test_an_error_that_a_library_made_of_ctrl_c_is_an_interruption(fake_api, capsys, error):
+    def show(*_arguments):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise error from None
+
+    fake_api.show = show
+    assert main(["show", "x", "--json"]) == 130
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["error"]["kind"] == "interrupted"
+    assert "Traceback" not in captured.err
 
 
 def test_an_interrupted_look_does_not_claim_a_saved_state(fake_api, capsys, document):

@@ -64,12 +64,27 @@ def test_a_table_of_the_benchmark_is_its_record(heading, name):
         assert difference == paired.get(method(first), ""), first
 
 
-def test_the_table_of_real_sets_is_its_record():
-    spec = importlib.util.spec_from_file_location("real_sets", ROOT / "benchmarks/real_sets.py")
+def made(script, record):
+    """What the function ``table`` of a script of this project makes of a record."""
+    spec = importlib.util.spec_from_file_location("script", ROOT / script)
     module = importlib.util.module_from_spec(spec)
     # Dataclasses look for their module.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "real_sets", module)
+        patch.setitem(sys.modules, "script", module)
         spec.loader.exec_module(module)
-        made = module.table(json.loads((RECORDS / "real_sets.json").read_text()))
-    assert made.strip() in (ROOT / "docs/results.md").read_text(encoding="utf-8")
+        return module.table(record).strip()
+
+
+def test_the_table_of_real_sets_is_its_record():
+    found = made("benchmarks/real_sets.py", json.loads((RECORDS / "real_sets.json").read_text()))
+    assert found in (ROOT / "docs/results.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_compressed_models_is_its_record():
+    found = made("benchmarks/compress.py", json.loads((RECORDS / "compress.json").read_text()))
+    assert found in (ROOT / "docs/compress.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["bench_scarce_pneumonia", "bench_scarce_covid"])
+def test_a_table_of_scarce_labels_is_its_record(name):
+    assert made("docs/tools/scarce.py", RECORDS / name) in (ROOT / "docs/scarce-labels.md").read_text(encoding="utf-8")

@@ -50,7 +50,7 @@ def test_ctrl_c_ends_a_run_with_a_message_and_the_same_command_continues_it(plac
         time.sleep(0.001)
     process.send_signal(signal.SIGINT)
     out, said = process.communicate(timeout=600)
-    assert process.returncode == 130
+    assert process.returncode == 130, said
     assert "Traceback" not in said
     assert "the same command continues it" in said
     assert json.loads(out)["error"]["kind"] == "interrupted"

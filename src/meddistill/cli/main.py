@@ -95,13 +95,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _ending(words: list[str], as_json: bool) -> int:
     try:
         return _finish(_run(words, as_json), as_json)
-    except CycloptsError as error:
-        return _fail("usage", f"{error}\nSee: {_help_command(words)}", USAGE, as_json)
-    except MeddistillError as error:
-        return _fail(_kind(error), str(error), error.exit_code, as_json, **_problems(error))
     except Exception as error:
-        traceback.print_exc()
-        return _fail("internal", f"{type(error).__name__}: {error}", 1, as_json)
+        interrupts.again()  # libraries, too, may make another error of a Ctrl-C
+        return _failed(error, words, as_json)
+
+
+def _failed(error: Exception, words: list[str], as_json: bool) -> int:
+    if isinstance(error, CycloptsError):
+        return _fail("usage", f"{error}\nSee: {_help_command(words)}", USAGE, as_json)
+    if isinstance(error, MeddistillError):
+        return _fail(_kind(error), str(error), error.exit_code, as_json, **_problems(error))
+    traceback.print_exception(error)
+    return _fail("internal", f"{type(error).__name__}: {error}", 1, as_json)
 
 
 def _run(words: list[str], as_json: bool) -> Answer | None:
