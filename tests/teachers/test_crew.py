@@ -83,9 +83,22 @@ def test_little_work_is_not_worth_a_helper(make, monkeypatch):
 
 
 def test_a_lost_helper_is_made_up_for(make, at_once, monkeypatch):
+    started, news, begin = [], [], subprocess.Popen
+
+    def remembered(*words, **options):
+        started.append(begin(*words, **options))
+        return started[-1]
+
+    def report(told):
+        """Holds this process up until the helper is lost: it might be done before."""
+        news.append(told)
+        for process in started:
+            process.wait(60)
+
     monkeypatch.setattr(crew, "_START", "import os; os._exit(7)  # {path!r}")
-    job, news = make(), []
-    train(job, 2, news.append)
+    monkeypatch.setattr(subprocess, "Popen", remembered)
+    job = make()
+    train(job, 2, report)
     assert all(job.store.is_complete(k) for k in range(5))
     assert News(lost=7) in news
 
