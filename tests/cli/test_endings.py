@@ -46,6 +46,18 @@ def test_a_request_to_end_that_python_dropped_is_made_again_when_a_stage_advance
     assert signal.getsignal(number) is before
 
 
+def test_nothing_is_shown_of_a_request_that_python_dropped(capsys):
+    class Held:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    with interrupts.heeded():
+        Held()
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.again()
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(("error", "kind", "code"), PROBLEMS)
 def test_an_error_to_mend_is_one_message(fake_api, capsys, error, kind, code):
     fake_api.show = failing(error)
