@@ -415,7 +415,8 @@ def show(path: Path) -> Document:
 
     path = Path(path)
     if file.is_compressed(path):
-        told, verification = show.summary(path), file.verify(path)
+        held, verification = file.read_judged(path)
+        told = show.summary(held.card, path.stat().st_size)
     else:
         found, verification = read_judged(path)
         told = summary(found, path.stat().st_size)

@@ -1,10 +1,11 @@
 """How well a score tells members from control patients: at few false alarms, and over all."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from meddistill.audit.finding import Gates, Outcome, judge, worst
+from meddistill.audit.finding import Finding, Gates, Outcome, judge, worst
 from meddistill.audit.statistics import CONFIDENCE, Floats, Interval, area, difference, share, threshold
 
 
@@ -48,6 +49,30 @@ def tell_apart(members: Floats, control: Floats, gates: Gates, confidence: float
         silent = outcome == "inconclusive" and not _decidable(len(members), len(control), rate, passes, confidence)
         outcomes.append("pass" if silent and rate != gates.rates[-1] else outcome)
     return Apart(found, tuple(rates), worst(outcomes))
+
+
+def strongest_of(found: Mapping[str, Apart]) -> str:
+    """The score that surely tells most."""
+    return max(found, key=lambda name: found[name].area.low)
+
+
+def finding_of(
+    name: str, asks: str, found: Mapping[str, Apart], warned: tuple[str, ...], figures: Mapping[str, object]
+) -> Finding:
+    """The worst outcome of several scores, with the shares of the strongest at the loosest rate."""
+    strongest = strongest_of(found)
+    loosest = found[strongest].rates[-1]
+    return Finding(
+        name,
+        asks,
+        worst(one.outcome for one in found.values()),
+        main=loosest.members,
+        control=loosest.control,
+        baseline=loosest.rate,
+        excess=loosest.excess,
+        warnings=warned,
+        figures={"strongest": strongest, "scores": {key: one.as_dict() for key, one in found.items()}, **figures},
+    )
 
 
 def warnings(members: int, control: int, gates: Gates, confidence: float = CONFIDENCE) -> tuple[str, ...]:

@@ -22,11 +22,10 @@ from meddistill.audit.case import Case, Side
 from meddistill.audit.finding import Finding
 from meddistill.audit.finding import judge as judge_excess
 from meddistill.audit.membership import Prepared as Attacked
+from meddistill.audit.membership import student
 from meddistill.audit.people import People
 from meddistill.audit.statistics import difference, share
 from meddistill.nets.params import Params
-from meddistill.runtime.streams import derive
-from meddistill.train.protocol import Protocol, train_network
 
 NAME, ASKS = "labels", "recorded classes of patients, where networks that never saw them are wrong"
 
@@ -57,10 +56,10 @@ def prepare(attacked: Attacked) -> Prepared:
     if case.package.card.task.labels == "hard":
         return Prepared(attacked, ())
     data = replace(data, labels=F.one_hot(data.labels.argmax(1), data.labels.shape[1]).to(data.labels))
-    protocol, trained = Protocol(steps=case.effort.steps, epochs=0), []
+    trained = []
     with case.progress.stage("training on likeliest classes", case.effort.students) as stage:
         for place in range(case.effort.students):
-            trained.append(train_network(case.network, data, protocol, derive(case.seed, "audit student", place)))
+            trained.append(student(case, data, place))
             stage.advance()
     return Prepared(attacked, tuple(trained))
 

@@ -26,9 +26,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from meddistill.audit.apart import tell_apart, warnings
+from meddistill.audit.apart import finding_of, strongest_of, tell_apart, warnings
 from meddistill.audit.case import SIDES, Case, Side
-from meddistill.audit.finding import Finding, worst
+from meddistill.audit.finding import Finding
 from meddistill.audit.people import BLOCK, People
 from meddistill.audit.statistics import CONFIDENCE, area
 from meddistill.nets.params import Params, leaves
@@ -71,7 +71,7 @@ def prepare(case: Case) -> Prepared:
     trained: list[Params] = []
     with case.progress.stage("training to attack", case.effort.students + len(picked) + 1) as stage:
         for place in range(case.effort.students):
-            trained.append(train_network(case.network, own, protocol, derive(case.seed, "audit student", place)))
+            trained.append(student(case, own, place))
             stage.advance()
         for place, chosen in enumerate([*picked, everyone]):
             data = _training_set(case, chosen, place)
@@ -81,6 +81,12 @@ def prepare(case: Case) -> Prepared:
     # Members and control patients are equally likely to be in it: what favours one of them would be taken for a leak.
     others = _training_set(case, picked[0], 0)
     return Prepared(case, tuple(trained[:count]), tuple(trained[count:-1]), trained[-1], seen, own, others)
+
+
+def student(case: Case, data: TrainingSet, place: int) -> Params:
+    """One of the networks trained on the package, or on what is left of it."""
+    protocol = Protocol(steps=case.effort.steps, epochs=0)
+    return train_network(case.network, data, protocol, derive(case.seed, "audit student", place))
 
 
 def attack(prepared: Prepared, side: Side) -> dict[str, Scores]:
@@ -113,31 +119,18 @@ def judge(members: Mapping[str, Scores], control: Mapping[str, Scores], case: Ca
     scores = {name: standardised(case, members[name], control[name]) for name in members}
     confidence = 1 - (1 - CONFIDENCE) / len(SCORES)
     found = {name: tell_apart(*scores[name], case.gates, confidence) for name in SCORES}
-    strongest = max(SCORES, key=lambda name: found[name].area.low)
-    mine, theirs = scores[strongest]
-    loosest = found[strongest].rates[-1]
-    return Finding(
-        NAME,
-        ASKS,
-        worst(one.outcome for one in found.values()),
-        main=loosest.members,
-        control=loosest.control,
-        baseline=loosest.rate,
-        excess=loosest.excess,
-        warnings=warnings(len(mine), len(theirs), case.gates, confidence),
-        figures={
-            "strongest": strongest,
-            "scores": {name: one.as_dict() for name, one in found.items()},
-            "by_class": _each_class(case, mine, theirs),
-            "above_every_control_patient": {
-                "members": int((mine > theirs.max()).sum()),
-                "expected_by_chance": round(len(mine) / (len(theirs) + 1), 2),
-            },
-            "network_trained_on_members": area(*scores["direct"]).as_dict(),
-            "references": case.effort.references,
-            "students": case.effort.students,
+    mine, theirs = scores[strongest_of(found)]
+    figures = {
+        "by_class": _each_class(case, mine, theirs),
+        "above_every_control_patient": {
+            "members": int((mine > theirs.max()).sum()),
+            "expected_by_chance": round(len(mine) / (len(theirs) + 1), 2),
         },
-    )
+        "network_trained_on_members": area(*scores["direct"]).as_dict(),
+        "references": case.effort.references,
+        "students": case.effort.students,
+    }
+    return finding_of(NAME, ASKS, found, warnings(len(mine), len(theirs), case.gates, confidence), figures)
 
 
 def halves(case: Case, side: Side, times: int) -> npt.NDArray[np.bool_]:

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from meddistill.audit.apart import tell_apart, warnings
+from meddistill.audit.apart import finding_of, strongest_of, tell_apart, warnings
 from meddistill.audit.case import SIDES, Case, Side
-from meddistill.audit.finding import Finding, worst
+from meddistill.audit.finding import Finding
 from meddistill.audit.membership import Scores, halves, standardised, sureness_of, unseen
 from meddistill.audit.people import People
 from meddistill.audit.statistics import CONFIDENCE
@@ -109,29 +109,18 @@ def judge(members: Scored, control: Scored, case: Case) -> Finding:
     confidence = 1 - (1 - CONFIDENCE) / len(SCORES)
     found = {name: tell_apart(members.shadows[name], control.shadows[name], case.gates, confidence) for name in SCORES}
     own = {name: tell_apart(members.package[name], control.package[name], case.gates, confidence) for name in SCORES}
-    strongest = max(SCORES, key=lambda name: found[name].area.low)
-    loosest = found[strongest].rates[-1]
+    strongest = strongest_of(found)
     trials = len(members.shadows[strongest]), len(control.shadows[strongest])
-    return Finding(
-        NAME,
-        ASKS,
-        worst(one.outcome for one in found.values()),
-        main=loosest.members,
-        control=loosest.control,
-        baseline=loosest.rate,
-        excess=loosest.excess,
-        warnings=(
-            *warnings(*trials, case.gates, confidence),
-            "intervals take the trials of one patient in several shadows for independent",
-        ),
-        figures={
-            "strongest": strongest,
-            "scores": {name: one.as_dict() for name, one in found.items()},
-            "of_the_package": {name: one.as_dict() for name, one in own.items()},
-            "shadows": case.effort.shadows,
-            "trials": sum(trials),
-        },
+    warned = (
+        *warnings(*trials, case.gates, confidence),
+        "intervals take the trials of one patient in several shadows for independent",
     )
+    figures = {
+        "of_the_package": {name: one.as_dict() for name, one in own.items()},
+        "shadows": case.effort.shadows,
+        "trials": sum(trials),
+    }
+    return finding_of(NAME, ASKS, found, warned, figures)
 
 
 def ratios(values: Scores, seen: npt.NDArray[np.bool_], asked: Scores) -> dict[str, Scores]:

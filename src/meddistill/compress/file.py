@@ -102,21 +102,29 @@ def write(path: Path, card: ModelCard, tensors: Sequence[Coded] = ()) -> int:
 def read(path: Path) -> Held:
     """What is in the file. Raises :class:`InputError` for a missing one, :class:`VerificationError` listing all that
     is wrong with a broken one."""
-    problems: list[str] = []
-    held = _examine(_load(path), problems)
-    if held is None or problems:
-        listed = "\n".join(f"- {problem}" for problem in problems[:MAX_PROBLEMS])
+    return read_judged(path)[0]
+
+
+def read_judged(path: Path) -> tuple[Held, Verification]:
+    """What is in the file, and who signed it. Raises as :func:`read`."""
+    held, found = _examined(path)
+    if held is None or not found.ok:
+        listed = "\n".join(f"- {problem}" for problem in found.problems)
         raise VerificationError(f"{path} is not a sound model:\n{listed}\nDo not use it; ask for it anew.")
-    return held
+    return held, found
 
 
 def verify(path: Path) -> Verification:
     """Check the file as :func:`read` does, and report. Raises :class:`InputError` where there is none."""
+    return _examined(path)[1]
+
+
+def _examined(path: Path) -> tuple[Held | None, Verification]:
     problems: list[str] = []
     data = _load(path)
     held = _examine(data, problems)
     members = container.unpack(data, [], MEMBERS)
-    return Verification(
+    return held, Verification(
         ok=not problems,
         problems=tuple(problems[:MAX_PROBLEMS]),
         members={name: len(content) for name, content in members.items()},

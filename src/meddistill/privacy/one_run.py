@@ -51,7 +51,7 @@ def guess(included: npt.NDArray[np.floating[Any]], excluded: npt.NDArray[np.floa
     scores = np.concatenate([included, excluded])
     truth = np.arange(len(scores)) < len(included)
     order = np.argsort(scores, kind="stable")  # of equal scores those that were in come first: at the wrong end
-    each = max(1, int(share * len(scores)))
+    each = _guessed(len(scores), share)
     return Guesses(len(scores), each, int(truth[order[-each:]].sum()), int((~truth[order[:each]]).sum()))
 
 
@@ -93,13 +93,21 @@ def largest_epsilon(records: int, delta: float, looks: int, error: float) -> flo
 
     ``looks``: scores that are tried, at each of the shares.
     """
-    made = [2 * max(1, int(share * records)) for share in SHARES]
-    return max(least_epsilon(records, one, one, delta, error / (looks * len(SHARES))) for one in made)
+    return _shown(records, 1.0, delta, looks, error)
 
 
 def convicts(records: int, epsilon: float, above: float, delta: float, looks: int, error: float) -> bool:
     """Whether guesses as good as randomised response allows at ``epsilon`` prove more than ``above``."""
-    truth = 1 / (1 + math.exp(-epsilon))
-    made = [2 * max(1, int(share * records)) for share in SHARES]
-    shown = [least_epsilon(records, one, math.floor(one * truth), delta, error / (looks * len(SHARES))) for one in made]
-    return max(shown) > above
+    return _shown(records, 1 / (1 + math.exp(-epsilon)), delta, looks, error) > above
+
+
+def _shown(records: int, right: float, delta: float, looks: int, error: float) -> float:
+    """The largest ε that is shown where a share ``right`` of all guesses is right, at each of the :data:`SHARES`."""
+    made = [2 * _guessed(records, share) for share in SHARES]
+    paid = error / (looks * len(SHARES))
+    return max(least_epsilon(records, one, math.floor(one * right), delta, paid) for one in made)
+
+
+def _guessed(records: int, share: float) -> int:
+    """How many records are guessed on each side."""
+    return max(1, int(share * records))
