@@ -56,18 +56,18 @@ def commands(name: str, start: str, data: str, out: str) -> tuple[list[str], lis
 def measure(name: str, start: str, data: str, out: Path) -> dict[str, Any]:
     """Distil and audit once; what the record keeps of it."""
     distil, audit = commands(name, start, data, str(out))
-    made, found = answer(distil, (0,)), answer(audit, (0, 6, 7, 8))
+    made, audited = answer(distil, (0,)), answer(audit, (0, 6, 7, 8))
     scores = made["results"]["test"]
     return {
         "command": "; ".join(shlex.join(["meddistill", *words]) for words in commands(name, start, "DATA", "OUT")),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "bytes": made["bytes"],
-        "balanced_accuracy": {row: scores[row]["balanced_accuracy"] for row in ("distilled", "random", "full")},
-        "outcome": found["outcome"],
-        "groups": found["groups"],
-        "findings": found["findings"],
-        "seconds": {"distil": made["seconds"], "audit": found["seconds"]},
+        "balanced_accuracy": {row: found["balanced_accuracy"] for row, found in scores.items()},
+        "outcome": audited["outcome"],
+        "groups": audited["groups"],
+        "findings": audited["findings"],
+        "seconds": {"distil": made["seconds"], "audit": audited["seconds"]},
     }
 
 

@@ -47,7 +47,7 @@ def trained(real: RealSet, data: str, network: str, out: Path) -> Path:
     from meddistill.nets.find import find
     from meddistill.teachers.images import measure_normalisation, split_images
     from meddistill.train.model import Model, save_model
-    from meddistill.train.protocol import Protocol, real_set, train_network
+    from meddistill.train.protocol import protocol_for, real_set, train_network
 
     path = out / f"{Path(real.source).stem}-{real.size}-{network}.safetensors"
     if not path.exists():
@@ -55,7 +55,7 @@ def trained(real: RealSet, data: str, network: str, out: Path) -> Path:
         norm = measure_normalisation(cohort)
         net = find(network, channels=cohort.channels, size=cohort.size, classes=len(cohort.classes))
         images = split_images(cohort, "train", norm, torch.device("cpu"))
-        params = train_network(net, real_set(images), Protocol(), 0)
+        params = train_network(net, real_set(images), protocol_for(net), 0)
         save_model(path, Model(net, params, cohort.classes, norm, "crop", "drop", 0))
     return path
 

@@ -30,7 +30,7 @@ from meddistill.runtime.files import write_atomic
 from meddistill.runtime.streams import derive
 from meddistill.teachers.images import measure_normalisation, split_images
 from meddistill.train.metrics import measure
-from meddistill.train.protocol import Protocol, probabilities, train_network
+from meddistill.train.protocol import probabilities, protocol_for, train_network
 from meddistill.train.received import received
 
 RECORD = Path(__file__).parent / "records" / "quantisation.json"
@@ -77,7 +77,7 @@ class Learned:
     def score(self, bits: int, seed: int) -> dict[str, float]:
         """In points."""
         data = received(self.form(bits), self.labels, self.normalisation, torch.device("cpu"))
-        params = train_network(self.network, data, Protocol(), seed)
+        params = train_network(self.network, data, protocol_for(self.network), seed)
         found = measure(probabilities(self.network, params, self.val), self.val.labels.numpy())
         return {metric: round(100 * getattr(found, metric), 3) for metric in METRICS}
 

@@ -16,10 +16,15 @@ from meddistill.cli.main import main
 from meddistill.compress import file
 from meddistill.compress.essential import Effort
 from meddistill.compress.load import load_model
+from meddistill.compress.recreate import recreate
+from meddistill.nets.find import find
+from meddistill.package.read import read
 from meddistill.pipeline.compress import compress
 from meddistill.runtime.errors import InputError, VerificationError
 from meddistill.train.model import load_model as load_trained
 from meddistill.train.model import params_digest, save_model
+from meddistill.train.protocol import Protocol, train_network
+from meddistill.train.received import received
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = Effort(narrow=60, fresh=250, rounds=2, prune=30, quantise=60)
@@ -156,6 +161,20 @@ def test_a_recipe_elsewhere(hospital, model, tmp_path, monkeypatch):
     monkeypatch.setattr(load, "recreate", changed(0.5))
     with pytest.raises(VerificationError, match="gives another model"):
         load_model(out, Display())
+
+
+def test_a_recipe_is_followed_by_the_protocol_that_it_names(model, hospital):
+    """Version 1 trained every network at the rate of the ConvNet; a later one no program of today can follow."""
+    trained, sent = load_trained(model), read(hospital / "grey.mdz")
+    network = find("resnet18-w8", channels=1, size=trained.network.size, classes=2)
+    data = received(sent.enlarged, sent.labels, trained.normalisation, torch.device("cpu"))
+    for version, rate in (("1", 0.03), ("2", 0.01)):
+        origin = replace(trained.origin, protocol=version)
+        made = recreate(replace(trained, network=network, origin=origin), sent)
+        expected = train_network(network, data, Protocol(learning_rate=rate), origin.seed)
+        assert all(map(torch.equal, made, expected))
+    with pytest.raises(VerificationError, match="recipe is of protocol 99"):
+        recreate(replace(trained, origin=replace(trained.origin, protocol="99")), sent)
 
 
 def test_no_recipe_without_an_honest_origin(model, hospital, tmp_path):

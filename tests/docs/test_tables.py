@@ -85,6 +85,11 @@ def test_the_table_of_compressed_models_is_its_record():
     assert found in (ROOT / "docs/compress.md").read_text(encoding="utf-8")
 
 
+def test_the_table_of_learning_rates_is_its_record():
+    found = made("benchmarks/rates.py", json.loads((RECORDS / "rates.json").read_text()))
+    assert found in (ROOT / "docs/protocol.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", ["bench_scarce_pneumonia", "bench_scarce_covid"])
 def test_a_table_of_scarce_labels_is_its_record(name):
     assert made("docs/tools/scarce.py", RECORDS / name) in (ROOT / "docs/scarce-labels.md").read_text(encoding="utf-8")

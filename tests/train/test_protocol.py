@@ -6,12 +6,21 @@ import torch
 
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import parse
+from meddistill.nets.find import find
 from meddistill.runtime.errors import MeddistillError
 from meddistill.runtime.streams import stream
 from meddistill.teachers.images import LabelledImages, Normalisation
 from meddistill.train.baselines import random_real
 from meddistill.train.metrics import measure
-from meddistill.train.protocol import Protocol, _rows, probabilities, real_set, synthetic_set, train_network
+from meddistill.train.protocol import (
+    Protocol,
+    _rows,
+    probabilities,
+    protocol_for,
+    real_set,
+    synthetic_set,
+    train_network,
+)
 from meddistill.train.received import received
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -32,6 +41,22 @@ def images() -> LabelledImages:
 @pytest.mark.parametrize(("count", "steps"), [(2, 300), (64, 300), (2400, 300), (2401, 301), (4708, 589)])
 def test_steps_for(count, steps):
     assert Protocol().steps_for(count) == steps
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "rate"),
+    [
+        ("convnet-d3-w32", "1", 0.03),
+        ("convnet-d3-w32", "2", 0.03),
+        ("resnet18-w16", "1", 0.03),
+        ("resnet18", "2", 0.01),
+        ("vgg11-w16", "2", 0.01),
+        ("vit", "2", 0.03),
+    ],
+)
+def test_the_rate_is_that_of_the_network_and_the_version(name, version, rate):
+    network = find(name, channels=1, size=16, classes=2)
+    assert protocol_for(network, version) == Protocol(learning_rate=rate)
 
 
 def test_an_epoch_drops_a_last_smaller_batch_but_not_an_only_one():

@@ -43,7 +43,15 @@ from meddistill.runtime.streams import derive, stream
 from meddistill.teachers.images import LabelledImages, measure_normalisation, split_images
 from meddistill.train.baselines import herding, k_center, random_real
 from meddistill.train.metrics import measure
-from meddistill.train.protocol import Protocol, TrainingSet, probabilities, real_set, synthetic_set, train_network
+from meddistill.train.protocol import (
+    Protocol,
+    TrainingSet,
+    probabilities,
+    protocol_for,
+    real_set,
+    synthetic_set,
+    train_network,
+)
 from meddistill.train.received import received
 
 NO_AUGMENTATION = Augmentation(shift=0, scale=0, rotate=0, flip=0, brightness=0, contrast=0)
@@ -130,7 +138,7 @@ class Worker:
         scores: dict[int, float] = {}
         for point in sorted({max(1, round(last * quarter / _QUARTERS[-1])) for quarter in _QUARTERS}):
             labelled = _labelled(images, teachers, task.plan.teachers.count, point)
-            params = train_network(teachers.network, labelled, Protocol(), seed)
+            params = train_network(teachers.network, labelled, protocol_for(teachers.network), seed)
             found = probabilities(teachers.network, params, splits["val"])
             scores[point] = measure(found, splits["val"].labels.cpu().numpy()).balanced_accuracy
         best = max(scores, key=lambda point: scores[point])
@@ -212,7 +220,7 @@ class Worker:
             network = _network(cell.evaluation, train)
             scored = {split: splits[split] for split in _SCORED}
             learn = self._learning(cell, train)
-            judged = Judged(network, Protocol(), scored, layout.seeds_of(distillation), learn)
+            judged = Judged(network, protocol_for(network), scored, layout.seeds_of(distillation), learn)
             plain = replace(judged, protocol=replace(judged.protocol, augmentation=NO_AUGMENTATION))
             drawn = self._drawn(cell, distillation)
             for row in layout.rows(cell):

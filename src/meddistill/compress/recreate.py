@@ -13,7 +13,7 @@ from meddistill.runtime.device import one_thread
 from meddistill.runtime.errors import InputError, VerificationError
 from meddistill.train.combine import Part, combine
 from meddistill.train.model import Model
-from meddistill.train.protocol import PROTOCOL_VERSION, Protocol, TrainingSet, train_network
+from meddistill.train.protocol import PROTOCOL_VERSION, TrainingSet, is_protocol, protocol_for, train_network
 from meddistill.train.received import received
 
 Answers = tuple[tuple[float, ...], ...]
@@ -30,13 +30,14 @@ def recreate(model: Model, package: Package) -> Params:
     origin = model.origin
     if origin is None or len(origin.packages) != 1:
         raise InputError("the model was not trained from one package by meddistill train: it has no recipe")
-    if origin.protocol != PROTOCOL_VERSION:
+    if not is_protocol(origin.protocol):
         raise VerificationError(
-            f"the recipe is of protocol {origin.protocol}, this program trains by protocol {PROTOCOL_VERSION}: "
+            f"the recipe is of protocol {origin.protocol}, this program knows those up to {PROTOCOL_VERSION}: "
             "use the version that wrote it, or ask for the weights themselves"
         )
     with one_thread():
-        return train_network(model.network, _data(model, package), Protocol(), origin.seed)
+        protocol = protocol_for(model.network, origin.protocol)
+        return train_network(model.network, _data(model, package), protocol, origin.seed)
 
 
 def answers(model: Model, package: Package) -> Answers:

@@ -36,7 +36,7 @@ from meddistill.train.metrics import (
     summarise_scores,
 )
 from meddistill.train.model import Model, Origin, params_digest, save_model
-from meddistill.train.protocol import PROTOCOL_VERSION, Protocol, probabilities, train_network
+from meddistill.train.protocol import PROTOCOL_VERSION, probabilities, protocol_for, train_network
 from meddistill.train.received import received
 from meddistill.train.recipe import is_the_senders, rebuild
 from meddistill.train.renaming import NO_RENAMING, read_renaming
@@ -272,7 +272,7 @@ def _rebuilt(untrained: Model, part: Part, progress: Progress) -> tuple[Model, b
 
 def _trained(untrained: Model, combined: Combined, seed: int, device: torch.device) -> Model:
     data = received(combined.images, combined.labels, untrained.normalisation, device)
-    params = train_network(untrained.network, data, Protocol(), seed)
+    params = train_network(untrained.network, data, protocol_for(untrained.network), seed)
     digests = tuple(share.digest for share in combined.shares)
     return replace(untrained, params=params, origin=Origin(digests, PROTOCOL_VERSION, seed, params_digest(params)))
 

@@ -58,7 +58,7 @@ from meddistill.runtime.progress import Progress, Silent
 from meddistill.runtime.watch import watched
 from meddistill.teachers.images import LabelledImages, Normalisation, measure_normalisation, split_images
 from meddistill.teachers.store import TrajectoryStore
-from meddistill.train.protocol import Protocol
+from meddistill.train.protocol import protocol_for
 from meddistill.train.received import received
 from meddistill.train.recipe import has_recipe, rebuild, with_fingerprint
 
@@ -518,9 +518,10 @@ def _evaluate(
     train = data.splits["train"]
     images = round_trip(_intensities(learned, data.normalisation))
     labels = learned.label_logits.softmax(1).cpu().numpy()
+    network = _network(plan.network, data.cohort)
     judged = Judged(
-        network=_network(plan.network, data.cohort),
-        protocol=Protocol(),
+        network=network,
+        protocol=protocol_for(network),
         scored={split: data.splits[split] for split in _SCORED},
         seeds=evaluation_seeds(plan.seed, plan.evaluation.seeds),
     )

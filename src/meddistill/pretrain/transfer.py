@@ -3,7 +3,7 @@
 Nothing is chosen: steps, batches, rate and augmentation are those of any network that is trained on as many images.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -41,9 +41,13 @@ def fine_tune(network: Network, encoder: Params, data: TrainingSet, protocol: Pr
 
 
 def probe(network: Network, encoder: Encoder, data: TrainingSet, protocol: Protocol, seed: int) -> Params:
-    """Train a fresh linear layer on what the encoder sees, which stays as it is; the whole network's parameters."""
+    """Train a fresh linear layer on what the encoder sees, which stays as it is; the whole network's parameters.
+
+    Its rate is the usual one, not that of the network which it is a part of.
+    """
     frozen = Frozen(network, encoder)
-    weight, bias = train_network(frozen, data, protocol, seed)
+    usual = replace(protocol, learning_rate=Protocol.learning_rate)
+    weight, bias = train_network(frozen, data, usual, seed)
     weight = weight / encoder.std
     return (*encoder.params, weight, bias - weight @ encoder.mean)
 

@@ -23,7 +23,9 @@ from meddistill.teachers.images import LabelledImages
 
 # Named on every card; docs/protocol.md says what it is. It changes with what changes a trained network by more than
 # rounding.
-PROTOCOL_VERSION = "1"
+PROTOCOL_VERSION = "2"
+# Learning rates that differ from the usual one, by version and kind of network (docs/protocol.md).
+_RATES: dict[str, dict[str, float]] = {"1": {}, "2": {"resnet18": 0.01, "vgg11": 0.01}}
 _SCORE_BATCH = 256
 # Training images, as they are augmented, on which a network with batch norm measures its statistics at the end.
 _SETTLED_ON = 512
@@ -48,6 +50,17 @@ class Protocol:
     def steps_for(self, count: int) -> int:
         """Steps taken on ``count`` images."""
         return max(self.steps, math.ceil(self.epochs * count / self.batch))
+
+
+def protocol_for(network: Network, version: str = PROTOCOL_VERSION) -> Protocol:
+    """How a network of this kind is trained by that version of the protocol. Raises KeyError for an unknown one."""
+    kind = network.name.split("-")[0]
+    return Protocol(learning_rate=_RATES[version].get(kind, Protocol.learning_rate))
+
+
+def is_protocol(version: str) -> bool:
+    """Whether there is a protocol of that version."""
+    return version in _RATES
 
 
 @dataclass(frozen=True)
