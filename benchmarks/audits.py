@@ -89,13 +89,14 @@ HEADS = (
     "nearer to members",
     "linkage",
     "membership",
+    "labels",
     "population",
     "audit",
 )
 
 
 def table(record: dict[str, Any]) -> str:
-    """The record as Markdown: a line for each set and start. Linkage in points of excess, the others as areas."""
+    """The record as Markdown: a line for each set and start. Linkage and labels in points of excess, others as areas."""
     rows = [HEADS, ("---",) * len(HEADS), *(line(key, row) for key, row in record.items())]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
@@ -114,7 +115,8 @@ def line(key: str, row: dict[str, Any]) -> tuple[str, ...]:
         f"{copies['copies']} of {copies['synthetic_images']}",
         interval(copies["nearer_to_members"], 1, "{:.2f}"),
         interval(found["linkage"]["excess"], 100, "{:+.1f}"),
-        f"{membership['strongest']} {interval(membership['scores'][membership['strongest']], 1, '{:.3f}')}",
+        f"{membership['strongest']} {interval(membership['scores'][membership['strongest']]['area'], 1, '{:.3f}')}",
+        interval(found["labels"]["excess"], 100, "{:+.1f}"),
         interval(found["population"]["figures"]["area"], 1, "{:.2f}"),
         ", ".join(f"{one['attack']}: {one['outcome']}" for one in row["findings"] if one["outcome"] != "pass")
         or "pass",
