@@ -96,7 +96,7 @@ HEADS = (
 
 
 def table(record: dict[str, Any]) -> str:
-    """The record as Markdown: a line for each set and start. Linkage and labels in points of excess, others as areas."""
+    """The record as Markdown, a line for each set and start. Linkage and labels: points of excess; others: areas."""
     rows = [HEADS, ("---",) * len(HEADS), *(line(key, row) for key, row in record.items())]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 

@@ -24,8 +24,10 @@ import torch
 from meddistill.cohort.prepare import prepare
 from meddistill.nets.convnet import parse
 from meddistill.nets.params import unflatten
-from meddistill.pipeline.plan import Plan, override, protected, to_toml
-from meddistill.pipeline.run import Request, run
+from meddistill.pipeline.plan import Plan, override, protected
+from meddistill.pipeline.plan_file import to_toml
+from meddistill.pipeline.request import Request
+from meddistill.pipeline.run import run
 from meddistill.privacy.statistics import fixed_normalisation
 from meddistill.runtime.files import write_atomic
 from meddistill.runtime.progress import Silent

@@ -25,7 +25,7 @@ import torch
 from meddistill.cohort.prepare import prepare
 from meddistill.nets.convnet import parse
 from meddistill.package.quantise import dequantise, quantise
-from meddistill.pipeline.plan import read_plan
+from meddistill.pipeline.plan_file import read_plan
 from meddistill.runtime.files import write_atomic
 from meddistill.runtime.streams import derive
 from meddistill.teachers.images import measure_normalisation, split_images

@@ -26,7 +26,7 @@ from meddistill.nets.augment import Augmentation
 from meddistill.nets.find import find
 from meddistill.nets.params import unflatten
 from meddistill.package.read import read
-from meddistill.pipeline.plan import read_plan
+from meddistill.pipeline.plan_file import read_plan
 from meddistill.runtime.streams import stream
 from meddistill.teachers.images import LabelledImages, Normalisation
 from meddistill.teachers.store import TrajectoryStore

@@ -157,7 +157,7 @@ def distill(
     ``track_images`` TensorBoard gets the synthetic images, too. Choices that are None come from the plan file, or are
     the defaults.
     """
-    from meddistill.pipeline.run import Request
+    from meddistill.pipeline.request import Request
     from meddistill.pipeline.run import run as run_request
 
     request = Request(

@@ -14,7 +14,8 @@ from meddistill.package.glance import facts
 from meddistill.package.read import open_sound, read, verify
 from meddistill.pipeline import run as running
 from meddistill.pipeline.canaries import KINDS, Canaries, coins, design, load, plant, tossed
-from meddistill.pipeline.run import Request, run
+from meddistill.pipeline.request import Request
+from meddistill.pipeline.run import run
 from meddistill.runtime.errors import InputError
 
 COUNT = 16

@@ -9,7 +9,8 @@ import pytest
 from meddistill.cohort.prepare import prepare
 from meddistill.package.read import read, verify
 from meddistill.pipeline import run as running
-from meddistill.pipeline.run import Request, run
+from meddistill.pipeline.request import Request
+from meddistill.pipeline.run import run
 from meddistill.privacy.accountant import Event, gaussian_noise, spent
 from meddistill.runtime.errors import InputError
 

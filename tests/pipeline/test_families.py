@@ -11,8 +11,10 @@ from meddistill.distill import loop
 from meddistill.package.read import read, verify
 from meddistill.pipeline import run as running
 from meddistill.pipeline.estimate import Costs
-from meddistill.pipeline.plan import override, read_plan
-from meddistill.pipeline.run import Request, run
+from meddistill.pipeline.plan import override
+from meddistill.pipeline.plan_file import read_plan
+from meddistill.pipeline.request import Request
+from meddistill.pipeline.run import run
 from meddistill.runtime.errors import InputError
 from meddistill.train.model import load_model
 from meddistill.train.recipe import is_the_senders

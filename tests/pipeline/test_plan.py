@@ -24,11 +24,9 @@ from meddistill.pipeline.plan import (
     as_needed,
     checked,
     default_depth,
-    from_toml,
     override,
-    read_plan,
-    to_toml,
 )
+from meddistill.pipeline.plan_file import from_toml, read_plan, to_toml
 from meddistill.pipeline.teach import learning_window
 from meddistill.runtime.errors import InputError
 

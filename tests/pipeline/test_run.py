@@ -22,8 +22,10 @@ from meddistill.package.read import read, verify
 from meddistill.pipeline.estimate import Costs
 from meddistill.pipeline.evaluate import evaluation_seeds
 from meddistill.pipeline.folder import RunFolder, filling
-from meddistill.pipeline.plan import override, read_plan, to_toml
-from meddistill.pipeline.run import Report, Request, run
+from meddistill.pipeline.plan import override
+from meddistill.pipeline.plan_file import read_plan, to_toml
+from meddistill.pipeline.request import Request
+from meddistill.pipeline.run import Report, run
 from meddistill.runtime.errors import InputError, OutputError
 from meddistill.runtime.streams import derive
 from meddistill.runtime.watch import COMMAND, STATUS

@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from meddistill.pipeline.run import Request, run
+from meddistill.pipeline.request import Request
+from meddistill.pipeline.run import run
 from meddistill.pipeline.trackers import require_tracker, tracked
 from meddistill.runtime.errors import InputError, OutputError
 from meddistill.runtime.events import EventLog

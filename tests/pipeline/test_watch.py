@@ -11,7 +11,7 @@ import safetensors
 import safetensors.numpy
 
 from meddistill.pipeline import run as pipeline
-from meddistill.pipeline.run import Request
+from meddistill.pipeline.request import Request
 from meddistill.pipeline.snapshots import MOST, MOST_BYTES, MOST_IMAGES, _shown
 from meddistill.runtime import watch
 from meddistill.runtime.progress import Silent

@@ -14,7 +14,8 @@ from meddistill import api
 from meddistill.distill.distance import NormalisedL2
 from meddistill.distill.methods import METHODS, Method, find, names
 from meddistill.distill.segments import Segment
-from meddistill.pipeline.plan import Plan, from_toml, override
+from meddistill.pipeline.plan import Plan, override
+from meddistill.pipeline.plan_file import from_toml
 from meddistill.runtime.errors import InputError
 from meddistill.testing import MisbehaviourError, check_method, problems_of
 

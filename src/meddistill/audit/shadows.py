@@ -33,8 +33,10 @@ from meddistill.cohort.prepare import Prepared as Source
 from meddistill.cohort.types import SPLITS, Cohort
 from meddistill.package.read import read
 from meddistill.package.types import Card, Package
-from meddistill.pipeline.plan import Plan, from_mapping, to_toml
-from meddistill.pipeline.run import Request, run
+from meddistill.pipeline.plan import Plan
+from meddistill.pipeline.plan_file import from_mapping, to_toml
+from meddistill.pipeline.request import Request
+from meddistill.pipeline.run import run
 from meddistill.runtime.files import write_atomic
 from meddistill.runtime.streams import derive, numpy_stream
 from meddistill.teachers.images import Normalisation

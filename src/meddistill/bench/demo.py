@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from meddistill.cohort.types import Leak
-from meddistill.pipeline.run import Report, Request, run
+from meddistill.pipeline.request import Request
+from meddistill.pipeline.run import Report, run
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.runtime.words import size
 from meddistill.train.metrics import Summary

@@ -14,7 +14,8 @@ from meddistill.cohort.options import ReadOptions
 from meddistill.cohort.types import Fit, Leak
 from meddistill.distill.methods import names as method_names
 from meddistill.nets.find import find as find_network
-from meddistill.pipeline.plan import Evaluation, Plan, from_mapping, override
+from meddistill.pipeline.plan import Evaluation, Plan, override
+from meddistill.pipeline.plan_file import from_mapping
 from meddistill.pretrain.loop import encoder_of
 from meddistill.pretrain.ways import ROWS, WAYS, PretrainPlan, plan_of, way_of
 from meddistill.runtime.errors import InputError

@@ -25,8 +25,10 @@ from meddistill.nets.params import Params, unflatten
 from meddistill.package.read import read
 from meddistill.pipeline.evaluate import Judged, Learn, evaluate_rows
 from meddistill.pipeline.folder import identify
-from meddistill.pipeline.plan import Plan, to_toml
-from meddistill.pipeline.run import Request, run
+from meddistill.pipeline.plan import Plan
+from meddistill.pipeline.plan_file import to_toml
+from meddistill.pipeline.request import Request
+from meddistill.pipeline.run import run
 from meddistill.pipeline.teach import Taught, taught
 from meddistill.pipeline.tell import tell
 from meddistill.pretrain.imagenet import read_encoder

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from meddistill.cohort.types import Cohort
-from meddistill.pipeline.plan import Plan, from_toml, to_toml
+from meddistill.pipeline.plan import Plan
+from meddistill.pipeline.plan_file import from_toml, to_toml
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.events import EventLog, Listener
 from meddistill.runtime.files import remove_leftovers, write_atomic, write_error

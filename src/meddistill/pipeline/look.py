@@ -10,7 +10,8 @@ from meddistill.cohort.problems import Problem
 from meddistill.cohort.read import ReadOptions
 from meddistill.cohort.types import Fit
 from meddistill.pipeline.estimate import Estimate, Shape, estimate, fit_to_time, measure_costs
-from meddistill.pipeline.plan import Plan, override, to_toml
+from meddistill.pipeline.plan import Plan, override
+from meddistill.pipeline.plan_file import to_toml
 from meddistill.runtime.device import choose
 from meddistill.runtime.files import write_atomic
 from meddistill.runtime.progress import Progress, Silent

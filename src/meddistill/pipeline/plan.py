@@ -1,10 +1,9 @@
-"""The plan: every choice of a run, as plain data that ``inspect`` writes and a user may edit (TOML)."""
+"""The plan: every choice of a run, as plain data, and what is wrong with one."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_origin, get_type_hints
+from typing import Any, cast
 
 from meddistill.cohort.types import Fit
 from meddistill.distill.formation import stored_side
@@ -25,8 +24,6 @@ from meddistill.teachers.storage import STORAGES, Storage, is_convex
 from meddistill.teachers.train import TeacherPlan
 
 ROUTES = ("statistics", "teachers")
-
-Part = TypeVar("Part")
 
 
 def _setting(default: Any, doc: str, *, low: float | None = None, high: float | None = None, of: Any = None) -> Any:
@@ -295,7 +292,7 @@ def checked(plan: Plan, where: str = "the plan", found: Sequence[str] = ()) -> P
 
     ``found``: problems that are known already, listed first.
     """
-    problems = [*found, *(text for section, part in _sections(plan) for text in _range_problems(section, part))]
+    problems = [*found, *(text for section, part in sections(plan) for text in _range_problems(section, part))]
     problems = problems or _misfits(plan)
     if problems:
         raise InputError(f"{where} cannot be used:\n" + "\n".join(f"- {text}" for text in problems))
@@ -365,95 +362,9 @@ def _unprotected(plan: Plan) -> list[str]:
     return [f"with an epsilon, {problem}" for found, problem in wrong if found]
 
 
-def to_toml(plan: Plan) -> str:
-    """The plan as a commented file."""
-    import tomlkit
-
-    document = tomlkit.document()
-    document.add(tomlkit.comment("A plan of meddistill. Edit it, then: meddistill distill SOURCE --plan FILE --out …"))
-    _add_settings(document, plan)
-    for name, part in _sections(plan):
-        if name:
-            table = tomlkit.table()
-            _add_settings(table, part)
-            document.add(tomlkit.nl())
-            document.add(name, table)
-    return tomlkit.dumps(document)
-
-
-def from_toml(text: str, where: str) -> Plan:
-    """The plan in a file's ``text``; settings that are left out have their defaults. Raises :class:`InputError`."""
-    import tomlkit
-    from tomlkit.exceptions import TOMLKitError
-
-    try:
-        values = tomlkit.parse(text).unwrap()
-    except TOMLKitError as error:
-        raise InputError(
-            f"{where} is not a TOML file: {error}. Write a new one with: meddistill inspect SOURCE"
-        ) from None
-    return from_mapping(values, where)
-
-
-def from_mapping(values: Mapping[str, Any], where: str) -> Plan:
-    """The plan with these settings, nested as in a file; the others have their defaults. Raises :class:`InputError`."""
-    problems: list[str] = []
-    return checked(_build(Plan, values, "", problems), where, problems)
-
-
-def read_plan(path: Path) -> Plan:
-    """The plan in a file. Raises :class:`InputError`."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError(f"cannot read the plan {path}: {reason}. Write one with: meddistill inspect SOURCE") from None
-    return from_toml(text, str(path))
-
-
-def _sections(plan: Plan) -> list[tuple[str, Any]]:
+def sections(plan: Plan) -> list[tuple[str, Any]]:
+    """The plan itself under the name "", and its parts under theirs."""
     return [("", plan), *((f.name, getattr(plan, f.name)) for f in fields(plan) if is_dataclass(getattr(plan, f.name)))]
-
-
-def _add_settings(table: Any, part: Any) -> None:
-    import tomlkit
-
-    for setting in fields(part):
-        value = getattr(part, setting.name)
-        if is_dataclass(value):
-            continue
-        item = tomlkit.item(value)
-        if setting.metadata["doc"]:
-            item.comment(setting.metadata["doc"])
-        table.add(setting.name, item)
-
-
-def _build(kind: type[Part], values: Mapping[str, Any], section: str, problems: list[str]) -> Part:
-    types = get_type_hints(kind)
-    given: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in types:
-            problems.append(f"{section}{name} is not a setting: expected one of {', '.join(types)}")
-        elif is_dataclass(types[name]):
-            if isinstance(value, Mapping):
-                given[name] = _build(types[name], value, f"{section}{name}.", problems)
-            else:
-                problems.append(f"{section}{name} is {value!r}: expected a section, [{name}]")
-        elif (problem := _misfit(value, types[name])) is not None:
-            problems.append(f"{section}{name} is {value!r}: expected {problem}")
-        else:
-            given[name] = float(value) if types[name] is float else value
-    return kind(**given)
-
-
-def _misfit(value: Any, kind: Any) -> str | None:
-    """What was expected instead of ``value``, or None where it is of the right kind."""
-    if get_origin(kind) is Literal:
-        kind = str
-    if type(value) is kind or (kind is float and type(value) is int and abs(value) < 2**1000):
-        return None
-    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    return words[kind]
 
 
 def _range_problems(section: str, part: Any) -> list[str]:
