@@ -127,6 +127,7 @@ def distill(
     run: Path | None = None,
     teachers: Path | None = None,
     start: str | None = None,
+    start_images: Path | None = None,
     leak: Leak = "stop",
     skip_unreadable: bool = False,
     licence: str = "",
@@ -148,6 +149,7 @@ def distill(
     learned. ``time_s``: seconds that the whole run should take. ``run``: the run folder, by default beside ``out``.
     ``teachers``: a folder of trajectories to use or to fill, shared by several runs on one cohort. ``fit``:
     how images that are not square become so. ``full_data``: measure networks trained on all training images, too.
+    ``start_images``: public images to start from, none of the source's: a folder, CSV, ``.npz`` or package.
     ``licence``, ``terms``: what the package says of its use. ``withhold_counts``: it does not tell the cohort's size.
     ``epsilon``, ``delta``: differential privacy for every patient (1e-5 without a ``delta``); ``dp_route``: from
     ``statistics`` of untrained networks' features, the default, or from ``teachers`` trained under noise. Such a run
@@ -170,6 +172,7 @@ def distill(
         size=size,
         fit=fit,
         start=start,
+        start_images=start_images,
         seed=seed,
         seconds=time_s,
         device=device,

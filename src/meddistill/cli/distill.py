@@ -31,6 +31,7 @@ def distill(
     run: Path | None = None,
     teachers: Path | None = None,
     start: str | None = None,
+    start_images: Path | None = None,
     licence: str = "",
     terms: str = "",
     track: str = "",
@@ -67,6 +68,7 @@ def distill(
         run: Folder of the plan, event log and checkpoints [default: beside the package].
         teachers: Folder of trajectories to use or to fill, shared by runs on one cohort [default: in the run].
         start: Start images: noise, prototypes, or real (patients' images: marks the package).
+        start_images: Start from these public images, of nobody in the source: a folder, CSV, .npz or package.
         licence: Licence that the package says it is under, as one line of text.
         terms: Terms of use that the package states, as one line of text.
         track: Draw the run for a tracker, too: tensorboard or mlflow, or NAME:FOLDER [default folder: in the run].
@@ -99,6 +101,7 @@ def distill(
         run=run,
         teachers=teachers,
         start=start,
+        start_images=start_images,
         leak=_leak(resplit, drop_leak, allow_leak),
         skip_unreadable=skip_unreadable,
         licence=licence,

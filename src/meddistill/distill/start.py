@@ -9,21 +9,33 @@ from meddistill.nets.augment import Augmentation
 from meddistill.runtime.streams import stream
 from meddistill.teachers.images import LabelledImages
 
-Start = Literal["prototypes", "noise", "real"]
-STARTS: tuple[Start, ...] = ("prototypes", "noise", "real")
+Start = Literal["prototypes", "noise", "public", "real"]
+STARTS: tuple[Start, ...] = ("prototypes", "noise", "public", "real")
 
 # A prototype averages up to this many images; with fewer than the minimum in a class it would resemble one patient.
 PROTOTYPE_IMAGES = 32
 MIN_PROTOTYPE_IMAGES = 8
 
 
-def first_images(kind: Start, images: LabelledImages, labels: Tensor, augmentation: Augmentation, seed: int) -> Tensor:
+def first_images(
+    kind: Start,
+    images: LabelledImages,
+    labels: Tensor,
+    augmentation: Augmentation,
+    seed: int,
+    public: Tensor | None = None,
+) -> Tensor:
     """Normalised images ``(n, C, H, W)`` on the CPU, one for each of the class ``labels`` ``(n,)``.
 
     ``noise``: standard normal. ``prototypes``: each the mean of up to :data:`PROTOTYPE_IMAGES` augmented training
     images of the class, with the contrast of a single image given back to it; a class with fewer than
     :data:`MIN_PROTOTYPE_IMAGES` images starts from noise. ``real``: training images of the class, as they are.
+    ``public``: images of the normalised ``public`` ones ``(m, C, H, W)``, whatever they show, in a random order.
     """
+    if kind == "public":
+        assert public is not None, "public start images are to be given"
+        order = torch.randperm(len(public), generator=stream(seed, "start", kind))
+        return public[order[torch.arange(len(labels)) % len(public)]].clone()
     made = [_first_image(kind, images, int(label), augmentation, seed, place) for place, label in enumerate(labels)]
     return torch.stack(made)
 

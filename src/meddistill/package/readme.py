@@ -16,6 +16,7 @@ _METRICS = {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC", "accurac
 _STARTS = {
     "noise": "They started as noise.",
     "prototypes": "They started as class prototypes: means over many augmented real images.",
+    "public": "They started as images that their maker calls public, none of the cohort, and may still show them.",
     "real": "**They started as real images of the cohort and may still show them.**",
 }
 

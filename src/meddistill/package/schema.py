@@ -229,7 +229,7 @@ def _recipe(fields: Fields) -> Recipe:
     return Recipe(
         method=fields.text("method", limits.MAX_SHORT),
         seed=fields.whole("seed", 0),
-        start=cast(Start, fields.choice("start", ("noise", "prototypes", "real"))),
+        start=cast(Start, fields.choice("start", ("noise", "prototypes", "public", "real"))),
         network=fields.text("network", limits.MAX_SHORT),
         plan=_plan(fields),
     )
@@ -374,8 +374,8 @@ def _unprotected(card: Card) -> list[str]:
     found = []
     if not isinstance(card.cohort.counts, str):
         found.append("cohort.counts: found numbers of images, which the epsilon under privacy does not cover")
-    if card.recipe.start != "noise" or card.contains_real_images:
-        found.append("recipe.start: the images began as something else than noise, which no epsilon covers")
+    if card.recipe.start not in ("noise", "public") or card.contains_real_images:
+        found.append("recipe.start: the images began as patients' or as means over them, which no epsilon covers")
     rows = {row for rows in (card.results.splits.values() if card.results else ()) for row in rows}
     if rows - {"distilled"}:
         found.append("results: rows of networks trained on real images, which no epsilon covers")

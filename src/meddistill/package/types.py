@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LabelKind = Literal["soft", "hard"]
-Start = Literal["noise", "prototypes", "real"]
+Start = Literal["noise", "prototypes", "public", "real"]
 Counts = Mapping[str, Mapping[str, int]]
 
 BLACK_TO_WHITE = "0 is black and 1 is white in the source images"

@@ -140,7 +140,9 @@ class Plan:
     )
     fit: Fit = _setting("crop", "how images that are not square become so", of=("crop", "pad", "stretch"))
     network: str = _setting("convnet-d3-w32", "the matching and evaluation network: depth and width")
-    start: Start = _setting("prototypes", "first images; real ones mark the package", of=STARTS)
+    start: Start = _setting(
+        "prototypes", "first images; public ones are given with --start-images, real ones mark the package", of=STARTS
+    )
     seed: int = _setting(0, "of every random draw", low=0, high=2**53 - 1)
     teachers: Teachers = field(default_factory=Teachers, metadata={"doc": "The networks trained on the cohort"})
     matching: Matching = field(default_factory=Matching, metadata={"doc": "How the synthetic images are optimised"})
@@ -344,7 +346,10 @@ def _unprotected(plan: Plan) -> list[str]:
     """What would look at patients past the accountant."""
     route, method = plan.privacy.route, find(plan.method)
     wrong = (
-        (plan.start != "noise", f'start is {plan.start}, which shows patients: set it to "noise"'),
+        (
+            plan.start not in ("noise", "public"),
+            f'start is {plan.start}, which shows patients: set it to "noise" or to "public"',
+        ),
         (plan.matching.warm_up > 0, "matching.warm_up looks at real images: set it to 0"),
         (plan.evaluation.random_sets > 0, "evaluation.random_sets trains on real images: set it to 0"),
         (plan.evaluation.full_data, "evaluation.full_data trains on real images: set it to false"),

@@ -31,6 +31,7 @@ class Request:
     size: int | None = None
     network: str | None = None
     start: str | None = None
+    start_images: Path | None = None
     seed: int | None = None
     seconds: float | None = None
     iterations: int | None = None
@@ -64,6 +65,8 @@ def base_plan(request: Request) -> Plan:
         raise InputError(
             "images in all and images per class were given: give one of --total-images and --images-per-class"
         )
+    if request.start_images is not None and request.start not in (None, "public"):
+        raise InputError(f"start images were given, and --start {request.start}: give one of the two")
     plan = read_plan(request.plan) if request.plan is not None else Plan()
     plan = _with_privacy(request, plan)
     plan = override(
@@ -73,7 +76,7 @@ def base_plan(request: Request) -> Plan:
         total_images=request.total_images,
         size=request.size,
         fit=request.fit,
-        start=request.start,
+        start=request.start if request.start_images is None else "public",
         seed=request.seed,
     )
     evaluation = plan.evaluation
@@ -86,6 +89,8 @@ def base_plan(request: Request) -> Plan:
     matching = plan.matching
     if request.iterations is not None:
         matching = replace(matching, iterations=request.iterations)
+    if plan.start == "public" and request.start_images is None:
+        raise InputError("the start is public, and no images to start from were given: add --start-images SOURCE")
     # A network is checked against the size, which may still be open.
     network = None if _leaves_size_open(request) else request.network
     return override(plan, network=network, matching=matching, evaluation=evaluation)

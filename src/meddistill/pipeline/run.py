@@ -1,6 +1,7 @@
 """One run from a source of images to a package, resumable at every point."""
 
 import contextlib
+import hashlib
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from meddistill import __version__
 from meddistill.cohort.prepare import Prepared
+from meddistill.cohort.public import Intensities
 from meddistill.cohort.types import Cohort
 from meddistill.distill.formation import Formation
 from meddistill.distill.labels import classes_of, first_logits, shared_logits
@@ -34,6 +36,7 @@ from meddistill.pipeline.evaluate import Evaluated
 from meddistill.pipeline.folder import RunFolder, identify, owned
 from meddistill.pipeline.pack import pack
 from meddistill.pipeline.plan import Plan, checked
+from meddistill.pipeline.public import start_images
 from meddistill.pipeline.request import (
     Request,
     base_plan,
@@ -52,7 +55,6 @@ from meddistill.runtime.device import choose
 from meddistill.runtime.files import remove_leftovers, require_writable, write_atomic
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.runtime.watch import watched
-from meddistill.teachers.images import LabelledImages
 from meddistill.teachers.store import TrajectoryStore
 
 if TYPE_CHECKING:
@@ -155,7 +157,10 @@ def run(request: Request, progress: Progress = Silent(), prepared: Prepared | No
         if request.canaries:
             prepared, planted = _plant(request, base, prepared, folder)
             cohort = prepared.cohort
-        plan, budget = _settle_plan(request, base, cohort, device, folder, begun, progress)
+        public = None
+        if request.start_images is not None:
+            public = start_images(request.start_images, cohort, base.fit, progress)
+        plan, budget = _settle_plan(request, base, cohort, public, device, folder, begun, progress)
         # Not before: a request that does not belong to this folder leaves no trace in it.
         watch = opened.enter_context(watched(place, progress))
         tracker = opened.enter_context(tracked(request.track, place, request.track_images, watch.warn))
@@ -165,7 +170,8 @@ def run(request: Request, progress: Progress = Silent(), prepared: Prepared | No
         data, proved = load_splits(plan, cohort, device), None
         if plan.privacy.epsilon:
             data, proved = _protect(request, plan, prepared, data, folder, watch)
-        learned = _distil(request, plan, data, proved, folder, budget, watch, show)
+        first = _first(plan, data, public)
+        learned = _distil(request, plan, first, data, proved, folder, budget, watch, show)
         if budget is not None and budget.is_up:
             plan = replace(plan, matching=replace(plan.matching, iterations=budget.matched))
             folder.amend(plan)
@@ -210,6 +216,7 @@ def _settle_plan(
     request: Request,
     base: Plan,
     cohort: Cohort,
+    public: Intensities | None,
     device: torch.device,
     folder: RunFolder,
     begun: float,
@@ -220,6 +227,8 @@ def _settle_plan(
     A run that is continued does all that its plan says, so that it ends with the bytes of an uninterrupted one.
     """
     asked = {"plan": base.as_dict(), "seconds": request.seconds, "device": device.type, "leak": request.leak}
+    if public is not None:
+        asked["start_images"] = hashlib.sha256(public.data).hexdigest()
     identity = identify(asked | {"version": __version__}, cohort)
     plan = folder.resume(identity)
     if plan is not None:
@@ -254,6 +263,7 @@ def _protect(
 def _distil(
     request: Request,
     plan: Plan,
+    first: Learned,
     data: SplitImages,
     proved: Protected | None,
     folder: RunFolder,
@@ -272,7 +282,7 @@ def _distil(
     elif budget is not None:
         budget.leave_time_to_evaluate(0.0)
     return distill(
-        _first(plan, train),
+        first,
         matching,
         plan.loop_plan(window, method),
         plan.seed,
@@ -310,11 +320,13 @@ def _teach(
     return teachers.store, (earliest, latest)
 
 
-def _first(plan: Plan, train: LabelledImages) -> Learned:
+def _first(plan: Plan, data: SplitImages, public: Intensities | None) -> Learned:
     """The synthetic set before the first iteration."""
+    train = data.splits["train"]
     count, classes = plan.count(train.classes), train.classes
     labels = classes_of(count, classes)
-    images = first_images(plan.start, train, labels, Augmentation(), plan.seed)
+    given = None if public is None else data.normalisation.apply(torch.from_numpy(public))
+    images = first_images(plan.start, train, labels, Augmentation(), plan.seed, given)
     images = Formation(plan.stored_size, plan.size).shrunk(images)
     hard = first_logits(labels, classes, find(plan.method).labels)
     logits = shared_logits(count, classes) if count < classes else hard

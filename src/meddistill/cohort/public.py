@@ -1,0 +1,66 @@
+"""Images that somebody calls public: no labels and no splits are asked of them, only pixels."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from meddistill.cohort.files import KINDS, listed
+from meddistill.cohort.folders import find_images
+from meddistill.cohort.options import ReadOptions
+from meddistill.cohort.problems import number
+from meddistill.cohort.read import read
+from meddistill.cohort.scan import Pixels, scan
+from meddistill.cohort.types import Fit, Listing, Record
+from meddistill.runtime.errors import InputError
+from meddistill.runtime.progress import Progress, Silent
+
+Intensities = npt.NDArray[np.float32]
+
+# Weights of red, green and blue in grey (ITU-R BT.601).
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def public_images(
+    source: Path, size: int, channels: int, fit: Fit = "crop", progress: Progress = Silent()
+) -> Intensities:
+    """All images beneath a folder, however it is laid out, or those of a CSV or ``.npz``, as ``(n, C, size, size)``.
+
+    0 is black, 1 white; colour becomes grey and grey becomes colour as ``channels`` asks. Raises
+    :class:`~meddistill.runtime.errors.InputError` if there is none, or one that cannot be read.
+    """
+    listing = _listed(source) if source.is_dir() else read(source)
+    found = scan(listing, size, fit, progress)
+    if found.unreadable:
+        shown = "\n".join(f"- {one}" for one in found.unreadable[:10])
+        raise InputError(f"{number(len(found.unreadable), 'image')} of {source} cannot be read:\n{shown}\nRemove them")
+    if not found.pixels:
+        raise InputError(f"{source} holds no image: expected {KINDS} files")
+    return np.stack([in_channels(_channels_first(pixels), channels) for pixels in found.pixels])
+
+
+def intensities(pixels: Pixels) -> Intensities:
+    """Whole numbers as numbers from 0 to 1."""
+    peak = 2 ** (8 * pixels.dtype.itemsize) - 1
+    return np.asarray(pixels.astype(np.float32) / np.float32(peak), np.float32)
+
+
+def in_channels(image: Intensities, channels: int) -> Intensities:
+    """``(1, H, W)`` or ``(3, H, W)`` as ``(channels, H, W)``: colour becomes grey, grey is repeated."""
+    if len(image) == channels:
+        return image
+    return np.tensordot(_GREY, image, axes=1)[None] if channels == 1 else np.repeat(image, channels, axis=0)
+
+
+def _channels_first(pixels: Pixels) -> Intensities:
+    values = intensities(pixels)
+    return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
+
+
+def _listed(folder: Path) -> Listing:
+    records = tuple(
+        Record("/".join(parts) + frame.place, "", None, None, frame.load, frame.peek)
+        for parts in find_images(folder).images
+        for frame in listed(folder.joinpath(*parts), ReadOptions())
+    )
+    return Listing(folder.name, "folder", records, ("",))

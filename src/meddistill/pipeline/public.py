@@ -1,0 +1,46 @@
+"""Start images that are nobody's of the cohort: a folder of public images, or the images of a package."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from meddistill.cohort.problems import number
+from meddistill.cohort.public import Intensities, in_channels, intensities, public_images
+from meddistill.cohort.resize import resize_intensities
+from meddistill.cohort.types import Cohort, Fit
+from meddistill.package.read import read
+from meddistill.runtime.errors import InputError
+from meddistill.runtime.progress import Progress
+
+
+def start_images(source: Path, cohort: Cohort, fit: Fit, progress: Progress) -> Intensities:
+    """Images ``(n, C, S, S)`` from 0 to 1 in the cohort's shape.
+
+    Raises :class:`InputError` where one of them is an image of the cohort: that would be a start from patients' images
+    which the package does not declare.
+    """
+    if source.suffix.lower() == ".mdz" and not source.is_dir():
+        found = _of_package(source, cohort)
+    else:
+        found = public_images(source, cohort.size, cohort.channels, fit, progress)
+    own = {_digest(intensities(image)) for image in cohort.images}
+    shared = sum(_digest(image) in own for image in found)
+    if shared:
+        raise InputError(
+            f"{number(shared, 'image')} of {source} {'is' if shared == 1 else 'are'} in the cohort: patients' images "
+            "are no public ones. Leave them out, or use --start real, which marks the package"
+        )
+    return found
+
+
+def _of_package(source: Path, cohort: Cohort) -> Intensities:
+    package = read(source)
+    if package.card.contains_real_images:
+        raise InputError(f"{source} says that it contains real images of patients: they are no public ones")
+    images = resize_intensities(package.enlarged, cohort.size).clip(0, 1)
+    return np.stack([in_channels(image, cohort.channels) for image in images])
+
+
+def _digest(image: Intensities) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(image).data).digest()
