@@ -4,11 +4,15 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("src/meddistill/**/*.md")])
 _FENCE = re.compile(r"^( *)```(\{?[\w-]*\}?)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
+SHELL = ("", "sh", "console")
+_SAID = re.compile(_FENCE.pattern + r"|`(meddistill [^`]*)`", _FENCE.flags)
 _ELLIPSIS = "…"
+_ALTERNATIVES = re.compile(r"^\[?([A-Z][\w.]*)\|.*")  # the first of A|B
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
@@ -32,7 +36,14 @@ def commands(text: str) -> Iterator[list[str]]:
         found = re.search(r"(?:^\s*(?:\$ |srun )?|python -m )(meddistill .*)", line)
         if found and "VERB" not in line:
             words = shlex.split(found[1].split(" > ")[0], comments=True)[1:]
-            yield [word for word in words if word != _ELLIPSIS]
+            yield [_ALTERNATIVES.sub(r"\1", word) for word in words if _ELLIPSIS not in word]
+
+
+def said(page: Path) -> Iterator[list[str]]:
+    """Every ``meddistill`` command of the page, those of its sentences too, from the first to the last."""
+    for found in _SAID.finditer(page.read_text(encoding="utf-8")):
+        if found[4] or found[2] in SHELL:
+            yield from commands(found[4].replace("\n", " ") if found[4] else found[3])
 
 
 def anchors(page: Path) -> set[str]:
@@ -51,3 +62,16 @@ def links(page: Path) -> Iterator[tuple[str, str]]:
         if not re.match(r"[a-z]+:", target):
             file, _, anchor = target.partition("#")
             yield file, anchor
+
+
+def undocumented(verb: str, document: dict[str, Any]) -> set[str]:
+    """Keys of a verb's answer, and of the entries of its lists, that its section of the reference does not name.
+
+    What is below is named by data, or by a table. A benchmark's results have a page of their own.
+    """
+    section = (ROOT / "docs/cli.md").read_text(encoding="utf-8").split(f"\n## {verb}\n")[1].split("\n## ")[0]
+    if verb == "bench":
+        section += (ROOT / "docs/bench.md").read_text(encoding="utf-8").split("\nA line of `results.jsonl` has\n")[1]
+    entries = [entry for value in document.values() if isinstance(value, list) for entry in value]
+    names = {*document, *(name for entry in entries if isinstance(entry, dict) for name in entry)}
+    return {name for name in names if f"`{name}`" not in section}
