@@ -140,7 +140,15 @@ def race(network: ConvNet, images: LabelledImages, plan: TeacherPlan, processes:
 
 def storages(trajectory: Tensor, network: ConvNet) -> dict[str, Any]:
     """Of every storage: bytes, and the error of the way between snapshots (vector and normalised distance)."""
-    found: dict[str, Any] = {"float16, plain (not offered)": errors(trajectory.half().float(), trajectory)}
+    way = trajectory - trajectory[0]
+    scale = way.abs().amax(1, keepdim=True).clamp_min(torch.finfo(way.dtype).tiny)
+    found: dict[str, Any] = {
+        "float16, plain (not offered)": errors(trajectory.half().float(), trajectory),
+        "bfloat16, plain (not offered)": errors(trajectory.bfloat16().float(), trajectory),
+        "float16, way from the start, scaled (not offered)": errors(
+            trajectory[0] + scale * (way / scale).half().float(), trajectory
+        ),
+    }
     sizes = tuple(shape.numel() for shape in network.shapes)
     for storage in STORAGES:
         with tempfile.TemporaryDirectory() as folder:

@@ -4,22 +4,30 @@ import csv
 import importlib.util
 import json
 import re
+import statistics
 import sys
 
 import pytest
 from pages import ROOT
 
-PAGE = (ROOT / "docs/bench.md").read_text(encoding="utf-8")
 RECORDS = ROOT / "benchmarks/records"
 COHORTS = {"HAM10000": "ham10000", "PBC blood cells": "pbc_blood_64", "COVID-19 radiography": "covid_cxr3_112"}
 
 
-def table(heading):
-    """The first table below a heading: its headers and its rows, without emphasis."""
-    text = PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0].replace("**", "").replace("−", "-")
-    lines = [line.strip().strip("|") for line in text.splitlines() if line.startswith("|")]
-    headers, _, *rows = [[cell.strip() for cell in line.split("|")] for line in lines]
+def text_of(page):
+    return (ROOT / "docs" / page).read_text(encoding="utf-8")
+
+
+def table(page, begins):
+    """The first table of a page behind these words: its headers and its rows, without emphasis."""
+    text = text_of(page).split(begins)[1].replace("**", "").replace("−", "-")
+    found = re.search(r"(^\|.*\n)+", text, re.MULTILINE)[0]
+    headers, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in found.splitlines()]
     return headers, rows
+
+
+def record(name):
+    return json.loads((RECORDS / name).read_text())
 
 
 def recorded(name):
@@ -51,7 +59,7 @@ def method(cell):
 
 @pytest.mark.parametrize(("heading", "name"), [("The hour", "bench_hour"), ("Other cohorts", "bench_own")])
 def test_a_table_of_the_benchmark_is_its_record(heading, name):
-    (_, *headers, last), rows = table(heading)
+    (_, *headers, last), rows = table("bench.md", f"\n## {heading}\n")
     found, paired = recorded(name), differences(name)
     assert last == "difference to `mtt`"
     assert len(rows) >= 3
@@ -64,25 +72,30 @@ def test_a_table_of_the_benchmark_is_its_record(heading, name):
         assert difference == paired.get(method(first), ""), first
 
 
-def made(script, record):
-    """What the function ``table`` of a script of this project makes of a record."""
+def loaded(script):
+    """A script of this project as a module."""
     spec = importlib.util.spec_from_file_location("script", ROOT / script)
     module = importlib.util.module_from_spec(spec)
     # Dataclasses look for their module.
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "script", module)
         spec.loader.exec_module(module)
-        return module.table(record).strip()
+        return module
+
+
+def made(script, kept):
+    """What the function ``table`` of a script of this project makes of a record."""
+    return loaded(script).table(kept).strip()
 
 
 def test_the_table_of_real_sets_is_its_record():
-    found = made("benchmarks/real_sets.py", json.loads((RECORDS / "real_sets.json").read_text()))
-    assert found in (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    found = made("benchmarks/real_sets.py", record("real_sets.json"))
+    assert found in text_of("results.md")
 
 
 def test_the_table_of_compressed_models_is_its_record():
-    found = made("benchmarks/compress.py", json.loads((RECORDS / "compress.json").read_text()))
-    assert found in (ROOT / "docs/compress.md").read_text(encoding="utf-8")
+    found = made("benchmarks/compress.py", record("compress.json"))
+    assert found in text_of("compress.md")
 
 
 def test_the_table_of_learning_rates_is_its_record():
@@ -92,4 +105,121 @@ def test_the_table_of_learning_rates_is_its_record():
 
 @pytest.mark.parametrize("name", ["bench_scarce_pneumonia", "bench_scarce_covid"])
 def test_a_table_of_scarce_labels_is_its_record(name):
-    assert made("docs/tools/scarce.py", RECORDS / name) in (ROOT / "docs/scarce-labels.md").read_text(encoding="utf-8")
+    assert made("docs/tools/scarce.py", RECORDS / name) in text_of("scarce-labels.md")
+
+
+def test_the_table_of_storages_is_its_record():
+    found = record("teachers.json")["cpu convnet-d3-w32"]
+    names = {
+        "float16 (not offered)": "float16, plain (not offered)",
+        "bfloat16 (not offered)": "bfloat16, plain (not offered)",
+    }
+    _, rows = table("teachers.md", "median over segments of 1 and of 4 snapshots")
+    assert len(rows) == 4
+    for name, _, *cells in rows:
+        kept = found["storage"][names.get(name, name.strip("`"))]
+        ways = [f"{100 * kept[key]:.2g} %" for key in ("way_1", "way_4")]
+        lengths = [f"{kept[key]:.1e}".replace("e-0", "e-") for key in ("distance_1", "distance_4")]
+        assert cells == ways + lengths, name
+    convex = [100 * found["storage"][f"convex{points}"]["way_4"] for points in (2, 3, 4)]
+    assert f"{min(convex):.0f} to {max(convex):.0f} % of its length" in text_of("teachers.md")
+
+
+def test_the_table_of_quantised_images_is_its_record():
+    kept = record("quantisation.json")
+    sets = {"PneumoniaMNIST": "pneumonia", "COVID-19 radiography": "covid", "PBC blood cells": "blood"}
+    headers, rows = table("package.md", "gain over float32, mean and 95 % interval")
+    differences = kept["difference_to_float32_in_points"]
+    assert [header.split(", ")[1] for header in headers[1:-1]] == [
+        f"{differences[name]['6']['seeds']} pairs" for name in sets.values()
+    ]
+    assert [header.split(", ")[0] for header in headers[1:-1]] == list(sets)
+    for bits, *cells, sizes in rows:
+        key = bits.replace("float", "")
+        assert sizes == ", ".join(str(kept["bytes"][name][key]) for name in sets.values())
+        if bits != "float32":
+            assert cells == [points(differences[name][key]["balanced_accuracy"]) for name in sets.values()]
+    demo = differences["demo"]["6"]
+    told = " ".join(text_of("package.md").split())
+    assert (
+        f"{points(demo['balanced_accuracy'])} points of balanced accuracy, {points(demo['accuracy'])} of accuracy"
+        in told
+    )
+
+
+def points(found):
+    return f"{found['mean']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f})"
+
+
+def test_the_times_of_the_engine_are_its_record():
+    """Over the yardstick's: on two threads medians of the wall's, on one the processor's."""
+    kept = record("engine.json")
+    alone = {
+        10: kept["cpu batch 10 N 10 threads 1 adjoint bfloat16 full two-pass"]["ways"],
+        40: kept["cpu batch 10 N 40 threads 1 adjoint bfloat16"]["ways"],
+    }
+    both = {steps: kept[f"cpu batch 10 N {steps} threads 2 adjoint bfloat16"]["ways"] for steps in (10, 40)}
+    expected = [
+        [f"{both[steps][way]['over_yardstick_median']:.2f}", f"{alone[steps][way]['over_yardstick_cpu']:.2f}"]
+        for way in ("adjoint", "bfloat16")
+        for steps in (10, 40)
+    ]
+    kept_all = kept["cpu batch 10 N 40 threads 2 adjoint-all-states bfloat16-all-states"]["ways"]["bfloat16-all-states"]
+    _, rows = table("engine.md", "\n## Figures\n")
+    assert [row[1:3] for row in rows] == [*expected, [f"{kept_all['over_yardstick_median']:.2f}", ""]]
+    assert [re.findall(r"N = (\d+)", row[0]) for row in rows] == [["10"], ["40"], ["10"], ["40"], ["40"]]
+    assert ["bfloat16" in row[0] for row in rows] == [False, False, True, True, True]
+
+
+def test_the_other_figures_of_the_engine_are_its_record():
+    kept, page = record("engine.json"), " ".join(text_of("engine.md").split())
+    both = [kept[f"cpu batch 10 N {steps} threads 2 adjoint bfloat16"]["ways"] for steps in (10, 40)]
+    steps = {name: one["cpu_min"] for name, one in kept["cpu variants batch 10 threads 1"]["seconds"].items()}
+    memory = {one["way"]: one["megabytes"] for one in kept["cpu memory"]}
+    small, large, plain = memory["adjoint"]["10"], memory["adjoint"]["80"], memory["yardstick"]["10"]
+    _, rows = table("engine.md", "| 0.6: missed |\n\n")
+    assert [row[1] for row in rows] == [
+        ", ".join(f"{one['adjoint']['cosine_to_float64']:.5f}" for one in both),
+        ", ".join(f"{one['bfloat16']['cosine_to_float64']:.5f}" for one in both),
+        *(f"{steps[name] / steps['reverse']:.2f}" for name in ("written", "forward", "written bfloat16")),
+        f"{large / small:.2f} ({small:.0f} MB, {large:.0f} MB; the yardstick at N = 10: {plain:.0f} MB)",
+    ]
+    alone = []
+    for width in (128, 32):
+        found = kept[f"cpu variants convnet-d3-w{width} batch 64 threads 1"]["seconds"]
+        alone.append(
+            f"{found['slopes written']['cpu_min'] / found['slopes automatic']['cpu_min']:.2f} at width {width}"
+        )
+    assert ", ".join(alone) in page
+    full, half = kept["cpu accuracy"]
+    said = [
+        f"{shown(one['balanced_accuracy'].values())} balanced accuracy and {shown(one['auroc'].values())} AUROC"
+        for one in (half, full)
+    ]
+    assert said[0] in page
+    assert said[1].replace(" balanced accuracy", "").replace(" AUROC", "") in page
+    assert f"{half['making_seconds']:.0f} s against {full['making_seconds']:.0f} s" in page
+
+
+def test_the_table_of_the_exchange_is_its_record():
+    kept, lines = record("exchange.json"), text_of("exchange.md").splitlines()
+    script = loaded("examples/exchange_table.py")
+    names = [name for name in kept if name not in ("test_images", "seeds")]
+    assert len(names) == 6
+    for name in names:
+        assert (script.gain if name.endswith(" adds") else script.line)(name, kept[name]) in lines
+    assert f"{kept['test_images']:,} joint test images" in text_of("exchange.md")
+
+
+def test_the_table_of_private_packages_is_its_record():
+    cells = record("private.json")["cells"]
+    _, rows = table("privacy.md", "\n### Measured\n")
+    assert [row[0] for row in rows] == ["1", "8", "`dm` from noise, nothing proved"]
+    for epsilon, (_, told) in zip(("1", "8", "inf"), rows, strict=True):
+        found = [
+            one["statistics"] for name, one in cells.items() if name.startswith(f"pneumonia statistics {epsilon} ")
+        ]
+        mean, *each = map(float, re.findall(r"[\d.]+", told))
+        assert mean == pytest.approx(statistics.fmean(found), abs=0.0501)
+        assert each == (pytest.approx(found, abs=0.0501) if len(found) > 1 else []), epsilon
+    assert f"one package has {cells['blood statistics 1 0']['statistics']:.1f} % at ε = 1" in text_of("privacy.md")
