@@ -7,6 +7,7 @@ from PIL import Image
 from meddistill.audit.people import People, Sample, read_groups, sample
 from meddistill.package.read import read
 from meddistill.runtime.errors import InputError
+from meddistill.runtime.progress import Silent
 
 
 def test_a_sample_is_a_source_with_or_without_a_split(tmp_path):
@@ -42,6 +43,32 @@ def test_a_patient_of_both_groups_is_a_member_alone_and_images_are_counted_by_pa
     assert (groups.members.count, groups.control.count, len(groups.control.labels)) == (2, 2, 3)
     again = read_groups(Sample(inside, "train"), Sample(inside, "test"), card)
     assert (again.members.count, again.control.count) == (2, 1)
+
+
+class Named(Silent):
+    """A display that knows which stages there were, and what it was told."""
+
+    def __init__(self):
+        self.stages, self.warnings = [], []
+
+    def stage(self, name, total=None):
+        self.stages.append(name)
+        return super().stage(name, total)
+
+    def warn(self, text):
+        self.warnings.append(text)
+
+
+def test_a_source_is_read_once_and_two_are_told_apart(tmp_path, card):
+    source = draw(tmp_path, [("anna", "train"), ("ben", "train"), ("eve", "test")], 6)
+    other = draw(tmp_path, [("carl", "test"), ("dora", "test")], 7)
+    shown = Named()
+    read_groups(Sample(source, "train"), Sample(source, "test"), card, progress=shown)
+    assert shown.stages == ["reading images"]
+    assert len(set(shown.warnings)) == len(shown.warnings) > 0
+    shown = Named()
+    read_groups(Sample(source, "train"), Sample(other, "all"), card, progress=shown)
+    assert shown.stages == ["reading members", "reading control"]
 
 
 def test_without_patient_ids_identical_images_count_once(sources, card):

@@ -5,6 +5,7 @@ where a source names none it is the image, images that are identical counting on
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -20,7 +21,7 @@ from meddistill.cohort.types import SPLITS, Cohort
 from meddistill.package.types import Card
 from meddistill.pipeline.tell import tell
 from meddistill.runtime.errors import InputError
-from meddistill.runtime.progress import Progress, Silent
+from meddistill.runtime.progress import Progress, Silent, Stage
 from meddistill.train.model import fit_named, leak_named
 
 Part = Literal["train", "val", "test", "all"]
@@ -113,7 +114,9 @@ def read_groups(
     Raises :class:`InputError` for a sample without images, with classes or a size that the package does not have, and
     where nobody is left in the control group once the members are taken out of it.
     """
-    sources = {one.source: _read(one.source, card, options, progress) for one in (members, control)}
+    asked = {members.source: "reading members", control.source: "reading control"}
+    shown = {source: progress if len(asked) == 1 else _Called(progress, name) for source, name in asked.items()}
+    sources = {source: _read(source, card, options, display) for source, display in shown.items()}
     (inside, ids), (outside, other_ids) = (_taken(one, sources[one.source], card) for one in (members, control))
     kept = ~np.isin(other_ids, ids)
     if not kept.any():
@@ -130,6 +133,23 @@ def read_groups(
         "patient" if named else "image",
         overlap,
     )
+
+
+@dataclass(frozen=True)
+class _Called:
+    """A display that calls every stage by one name: of two sources one wants to know which is read."""
+
+    shown: Progress
+    name: str
+
+    def stage(self, _: str, total: float | None = None) -> AbstractContextManager[Stage]:
+        return self.shown.stage(self.name, total)
+
+    def note(self, text: str) -> None:
+        self.shown.note(text)
+
+    def warn(self, text: str) -> None:
+        self.shown.warn(text)
 
 
 def _read(source: Path, card: Card, options: ReadOptions, progress: Progress) -> Prepared:
