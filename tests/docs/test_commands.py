@@ -16,6 +16,7 @@ import shutil
 import sys
 import threading
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ from meddistill.distill.unroll.types import Batch
 from meddistill.nets.convnet import parse
 from meddistill.pipeline import compress as compressing
 from meddistill.runtime.streams import stream
-from meddistill.train.protocol import Protocol
+from meddistill.train.protocol import protocol_for
 from meddistill.view.serve import Server
 
 # What a page's folder has at first, and which thing of the shelf that is. All have EVERYWHERE.
@@ -146,11 +147,10 @@ NOT_RUN = {
 @pytest.fixture(scope="module", autouse=True)
 def small(one_thread):
     """What no option makes small: the trained networks are then worth nothing, and quick."""
-    short = functools.partial(Protocol, steps=4, epochs=0)
     effort = CompressEffort(narrow=2, fresh=2, rounds=1, prune=2, quantise=2)
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("bench.work", "compress.recreate", "pipeline.receive", "pipeline.run"):
-            patch.setattr(f"meddistill.{module}.Protocol", short)
+        for module in ("bench.work", "compress.recreate", "pipeline.receive", "pipeline.pack"):
+            patch.setattr(f"meddistill.{module}.protocol_for", short)
         patch.setattr(compressing, "compress", functools.partial(compressing.compress, effort=effort))
         patch.setattr(modules, "compress_module", functools.partial(modules.compress_module, effort=effort))
         patch.setattr(
@@ -161,6 +161,11 @@ def small(one_thread):
         patch.setattr(demo, "Request", quick_request)
         patch.setattr(Server, "serve_forever", looked_at)
         yield
+
+
+def short(*asked):
+    """The protocol, with next to no steps."""
+    return replace(protocol_for(*asked), steps=4, epochs=0)
 
 
 def quick_request(**asked):
