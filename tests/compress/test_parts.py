@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from meddistill.compress import essential
 from meddistill.compress.codebook import at_levels, code
-from meddistill.compress.prune import magnitude_masks, narrowed, without_idle_biases
+from meddistill.compress.prune import narrowed, ranked, without_idle_biases
 from meddistill.compress.retrain import Pace, automatic_slopes, retrain, slopes_of, snap
 from meddistill.runtime.errors import MeddistillError
 from meddistill.runtime.streams import stream
@@ -54,11 +55,26 @@ def test_ranks_are_those_of_the_definition():
     for param in (params[0], params[2]):
         squares = param.double().flatten() ** 2
         ranks += [float(s / squares[squares >= s].sum()) if s else 0.0 for s in squares]
-    least = sorted(ranks)[-20]
-    masks = magnitude_masks(params, [True, False, True], 20 / 51)
-    flat = torch.cat([masks[0].flatten(), masks[2].flatten()])
-    assert flat.tolist() == [float(rank >= least and rank > 0) for rank in ranks]
-    assert masks[1].all()
+    ranking = ranked(params, [True, False, True])
+    for count in (20, 1, 47, 51, 0):
+        least = sorted(ranks)[-max(count, 1)]
+        masks = ranking.masks(count / 51)
+        flat = torch.cat([masks[0].flatten(), masks[2].flatten()])
+        assert flat.tolist() == [float(rank >= least and rank > 0) for rank in ranks]
+        assert masks[1].all()
+
+
+@pytest.mark.parametrize("target", [60, 110, 170, 10_000])
+def test_as_much_is_kept_as_fits_if_every_share_is_tried_with_a_ranking_of_its_own(target):
+    params = (torch.from_numpy(weights(12, 4, 3, 3)), torch.from_numpy(weights(12)))
+    prunable, fitting = [True, False], [0.0]
+    for share in np.arange(1, 1025) / 1024:
+        masks = ranked(params, prunable).masks(share)
+        masked = [param * mask for param, mask in zip(params, masks, strict=True)]
+        coded = [code(param.numpy(), count) for param, count in zip(masked, (7, 15), strict=True)]
+        if essential._estimated_bytes(coded) <= target:
+            fitting.append(share)
+    assert essential.kept_for(ranked(params, prunable), prunable, target, 7) == max(fitting)
 
 
 def test_a_convolutions_bias_before_an_instance_norm_does_nothing(model, unseen):
@@ -96,7 +112,7 @@ def test_snapping_is_one_step_of_k_means():
 
 
 def test_pruned_weights_stay_zero_and_the_network_learns(model, course, unseen):
-    masks = magnitude_masks(model.params, [p.ndim > 1 for p in model.params], 0.4)
+    masks = ranked(model.params, [p.ndim > 1 for p in model.params]).masks(0.4)
     start = tuple(p * m for p, m in zip(model.network.init(stream(3, "start")), masks, strict=True))
     found, _ = retrain(slopes_of(model.network), start, course, Pace(100, batch=24), 0, masks=masks)
     assert all(not param[mask == 0].any() for param, mask in zip(found, masks, strict=True))

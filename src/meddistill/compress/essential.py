@@ -15,7 +15,7 @@ from torch import Tensor
 
 from meddistill.compress import coding
 from meddistill.compress.codebook import Coded, Floats, at_levels, code
-from meddistill.compress.prune import magnitude_masks, may_narrow, narrowed, without_idle_biases
+from meddistill.compress.prune import Ranking, may_narrow, narrowed, ranked, without_idle_biases
 from meddistill.compress.retrain import Course, Pace, Slopes, retrain, slopes_of
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.network import Network
@@ -110,8 +110,9 @@ def reduced(
     prunable = [param.ndim > 1 for param in params]
     for place in range(effort.rounds):
         # The cubic schedule of Zhu & Gupta 2017 (arXiv:1710.01878, equation 1).
-        kept = kept_for(params, prunable, round(_MARGIN * target), effort.levels)
-        masks = magnitude_masks(params, prunable, kept + (1 - kept) * (1 - (place + 1) / effort.rounds) ** 3)
+        ranking = ranked(params, prunable)
+        kept = kept_for(ranking, prunable, round(_MARGIN * target), effort.levels)
+        masks = ranking.masks(kept + (1 - kept) * (1 - (place + 1) / effort.rounds) ** 3)
         params, _ = retrain(
             slopes, _masked(params, masks), course, Pace(effort.prune), seed + place, masks=masks, stage=shown
         )
@@ -129,11 +130,11 @@ def width_for(network: ConvNet, target: int) -> int:
     return max(fits, default=1)
 
 
-def kept_for(params: Params, prunable: Sequence[bool], target: int, levels: int) -> float:
+def kept_for(ranking: Ranking, prunable: Sequence[bool], target: int, levels: int) -> float:
     """The largest share of the prunable weights with which the coded tensors take at most ``target`` bytes."""
 
     def fits(kept: float) -> bool:
-        masked = _masked(params, magnitude_masks(params, prunable, kept))
+        masked = _masked(ranking.params, ranking.masks(kept))
         return _estimated_bytes(_coded(masked, prunable, levels)) <= target
 
     return _largest(fits)
@@ -188,9 +189,10 @@ def _largest(fits: Callable[[float], bool]) -> float:
 
 def _within(params: Params, books: Sequence[Tensor | None], prunable: Sequence[bool], target: int) -> tuple[Coded, ...]:
     """The weights at their levels, a few more of them pruned where they would take more than the target."""
+    ranking = ranked(params, prunable)
 
     def at(kept: float) -> tuple[Coded, ...]:
-        masked = _masked(params, magnitude_masks(params, prunable, kept))
+        masked = _masked(params, ranking.masks(kept))
         return tuple(at_levels(param.numpy(), _numbers(book)) for param, book in zip(masked, books, strict=True))
 
     return at(_largest(lambda kept: coded_bytes(at(kept)) <= target))

@@ -6,7 +6,7 @@ empty the layers whose weights happen to be small.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeGuard
 
 import torch
@@ -17,19 +17,35 @@ from meddistill.nets.network import Network
 from meddistill.nets.params import Params
 
 
-def magnitude_masks(params: Sequence[Tensor], prunable: Sequence[bool], kept: float) -> list[Tensor]:
-    """For every tensor a mask, 1 where a weight stays: the share ``kept`` of all prunable weights that rank highest.
+@dataclass(frozen=True)
+class Ranking:
+    """How much each weight matters, found once for whatever share is to stay.
 
-    Weights that are zero already have no rank and stay zero; those of tensors that are not prunable stay but for these.
+    ``ranks``: of each tensor, None where it is not prunable. ``ordered``: all ranks together, ascending.
     """
-    ranks = [_layer_adaptive(param) if may else None for param, may in zip(params, prunable, strict=True)]
+
+    params: tuple[Tensor, ...]
+    ranks: tuple[Tensor | None, ...]
+    ordered: Tensor
+
+    def masks(self, kept: float) -> list[Tensor]:
+        """For every tensor a mask, 1 where a weight stays: the share ``kept`` of prunable weights that rank highest.
+
+        Weights that are zero already have no rank and stay zero; all others of tensors that are not prunable stay.
+        """
+        count = max(1, round(kept * len(self.ordered)))
+        threshold = self.ordered[len(self.ordered) - count]
+        return [
+            (param != 0 if rank is None else (rank >= threshold) & (rank > 0)).to(param)
+            for param, rank in zip(self.params, self.ranks, strict=True)
+        ]
+
+
+def ranked(params: Sequence[Tensor], prunable: Sequence[bool]) -> Ranking:
+    """Rank the weights of all prunable tensors, of which there is at least one."""
+    ranks = tuple(_layer_adaptive(param) if may else None for param, may in zip(params, prunable, strict=True))
     flat = torch.cat([rank.reshape(-1) for rank in ranks if rank is not None])
-    count = max(1, round(kept * len(flat)))
-    threshold = flat.kthvalue(len(flat) - count + 1).values
-    return [
-        (param != 0 if rank is None else (rank >= threshold) & (rank > 0)).to(param)
-        for param, rank in zip(params, ranks, strict=True)
-    ]
+    return Ranking(tuple(params), ranks, flat.sort().values)
 
 
 def _layer_adaptive(param: Tensor) -> Tensor:
