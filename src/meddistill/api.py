@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from meddistill.audit.finding import Gates
-    from meddistill.audit.run import Report as AuditReport
+    from meddistill.audit.report import Report as AuditReport
     from meddistill.bench.benchmark import Benchmark
     from meddistill.bench.demo import Demonstration
     from meddistill.cohort.read import ReadOptions
@@ -467,7 +467,7 @@ def verify(package: Path, *, key: Path | None = None) -> Verification:
 
 
 def audit(
-    package: Path,
+    file: Path,
     members: str,
     control: str | None = None,
     *,
@@ -482,32 +482,37 @@ def audit(
     options: ReadOptions | None = None,
     progress: Progress | None = None,
 ) -> AuditReport:
-    """Measure what a package tells about the patients it was made from, against patients who had no part in it.
+    """Measure what a package, or a model, tells about the patients it was made from, against patients who had no part.
 
     ``members``, ``control``: ``SOURCE`` or ``SOURCE:SPLIT``, by default the training and the test images of one source.
     ``out``: where to write the report. ``attached``: put it into the package, which must not be signed yet.
     ``references``: networks trained on other patients, an even number; 0 leaves the attack on membership out.
     ``shadows``: packages that are made anew by the same recipe, each from half of all patients, an even number from 6.
     ``canaries``: the secret file of a package that was distilled with them; they give a lower bound of epsilon.
+    A model (``.mdw``, or what :func:`train` writes) has neither shadows nor canaries, and nothing is put into it.
     """
     from meddistill.audit.case import Effort
     from meddistill.audit.finding import Gates
     from meddistill.audit.run import audit as audit_package
+    from meddistill.audit.run_model import audit_model, is_model
+    from meddistill.runtime.errors import InputError
 
-    return audit_package(
-        Path(package),
-        str(members),
-        None if control is None else str(control),
-        out=None if out is None else Path(out),
-        attached=attached,
-        planted=None if canaries is None else Path(canaries),
-        effort=Effort(references=references, shadows=shadows),
-        gates=gates or Gates(),
-        seed=seed,
-        device=device,
-        options=_options(options),
-        progress=_progress(progress),
-    )
+    asked: dict[str, Any] = {
+        "out": None if out is None else Path(out),
+        "effort": Effort(references=references, shadows=shadows),
+        "gates": gates or Gates(),
+        "seed": seed,
+        "device": device,
+        "options": _options(options),
+        "progress": _progress(progress),
+    }
+    sources = str(members), None if control is None else str(control)
+    if is_model(Path(file)):
+        if attached or canaries is not None:
+            raise InputError(f"{file} is a model: reports and canaries are of packages; give --out for the report")
+        return audit_model(Path(file), *sources, **asked)
+    planted = None if canaries is None else Path(canaries)
+    return audit_package(Path(file), *sources, attached=attached, planted=planted, **asked)
 
 
 def keygen(out: Path, passphrase: str | None = None) -> Document:

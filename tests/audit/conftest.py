@@ -11,9 +11,10 @@ import meddistill
 from meddistill import api
 from meddistill.audit.case import Case, Effort
 from meddistill.audit.finding import Gates
-from meddistill.audit.people import Sample, read_groups
+from meddistill.audit.people import Sample, making_of_package, read_groups
 from meddistill.audit.recognise import DIMENSIONS, Recogniser
-from meddistill.audit.run import Report, audit
+from meddistill.audit.report import Report
+from meddistill.audit.run import audit
 from meddistill.nets.convnet import parse
 from meddistill.package.read import read
 from meddistill.runtime.progress import Silent
@@ -117,7 +118,7 @@ def cases(sources) -> Callable[[Path], Case]:
 
     def case(package: Path) -> Case:
         found, source = read(package), sources["members"]
-        groups = read_groups(Sample(source, "train"), Sample(source, "test"), found.card)
+        groups = read_groups(Sample(source, "train"), Sample(source, "test"), making_of_package(found.card))
         network = parse("convnet-d2-w8", channels=1, size=28, classes=2)
         normalisation = Normalisation(found.card.normalisation.mean, found.card.normalisation.std)
         untrained = replace(network, classes=DIMENSIONS)
@@ -126,6 +127,7 @@ def cases(sources) -> Callable[[Path], Case]:
             package=found,
             members=groups.members,
             control=groups.control,
+            classes=found.card.task.classes,
             network=network,
             normalisation=normalisation,
             recogniser=Recogniser(untrained, untrained.init(stream(0, "test")), normalisation),

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from meddistill import api
-from meddistill.audit import copies, hygiene, labels, linkage, membership, population, run
+from meddistill.audit import attempt, copies, hygiene, labels, linkage, membership, population, run
 from meddistill.audit.finding import EXIT_CODES, Finding, Gates
 from meddistill.audit.people import Groups
 from meddistill.cohort.types import Listing, Record
 from meddistill.package.members import CARD, MEMBERS, SIGNATURE
 from meddistill.package.read import open_sound, read
-from meddistill.package.types import CohortCounts, Sizes
 from meddistill.package.write import write
 from meddistill.runtime.errors import InputError
 
@@ -109,8 +108,7 @@ def test_a_signed_package_is_left_alone_before_anything_is_computed(strangers_pa
 
 def test_where_counts_are_withheld_nothing_in_the_package_tells_them(passed):
     report, _ = passed
-    card = replace(report.card, cohort=CohortCounts(counts="withheld"), bytes=Sizes(cohort_train=None))
-    told = replace(report, card=card).shared()
+    told = replace(report, withheld=True).shared()
     assert "groups" not in told
     assert all(set(found) == {"attack", "asks", "outcome"} for found in told["findings"])
 
@@ -134,7 +132,7 @@ def test_a_leak_among_groups_that_differ_anyway_is_neither_claimed_nor_denied(mo
     answers["labels"] = "alarm"
     for attack in (population, copies, linkage, membership, labels):
         monkeypatch.setattr(attack, "prepare", lambda _: None)
-    monkeypatch.setattr(run, "_judged", lambda attack, *_: Finding(attack.NAME, "", answers[attack.NAME]))
+    monkeypatch.setattr(attempt, "judged", lambda attack, *_: Finding(attack.NAME, "", answers[attack.NAME]))
     groups = Groups(case.members, case.control, "image", 0)
     found = {one.attack: one for one in run._compared(case, groups)}
     assert {found[name].outcome for name in ("membership", "linkage", "labels")} == {"inconclusive"}

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from meddistill.audit import labels, membership
+from meddistill.audit import labels, membership, references
 from meddistill.audit.labels import Recovered
 from meddistill.audit.people import People
 from meddistill.nets.convnet import parse
@@ -31,7 +31,7 @@ def attacked_by(case, students, references, seen):
 def attacked(case):
     """By untrained networks, half of which saw each patient."""
     nets = [case.network.init(stream(place, "test")) for place in range(6)]
-    seen = {side: membership.halves(case, side, case.effort.references) for side in ("members", "control")}
+    seen = {side: references.halves(case, side, case.effort.references) for side in ("members", "control")}
     return attacked_by(case, tuple(nets[4:]), tuple(nets[:4]), seen)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from meddistill.audit import membership
+from meddistill.audit import membership, references
 from meddistill.audit.apart import tell_apart, warnings
 from meddistill.audit.finding import Gates
 from meddistill.audit.people import People
@@ -17,13 +17,13 @@ def test_the_margin_is_the_log_odds_of_the_own_class():
     logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     own = torch.tensor([0, 2, 1, 1, 0])
     chance = logits.softmax(1).gather(1, own[:, None])[:, 0]
-    torch.testing.assert_close(membership._margin(logits, own), (chance / (1 - chance)).log())
+    torch.testing.assert_close(references._margin(logits, own), (chance / (1 - chance)).log())
 
 
 def test_only_references_that_did_not_see_a_patient_count():
     values = np.array([[1.0, 9.0], [3.0, 2.0], [5.0, 4.0], [100.0, 6.0]])
     seen = np.array([[False, True], [False, False], [False, False], [True, False]])
-    mean, spread = membership.unseen(values, seen)
+    mean, spread = references.unseen(values, seen)
     assert mean.tolist() == [3, 4]
     assert spread == pytest.approx([2, 2])  # both have a variance of 4, and so has their mean
 
@@ -56,7 +56,7 @@ def test_too_few_patients_neither_pass_nor_are_passed_over_in_silence():
 def test_every_patient_is_unknown_to_half_of_the_references(check, strangers_package, cases):
     case = cases(strangers_package)
     for side in ("members", "control"):
-        seen = membership.halves(case, side, case.effort.references)
+        seen = references.halves(case, side, case.effort.references)
         assert (seen.sum(0) == case.effort.references // 2).all()
         assert abs(int(seen[0].sum()) - int((~seen[0]).sum())) <= 1
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from meddistill.audit.people import People, Sample, read_groups, sample
+from meddistill.audit.people import People, Sample, making_of_package, read_groups, sample
 from meddistill.package.read import read
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.progress import Silent
@@ -17,8 +17,8 @@ def test_a_sample_is_a_source_with_or_without_a_split(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def card(strangers_package):
-    return read(strangers_package).card
+def making(strangers_package):
+    return making_of_package(read(strangers_package).card)
 
 
 def draw(folder, rows, seed):
@@ -34,14 +34,14 @@ def draw(folder, rows, seed):
     return path
 
 
-def test_a_patient_of_both_groups_is_a_member_alone_and_images_are_counted_by_patient(tmp_path, card):
+def test_a_patient_of_both_groups_is_a_member_alone_and_images_are_counted_by_patient(tmp_path, making):
     inside = draw(tmp_path, [("anna", "train"), ("anna", "train"), ("ben", "train"), ("eve", "test")], 1)
     outside = draw(tmp_path, [("carl", "test"), ("anna", "test"), ("dora", "test"), ("dora", "train")], 2)
-    groups = read_groups(Sample(inside, "train"), Sample(outside, "all"), card)
+    groups = read_groups(Sample(inside, "train"), Sample(outside, "all"), making)
     assert (groups.unit, groups.overlap) == ("patient", 1)
     assert groups.members.patient.tolist() == [0, 0, 1]
     assert (groups.members.count, groups.control.count, len(groups.control.labels)) == (2, 2, 3)
-    again = read_groups(Sample(inside, "train"), Sample(inside, "test"), card)
+    again = read_groups(Sample(inside, "train"), Sample(inside, "test"), making)
     assert (again.members.count, again.control.count) == (2, 1)
 
 
@@ -59,20 +59,20 @@ class Named(Silent):
         self.warnings.append(text)
 
 
-def test_a_source_is_read_once_and_two_are_told_apart(tmp_path, card):
+def test_a_source_is_read_once_and_two_are_told_apart(tmp_path, making):
     source = draw(tmp_path, [("anna", "train"), ("ben", "train"), ("eve", "test")], 6)
     other = draw(tmp_path, [("carl", "test"), ("dora", "test")], 7)
     shown = Named()
-    read_groups(Sample(source, "train"), Sample(source, "test"), card, progress=shown)
+    read_groups(Sample(source, "train"), Sample(source, "test"), making, progress=shown)
     assert shown.stages == ["reading images"]
     assert len(set(shown.warnings)) == len(shown.warnings) > 0
     shown = Named()
-    read_groups(Sample(source, "train"), Sample(other, "all"), card, progress=shown)
+    read_groups(Sample(source, "train"), Sample(other, "all"), making, progress=shown)
     assert shown.stages == ["reading members", "reading control"]
 
 
-def test_without_patient_ids_identical_images_count_once(sources, card):
-    groups = read_groups(Sample(sources["members"], "train"), Sample(sources["members"], "test"), card)
+def test_without_patient_ids_identical_images_count_once(sources, making):
+    groups = read_groups(Sample(sources["members"], "train"), Sample(sources["members"], "test"), making)
     assert (groups.unit, groups.members.count, groups.control.count) == ("image", 2000, 2000)
 
 
@@ -80,17 +80,17 @@ def test_without_patient_ids_identical_images_count_once(sources, card):
     ("members", "control", "said"),
     [("train", "train", "every patient of the control group"), ("train", "val", "has no images")],
 )
-def test_groups_that_cannot_be_compared_are_refused(tmp_path, card, members, control, said):
+def test_groups_that_cannot_be_compared_are_refused(tmp_path, making, members, control, said):
     source = draw(tmp_path, [("anna", "train"), ("ben", "train"), ("eve", "test")], 3)
     with pytest.raises(InputError, match=said):
-        read_groups(Sample(source, members), Sample(source, control), card)
+        read_groups(Sample(source, members), Sample(source, control), making)
 
 
-def test_classes_that_the_package_does_not_have_are_named(tmp_path, card):
+def test_classes_that_the_package_does_not_have_are_named(tmp_path, making):
     source = draw(tmp_path, [("anna", "train"), ("eve", "test")], 5)
     source.write_text(source.read_text().replace("normal", "fracture"))
     with pytest.raises(InputError, match=r"has the classes fracture.*its classes are normal, pneumonia"):
-        read_groups(Sample(source, "train"), Sample(source, "test"), card)
+        read_groups(Sample(source, "train"), Sample(source, "test"), making)
 
 
 def test_a_patients_scores_are_those_of_all_images():

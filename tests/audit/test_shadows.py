@@ -9,8 +9,8 @@ from scipy.stats import norm
 
 from meddistill.audit import shadows
 from meddistill.audit.case import Effort
-from meddistill.audit.membership import halves
 from meddistill.audit.people import People
+from meddistill.audit.references import halves
 from meddistill.audit.run import audit
 from meddistill.nets.convnet import parse
 from meddistill.package.read import read

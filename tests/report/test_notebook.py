@@ -9,7 +9,7 @@ import pytest
 
 from meddistill import api
 from meddistill.audit.finding import Finding
-from meddistill.audit.run import Report
+from meddistill.audit.report import Report
 from meddistill.audit.statistics import Interval
 from meddistill.bench.demo import Demonstration, Row
 from meddistill.cohort.types import Cohort
@@ -97,7 +97,7 @@ def test_predictions_and_audits_show_themselves(parse, tmp_path):
     page = parse(said._repr_html_())
     assert f"x<b>.png {ATTACK} 0.250 0.750" in page.text
     finding = Finding("copies", "one?", "alarm", Interval(0.1, 0.0, 0.2), None)
-    found = Report(Path("p"), "", None, (finding,), {}, None, None, 0, 1.0, False)
+    found = Report("package", Path("p"), "", False, (finding,), {}, None, None, 0, 1.0)
     assert "copies one? 10.0 (0.0 to 20.0) – alarm" in parse(found._repr_html_()).text
 
 

@@ -25,8 +25,9 @@ from meddistill.audit.case import Case, Side
 from meddistill.audit.finding import Finding, Outcome, worst
 from meddistill.audit.membership import SCORES as OF_MEMBERSHIP
 from meddistill.audit.membership import Prepared as Attacked
-from meddistill.audit.membership import Scores, scores_of
+from meddistill.audit.membership import scores_of
 from meddistill.audit.people import People
+from meddistill.audit.references import Scores
 from meddistill.audit.statistics import CONFIDENCE, Interval, area, difference, share
 from meddistill.pipeline.canaries import KINDS, Canaries
 from meddistill.privacy.one_run import SHARES, Guesses, convicts, guess, largest_epsilon, least_epsilon

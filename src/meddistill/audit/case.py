@@ -1,4 +1,4 @@
-"""What every attack is given: the package, as its receiver holds it, and the people it is tried on."""
+"""What every attack is given: a package or a model, as its receiver holds it, and the people it is tried on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,9 @@ from torch import Tensor
 from meddistill.audit.finding import Gates
 from meddistill.audit.people import People
 from meddistill.audit.recognise import Recogniser
-from meddistill.nets.convnet import ConvNet
+from meddistill.compress.card import Saw
+from meddistill.nets.network import Network
+from meddistill.nets.params import Params
 from meddistill.package.types import Package
 from meddistill.runtime.progress import Progress
 from meddistill.teachers.images import Normalisation
@@ -35,15 +37,18 @@ class Effort:
     shadows: int = 0
 
 
-@dataclass(frozen=True)
-class Case:
-    """One package and two groups of people. ``network``: the one that the package names."""
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """Two groups of people, and what attacks on a package or a model have in common.
+
+    ``network``, ``normalisation``: those that the package names, or of the model. ``classes``: their names, in order.
+    """
 
     file: Path
-    package: Package
     members: People
     control: People
-    network: ConvNet
+    classes: tuple[str, ...]
+    network: Network
     normalisation: Normalisation
     recogniser: Recogniser
     gates: Gates
@@ -56,7 +61,22 @@ class Case:
         """The members, or the control patients."""
         return self.members if side == "members" else self.control
 
+
+@dataclass(frozen=True, kw_only=True)
+class Case(Trial):
+    """A package that is attacked."""
+
+    package: Package
+
     @property
     def synthetic(self) -> Tensor:
         """The package's images: intensities ``(n, C, S, S)``."""
         return torch.from_numpy(self.package.enlarged).to(self.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCase(Trial):
+    """A model that is attacked: its parameters, and whose images they have seen as its file says."""
+
+    params: Params
+    saw: Saw

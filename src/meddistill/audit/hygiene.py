@@ -1,9 +1,9 @@
-"""Is anything in the package that has no place there?
+"""Is anything in the package, or in a model's file, that has no place there?
 
 A package that can be opened at all has only the members of the format, no unused byte, no header of an image, and
 no text that looks like a path, a date or an identifier: reading refuses all else. What reading cannot know is what
-patients and files of *this* source are called: here every such name is looked for in every text of the package. Text
-that is burned into images is not looked for.
+patients and files of *this* source are called: here every such name is looked for in every text of the package, or in
+all that a model's file says. Text that is burned into images is not looked for.
 """
 
 import re
@@ -13,11 +13,13 @@ from pathlib import Path, PurePath
 
 from meddistill.audit.finding import Finding
 from meddistill.cohort.types import Listing
+from meddistill.compress.card import Saw
 from meddistill.package.members import AUDIT, CARD, CROISSANT, README
 from meddistill.package.read import open_sound
 from meddistill.package.types import Card
 
 NAME, ASKS = "hygiene", "names of patients or files in the package's texts; what its card declares"
+ASKS_OF_MODEL = "names of patients or files in what the model's file says; whose images it says its weights have seen"
 _TEXTS = (CARD, README, CROISSANT, AUDIT)
 _WORD = re.compile(r"[\w-]+")
 # Shorter ones, such as row numbers, are in every text.
@@ -25,25 +27,41 @@ _LEAST_LETTERS = 5
 NOT_MEASURED = "text that is burned into images is not looked for: look at the preview"
 
 
+# What is to be known of weights whatever the attacks find.
+_SEEN: dict[Saw, str] = {
+    "patients": (
+        "these weights were trained on patients' images, as the file says: a pass of these attacks does not make them "
+        "harmless"
+    ),
+    "unknown": "nobody knows whether these weights were trained on patients' images: treat them as if they were",
+    "packages": "these weights were trained on packages alone, as the file says: audit the packages too",
+}
+
+
 @dataclass(frozen=True)
 class Prepared:
-    """The words of the package's texts, the words that its card has anyway, and what the card declares."""
+    """The words of all texts but for those of class names, whether real images are declared, and what is to be said."""
 
     words: frozenset[str]
     declared_real: bool
+    notes: tuple[str, ...] = (NOT_MEASURED,)
+    asks: str = ASKS
 
 
 def prepare(package: Path, card: Card) -> Prepared:
-    """The words of the package's texts but for those of its class names."""
+    """The words of the package's texts."""
     members, _ = open_sound(package)
     texts = [str(members[name], "utf-8") for name in _TEXTS if name in members]
-    own = {word for name in card.task.classes for word in _words(name)}
-    found = frozenset(word for text in texts for word in _words(text)) - own
-    return Prepared(found, card.contains_real_images)
+    return Prepared(_words_of(texts, card.task.classes), card.contains_real_images)
+
+
+def prepare_model(texts: Collection[str], classes: Collection[str], saw: Saw) -> Prepared:
+    """The words of a model's ``texts``, and whose images its weights have seen, as it says."""
+    return Prepared(_words_of(texts, classes), declared_real=False, notes=(_SEEN[saw],), asks=ASKS_OF_MODEL)
 
 
 def attack(prepared: Prepared, names: Collection[str]) -> int:
-    """How many of a source's ``names`` of patients and files stand in the package's texts."""
+    """How many of a source's ``names`` of patients and files stand in the texts."""
     return len(prepared.words & set(names))
 
 
@@ -52,9 +70,9 @@ def judge(members: int, control: int, asked: int, prepared: Prepared) -> Finding
     declared = "its card says that it started from real images, or holds some"
     return Finding(
         NAME,
-        ASKS,
+        prepared.asks,
         "fail" if members or control or prepared.declared_real else "pass",
-        warnings=(*((declared,) if prepared.declared_real else ()), NOT_MEASURED),
+        warnings=(*((declared,) if prepared.declared_real else ()), *prepared.notes),
         figures={"names_looked_for": asked, "names_found": members + control},
     )
 
@@ -65,6 +83,11 @@ def names_of(listing: Listing) -> set[str]:
     files = {word for record in listing.records for word in _words(PurePath(record.where).stem)}
     numbered = {word for word in files if any(sign.isdigit() for sign in word)}
     return {word for word in patients | numbered if len(word) >= _LEAST_LETTERS}
+
+
+def _words_of(texts: Collection[str], classes: Collection[str]) -> frozenset[str]:
+    own = {word for name in classes for word in _words(name)}
+    return frozenset(word for text in texts for word in _words(text)) - own
 
 
 def _words(text: str) -> set[str]:

@@ -7,6 +7,8 @@ more often among members than among control patients only by what the package ca
 carry such facts although the images do not show them (Behrens & Zdeborová 2025, arXiv 2506.14457); to know what comes
 from them, all is done a second time with each synthetic image's likeliest class alone.
 
+A model is asked the same itself, without students.
+
 What the recipe is need not be inferred: method, network, seed and settings stand on the card, and every attack of an
 audit knows them.
 """
@@ -18,12 +20,13 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from meddistill.audit.case import Case, Side
+from meddistill.audit.case import Case, Side, Trial
 from meddistill.audit.finding import Finding
 from meddistill.audit.finding import judge as judge_excess
-from meddistill.audit.membership import Prepared as Attacked
+from meddistill.audit.membership import Prepared as OfPackage
 from meddistill.audit.membership import student
 from meddistill.audit.people import People
+from meddistill.audit.references import Attacked
 from meddistill.audit.statistics import difference, share
 from meddistill.nets.params import Params
 
@@ -50,7 +53,7 @@ class Recovered:
     hardened: int | None
 
 
-def prepare(attacked: Attacked) -> Prepared:
+def prepare(attacked: OfPackage) -> Prepared:
     """Train as many networks on likeliest classes as there are on the labels as they are, where the two differ."""
     case, data = attacked.case, attacked.package
     if case.package.card.task.labels == "hard":
@@ -79,12 +82,11 @@ def attack(prepared: Prepared, side: Side) -> Recovered:
     return Recovered(int(wrong.sum()), soft, right(prepared.hardened) if prepared.hardened else None)
 
 
-def judge(members: Recovered, control: Recovered, case: Case) -> Finding:
+def judge(members: Recovered, control: Recovered, case: Trial) -> Finding:
     """How many more such classes of members are recovered."""
-    figures: dict[str, object] = {
-        "asked": {"members": members.asked, "control": control.asked},
-        "labels": case.package.card.task.labels,
-    }
+    figures: dict[str, object] = {"asked": {"members": members.asked, "control": control.asked}}
+    if isinstance(case, Case):
+        figures["labels"] = case.package.card.task.labels
     if not min(members.asked, control.asked):
         return Finding(NAME, ASKS, "inconclusive", warnings=("the references are wrong of nobody",), figures=figures)
     excess = difference(members.right, members.asked, control.right, control.asked)
@@ -101,14 +103,14 @@ def judge(members: Recovered, control: Recovered, case: Case) -> Finding:
         outcome,
         main=share(members.right, members.asked),
         control=share(control.right, control.asked),
-        baseline=1 / len(case.package.card.task.classes),
+        baseline=1 / len(case.classes),
         excess=excess,
         warnings=(few,) if outcome == "inconclusive" else (),
         figures=figures,
     )
 
 
-def _answers(case: Case, params: Params, people: People) -> npt.NDArray[np.float64]:
+def _answers(case: Trial, params: Params, people: People) -> npt.NDArray[np.float64]:
     """The probability of each class ``(N, K)``, the mean of the image and its mirror image."""
     found = []
     with torch.no_grad():

@@ -1,13 +1,10 @@
 """Can it be told from the package whether a patient was in its making?
 
-The attacker holds the package, its recipe, images of other patients, and a candidate's image and label. Four scores,
-each larger for likelier members:
+The attacker holds the package, its recipe, images of other patients, and a candidate's image and label. Networks are
+trained on the package. Four scores, each larger for likelier members:
 
-- ``likelihood``: networks are trained on the package, and references on random halves of all patients. How much surer
-  of the candidate are the former than the references that did not see him, in units of their spread (LiRA without
-  members' models: Carlini et al. 2022, arXiv:2112.03570).
-- ``ratio``: the same as a ratio of probabilities (RMIA: Zarifzadeh et al. 2024, arXiv:2312.03262, offline with
-  a = 0.3). Its last step, comparing with other people's ratios, does not change their order and is left out.
+- ``likelihood``, ``ratio``: how much surer these networks are of the candidate than references that did not see him
+  (:mod:`meddistill.audit.references`).
 - ``gradients``: how well the candidate's gradient agrees with that of the package, less with that of all patients, in
   networks before and after training on the package.
 - ``density``: how much denser the synthetic images lie around the candidate than images of the control patients do,
@@ -26,36 +23,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from meddistill.audit.apart import finding_of, strongest_of, tell_apart, warnings
 from meddistill.audit.case import SIDES, Case, Side
 from meddistill.audit.finding import Finding
 from meddistill.audit.people import BLOCK, People
-from meddistill.audit.statistics import CONFIDENCE, area
+from meddistill.audit.references import Attacked, Scores, judged, scores_beside, train_references, training_set
 from meddistill.nets.params import Params, leaves
-from meddistill.runtime.streams import derive, numpy_stream, stream
-from meddistill.train.protocol import Protocol, TrainingSet, synthetic_set, train_network
+from meddistill.runtime.streams import derive, stream
+from meddistill.train.protocol import Protocol, TrainingSet, train_network
 from meddistill.train.received import received
 
 NAME, ASKS = "membership", "who was among the patients that the package was made from"
 SCORES = ("likelihood", "ratio", "gradients", "density")
 
-Scores = npt.NDArray[np.float64]
-_OFFLINE = 0.3  # RMIA's a: how much of the probability under a reference counts
 _BANDWIDTH = 0.1  # of the density, in cosines
-_MOST_IMAGES = 8192  # that a reference is trained on
 _GRADIENT_IMAGES = 512
-_LEAST_OF_A_CLASS = 20  # control patients, to measure the spread of a class's scores on
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Trained networks, and which patients a reference saw: ``seen`` of each side ``(references, patients)``."""
+class Prepared(Attacked):
+    """Networks trained on the package, what they are compared with, and the two sets whose gradients are."""
 
     case: Case
-    students: tuple[Params, ...]
-    references: tuple[Params, ...]
-    direct: Params
-    seen: Mapping[Side, npt.NDArray[np.bool_]]
     package: TrainingSet
     others: TrainingSet
 
@@ -64,23 +52,15 @@ def prepare(case: Case) -> Prepared:
     """Train students on the package, references on halves of all patients, and one network on all members."""
     package = case.package
     own = received(package.enlarged, package.labels, case.normalisation, case.device)
-    protocol = Protocol(steps=case.effort.steps, epochs=0)
-    seen = {side: halves(case, side, case.effort.references) for side in SIDES}
-    everyone = {side: np.full(case.people(side).count, side == "members") for side in SIDES}
-    picked = [{side: seen[side][place] for side in SIDES} for place in range(case.effort.references)]
-    trained: list[Params] = []
-    with case.progress.stage("training to attack", case.effort.students + len(picked) + 1) as stage:
+    students: list[Params] = []
+    with case.progress.stage("training to attack", case.effort.students + case.effort.references + 1) as stage:
         for place in range(case.effort.students):
-            trained.append(student(case, own, place))
+            students.append(student(case, own, place))
             stage.advance()
-        for place, chosen in enumerate([*picked, everyone]):
-            data = _training_set(case, chosen, place)
-            trained.append(train_network(case.network, data, protocol, derive(case.seed, "audit reference", place)))
-            stage.advance()
-    count = case.effort.students
+        references, direct, seen = train_references(case, stage)
     # Members and control patients are equally likely to be in it: what favours one of them would be taken for a leak.
-    others = _training_set(case, picked[0], 0)
-    return Prepared(case, tuple(trained[:count]), tuple(trained[count:-1]), trained[-1], seen, own, others)
+    others = training_set(case, {side: seen[side][0] for side in SIDES}, 0)
+    return Prepared(case, tuple(students), references, direct, seen, own, others)
 
 
 def student(case: Case, data: TrainingSet, place: int) -> Params:
@@ -97,101 +77,15 @@ def attack(prepared: Prepared, side: Side) -> dict[str, Scores]:
 
 def scores_of(prepared: Prepared, people: People, seen: npt.NDArray[np.bool_], *, own: bool) -> dict[str, Scores]:
     """The scores of any people. ``seen``: by which references ``(references, patients)``; ``own``: they are control."""
-    case, seen = prepared.case, seen[:, people.patient]
-    asked = [*prepared.students, *prepared.references, prepared.direct]
-    sure = np.stack([sureness_of(case, params, people) for params in asked])
-    count = len(prepared.students)
-    students, references, direct = sure[:count], sure[count:-1], sure[-1]
-    expected, spread = unseen(references, seen)
-    chance, usual = _chance(students).mean(0), unseen(_chance(references), seen)[0]
-    by_image = {
-        "likelihood": (students.mean(0) - expected) / spread,
-        "ratio": np.log(chance / (0.5 * ((1 + _OFFLINE) * usual + 1 - _OFFLINE))),
-        "gradients": _agreement(prepared, people),
-        "density": _density(case, people, own=own),
-        "direct": (direct - expected) / spread,
-    }
+    by_image = scores_beside(prepared, people, seen)
+    by_image["gradients"] = _agreement(prepared, people)
+    by_image["density"] = _density(prepared.case, people, own=own)
     return {name: people.mean(scores) for name, scores in by_image.items()}
 
 
 def judge(members: Mapping[str, Scores], control: Mapping[str, Scores], case: Case) -> Finding:
-    """The worst outcome of the four scores; their intervals are widened for being four (Bonferroni)."""
-    scores = {name: standardised(case, members[name], control[name]) for name in members}
-    confidence = 1 - (1 - CONFIDENCE) / len(SCORES)
-    found = {name: tell_apart(*scores[name], case.gates, confidence) for name in SCORES}
-    mine, theirs = scores[strongest_of(found)]
-    figures = {
-        "by_class": _each_class(case, mine, theirs),
-        "above_every_control_patient": {
-            "members": int((mine > theirs.max()).sum()),
-            "expected_by_chance": round(len(mine) / (len(theirs) + 1), 2),
-        },
-        "network_trained_on_members": area(*scores["direct"]).as_dict(),
-        "references": case.effort.references,
-        "students": case.effort.students,
-    }
-    return finding_of(NAME, ASKS, found, warnings(len(mine), len(theirs), case.gates, confidence), figures)
-
-
-def halves(case: Case, side: Side, times: int) -> npt.NDArray[np.bool_]:
-    """Which patients each of so many trainings sees ``(times, patients)``: a random half, the next the others."""
-    count = case.people(side).count
-    found: list[npt.NDArray[np.bool_]] = []
-    for place in range(times):
-        if place % 2:
-            found.append(~found[-1])
-            continue
-        order = numpy_stream(case.seed, "audit halves", side, place).permutation(count)
-        found.append(np.isin(np.arange(count), order[: count // 2]))
-    return np.stack(found)
-
-
-def _training_set(case: Case, chosen: Mapping[Side, npt.NDArray[np.bool_]], place: int) -> TrainingSet:
-    """Images of the chosen patients, of every class equally many, as synthetic sets have them."""
-    draws = numpy_stream(case.seed, "audit images", place)
-    rows = {side: np.flatnonzero(chosen[side][case.people(side).patient]) for side in SIDES}
-    labels = np.concatenate([case.people(side).labels[rows[side]] for side in SIDES])
-    counts = np.bincount(labels)
-    each = min(int(counts.max()), _MOST_IMAGES // max(1, int((counts > 0).sum())))
-    taken = [draws.choice(np.flatnonzero(labels == one), each, replace=counts[one] < each) for one in np.unique(labels)]
-    images = [case.people(side).images(rows[side]) for side in SIDES]
-    order = np.concatenate(taken)
-    inputs = case.normalisation.apply(torch.cat(images)[order]).to(case.device)
-    classes = F.one_hot(torch.from_numpy(labels[order]), len(case.package.card.task.classes)).float()
-    return synthetic_set(inputs, classes.to(case.device))
-
-
-def sureness_of(case: Case, params: Params, people: People) -> Scores:
-    """log(p / (1 − p)) of each image's own class ``(N,)``, the mean of the image and its mirror image, float64."""
-    found, labels = [], torch.from_numpy(people.labels).to(case.device)
-    with torch.no_grad():
-        for block, own in zip(people.blocks(case.device), labels.split(BLOCK), strict=True):
-            inputs = case.normalisation.apply(block)
-            views = [_margin(case.network.apply(params, view).double(), own) for view in (inputs, inputs.flip(3))]
-            found.append((views[0] + views[1]) / 2)
-    return np.asarray(torch.cat(found).cpu().numpy())
-
-
-def _margin(logits: Tensor, own: Tensor) -> Tensor:
-    """The logit of the own class over all the others together."""
-    mine = logits.gather(1, own[:, None])[:, 0]
-    return mine - logits.scatter(1, own[:, None], -torch.inf).logsumexp(1)
-
-
-def _chance(sureness: Scores) -> Scores:
-    return 1 / (1 + np.exp(-sureness))
-
-
-def unseen(values: Scores, seen: npt.NDArray[np.bool_]) -> tuple[Scores, Scores]:
-    """Mean and spread ``(N,)`` over the references that did not see the image, of values ``(references, N)``.
-
-    A spread of few references is uncertain: half of its square is that of all images together.
-    """
-    counted = ~seen
-    count = counted.sum(0)
-    mean = np.where(counted, values, 0).sum(0) / count
-    squares = np.where(counted, (values - mean) ** 2, 0).sum(0) / np.maximum(count - 1, 1)
-    return mean, np.sqrt((squares + squares.mean()) / 2 + 1e-12)
+    """The worst outcome of the four scores."""
+    return judged(NAME, ASKS, SCORES, members, control, case, {"students": case.effort.students})
 
 
 def _agreement(prepared: Prepared, people: People) -> Scores:
@@ -245,28 +139,3 @@ def _density(case: Case, people: People, *, own: bool) -> Scores:
         of_package = (block @ around.T / _BANDWIDTH).double().logsumexp(1) - math.log(len(around))
         found.append(of_package - near.logsumexp(1) + torch.isfinite(near).sum(1).log())
     return np.asarray(torch.cat(found).cpu().numpy())
-
-
-def standardised(case: Case, members: Scores, control: Scores) -> tuple[Scores, Scores]:
-    """Scores in units of the spread among control patients of the same class.
-
-    Networks that were trained on other shares of the classes, or of other sharpness, differ by class for all patients.
-    """
-    mine, theirs = members.copy(), control.copy()
-    for label in range(len(case.package.card.task.classes)):
-        same = case.control.classes == label
-        usual = control[same] if same.sum() >= _LEAST_OF_A_CLASS else control
-        centre, spread = usual.mean(), usual.std() + 1e-12
-        theirs[same] = (control[same] - centre) / spread
-        mine[case.members.classes == label] = (members[case.members.classes == label] - centre) / spread
-    return mine, theirs
-
-
-def _each_class(case: Case, members: Scores, control: Scores) -> dict[str, object]:
-    """The area under the ROC curve of each class that has enough control patients; the worst class is what counts."""
-    told: dict[str, object] = {}
-    for label, name in enumerate(case.package.card.task.classes):
-        mine, theirs = members[case.members.classes == label], control[case.control.classes == label]
-        if min(len(mine), len(theirs)) >= _LEAST_OF_A_CLASS:
-            told[name] = area(mine, theirs).as_dict()
-    return told

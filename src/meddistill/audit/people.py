@@ -1,7 +1,7 @@
-"""Whom the audit asks about: the patients that a package was made from, and others who had no part in it.
+"""Whom the audit asks about: the patients that a package or a model was made from, and others who had no part in it.
 
-Both are read as the package's own images were: same size, same fit to a square, same splits. The unit is the patient;
-where a source names none it is the image, images that are identical counting once.
+Both are read as the images that went into it were: same size, same fit to a square, same splits. The unit is the
+patient; where a source names none it is the image, images that are identical counting once.
 """
 
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ from torch import Tensor
 
 from meddistill.cohort.prepare import Prepared, prepare
 from meddistill.cohort.read import ReadOptions
-from meddistill.cohort.types import SPLITS, Cohort
+from meddistill.cohort.types import SPLITS, Cohort, Fit, Leak
 from meddistill.package.types import Card
 from meddistill.pipeline.tell import tell
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.progress import Progress, Silent, Stage
-from meddistill.train.model import fit_named, leak_named
+from meddistill.train.model import Model, fit_named, leak_named
 
 Part = Literal["train", "val", "test", "all"]
 PARTS = (*SPLITS, "all")
@@ -38,10 +38,36 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Making:
+    """How images were read for what is audited, ``of`` the package or the model, and the classes that they have."""
+
+    of: str
+    size: int
+    channels: int
+    classes: tuple[str, ...]
+    fit: Fit
+    leak: Leak
+    seed: int
+
+
+def making_of_package(card: Card) -> Making:
+    """As the card tells."""
+    plan = card.recipe.plan
+    fit, leak = fit_named(plan.get("fit", "crop")), leak_named(plan.get("leak", "stop"))
+    return Making("the package", card.images.size, card.images.channels, card.task.classes, fit, leak, card.recipe.seed)
+
+
+def making_of_model(model: Model) -> Making:
+    """As the model's description tells."""
+    network = model.network
+    return Making("the model", network.size, network.channels, model.classes, model.fit, model.leak, model.seed)
+
+
+@dataclass(frozen=True)
 class People:
     """Images of some patients.
 
-    ``pixels``: (N, C, S, S) whole numbers up to ``peak``. ``labels``: (N,) int64 in the package's classes.
+    ``pixels``: (N, C, S, S) whole numbers up to ``peak``. ``labels``: (N,) int64 in the classes of what is audited.
     ``patient``: (N,) int64 from 0 to the number of patients − 1, in the order of their first images.
     """
 
@@ -105,19 +131,19 @@ def sample(text: str, default: Part) -> Sample:
 def read_groups(
     members: Sample,
     control: Sample,
-    card: Card,
+    making: Making,
     options: ReadOptions = ReadOptions(),
     progress: Progress = Silent(),
 ) -> Groups:
-    """Read both samples as the package's images were. A source that both name is read once.
+    """Read both samples as the images of what is audited were. A source that both name is read once.
 
-    Raises :class:`InputError` for a sample without images, with classes or a size that the package does not have, and
+    Raises :class:`InputError` for a sample without images, with other classes or more channels than these had, and
     where nobody is left in the control group once the members are taken out of it.
     """
     asked = {members.source: "reading members", control.source: "reading control"}
     shown = {source: progress if len(asked) == 1 else _Called(progress, name) for source, name in asked.items()}
-    sources = {source: _read(source, card, options, display) for source, display in shown.items()}
-    (inside, ids), (outside, other_ids) = (_taken(one, sources[one.source], card) for one in (members, control))
+    sources = {source: _read(source, making, options, display) for source, display in shown.items()}
+    (inside, ids), (outside, other_ids) = (_taken(one, sources[one.source], making) for one in (members, control))
     kept = ~np.isin(other_ids, ids)
     if not kept.any():
         raise InputError(
@@ -152,14 +178,14 @@ class _Called:
         self.shown.warn(text)
 
 
-def _read(source: Path, card: Card, options: ReadOptions, progress: Progress) -> Prepared:
+def _read(source: Path, making: Making, options: ReadOptions, progress: Progress) -> Prepared:
     prepared = prepare(
         source,
-        size=card.images.size,
-        fit=fit_named(card.recipe.plan.get("fit", "crop")),
+        size=making.size,
+        fit=making.fit,
         options=options,
-        leak=leak_named(card.recipe.plan.get("leak", "stop")),
-        seed=card.recipe.seed,
+        leak=making.leak,
+        seed=making.seed,
         evaluation=True,
         progress=progress,
     )
@@ -167,7 +193,7 @@ def _read(source: Path, card: Card, options: ReadOptions, progress: Progress) ->
     return prepared
 
 
-def _taken(wanted: Sample, prepared: Prepared, card: Card) -> tuple[People, npt.NDArray[np.int64]]:
+def _taken(wanted: Sample, prepared: Prepared, making: Making) -> tuple[People, npt.NDArray[np.int64]]:
     """The images of the sample, and the numbers of their patients across sources."""
     cohort = prepared.cohort
     rows = np.arange(len(cohort.labels)) if wanted.part == "all" else cohort.indices(wanted.part)
@@ -175,23 +201,23 @@ def _taken(wanted: Sample, prepared: Prepared, card: Card) -> tuple[People, npt.
         found = ", ".join(f"{name} {len(cohort.indices(name))}" for name in SPLITS)
         raise InputError(f"{_told(wanted)} has no images (the source has {found}): name another split, or all")
     images: npt.NDArray[Any] = cohort.images[rows]
-    if cohort.channels > card.images.channels:
-        raise InputError(f"{_told(wanted)} has colour images, those of the package are grey: is it the right source?")
-    if cohort.channels < card.images.channels:
-        images = np.repeat(images, card.images.channels, axis=1)
-    labels = _in_classes(cohort, wanted, card)[rows]
+    if cohort.channels > making.channels:
+        raise InputError(f"{_told(wanted)} has colour images, those of {making.of} are grey: is it the right source?")
+    if cohort.channels < making.channels:
+        images = np.repeat(images, making.channels, axis=1)
+    labels = _in_classes(cohort, wanted, making)[rows]
     ids = prepared.people[rows]
     return People(images, cohort.peak, labels, np.zeros(len(rows), np.int64)), ids
 
 
-def _in_classes(cohort: Cohort, wanted: Sample, card: Card) -> npt.NDArray[np.int64]:
-    unknown = sorted(set(cohort.classes) - set(card.task.classes))
+def _in_classes(cohort: Cohort, wanted: Sample, making: Making) -> npt.NDArray[np.int64]:
+    unknown = sorted(set(cohort.classes) - set(making.classes))
     if unknown:
         raise InputError(
-            f"{_told(wanted)} has the classes {', '.join(unknown)}, which the package does not have: its classes are "
-            f"{', '.join(card.task.classes)}. Is it the right source?"
+            f"{_told(wanted)} has the classes {', '.join(unknown)}, which {making.of} does not have: its classes are "
+            f"{', '.join(making.classes)}. Is it the right source?"
         )
-    places = np.array([card.task.classes.index(name) for name in cohort.classes], np.int64)
+    places = np.array([making.classes.index(name) for name in cohort.classes], np.int64)
     return places[cohort.labels]
 
 

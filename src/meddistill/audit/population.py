@@ -1,8 +1,8 @@
-"""Are members and control patients alike? The same question without the package: if not, no difference is its doing.
+"""Are members and control patients alike? If they differ without what is audited, no difference is its doing.
 
 A logistic regression is asked, five-fold by patient, who is a member, from the recogniser's directions, the image at
-8 × 8 pixels and the class. It knows nothing of the package. What it can tell comes from how the groups were chosen:
-another scanner, another year, another share of a class. Attacks on a package are then partly, or wholly, attacks on
+8 × 8 pixels and the class. It knows nothing of the package, or of the model. What it can tell comes from how the groups
+were chosen: another scanner, another year, another share of a class. Attacks are then partly, or wholly, attacks on
 that difference (Das, Zhang and Tramèr 2024, arXiv:2406.16201).
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch.nn.functional as F
 
-from meddistill.audit.case import SIDES, Case, Side
+from meddistill.audit.case import SIDES, Side, Trial
 from meddistill.audit.finding import Finding
 from meddistill.audit.people import People
 from meddistill.audit.statistics import area
@@ -30,7 +30,7 @@ class Prepared:
     scores: Mapping[Side, npt.NDArray[np.float64]]
 
 
-def prepare(case: Case) -> Prepared:
+def prepare(case: Trial) -> Prepared:
     """Predict every patient's side from the others'."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedGroupKFold
@@ -54,7 +54,7 @@ def attack(prepared: Prepared, side: Side) -> npt.NDArray[np.float64]:
     return prepared.scores[side]
 
 
-def judge(members: npt.NDArray[np.float64], control: npt.NDArray[np.float64], case: Case) -> Finding:
+def judge(members: npt.NDArray[np.float64], control: npt.NDArray[np.float64], case: Trial) -> Finding:
     """Inconclusive where the groups can be told apart."""
     found = area(members, control)
     differ = found.low > case.gates.shift
@@ -71,9 +71,9 @@ def judge(members: npt.NDArray[np.float64], control: npt.NDArray[np.float64], ca
     )
 
 
-def _facts(case: Case, people: People) -> npt.NDArray[np.float64]:
+def _facts(case: Trial, people: People) -> npt.NDArray[np.float64]:
     """What the regression sees of each image ``(N, features)``."""
     directions = case.recogniser.of(people, case.device).cpu().numpy()
     small = [F.adaptive_avg_pool2d(block, _SIDE).flatten(1).cpu().numpy() for block in people.blocks(case.device)]
-    classes = np.eye(len(case.package.card.task.classes))[people.labels]
+    classes = np.eye(len(case.classes))[people.labels]
     return np.concatenate([directions, np.concatenate(small), classes], axis=1)

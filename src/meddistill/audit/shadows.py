@@ -25,8 +25,8 @@ import numpy.typing as npt
 from meddistill.audit.apart import finding_of, strongest_of, tell_apart, warnings
 from meddistill.audit.case import SIDES, Case, Side
 from meddistill.audit.finding import Finding
-from meddistill.audit.membership import Scores, halves, standardised, sureness_of, unseen
 from meddistill.audit.people import People
+from meddistill.audit.references import Scores, halves, standardised, sureness_of, unseen
 from meddistill.audit.statistics import CONFIDENCE
 from meddistill.cohort.fingerprint import Fingerprint, Range
 from meddistill.cohort.prepare import Prepared as Source
@@ -181,9 +181,7 @@ def _source(case: Case, chosen: Mapping[Side, npt.NDArray[np.bool_]], validation
     parts = list(_parts(case, chosen, validation))
     pixels: Any = np.concatenate([part.pixels for part, _, _ in parts])
     splits = np.concatenate([np.full(len(part.labels), SPLITS.index(split), np.uint8) for part, split, _ in parts])
-    cohort = Cohort(
-        pixels, np.concatenate([part.labels for part, _, _ in parts]), splits, case.package.card.task.classes
-    )
+    cohort = Cohort(pixels, np.concatenate([part.labels for part, _, _ in parts]), splits, case.classes)
     people = np.concatenate([part.patient + first for part, _, first in parts])
     return Source(cohort, (), _fingerprint(cohort), people)
 

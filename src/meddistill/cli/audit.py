@@ -1,4 +1,4 @@
-"""``meddistill audit``: what a package tells about the patients that it was made from."""
+"""``meddistill audit``: what a package, or a model, tells about the patients that it was made from."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from meddistill.cli.common import Answer, Flag, Output, Reading
 
 
 def audit(
-    package: Path,
+    file: Path,
     /,
     *,
     members: str,
@@ -23,13 +23,13 @@ def audit(
     reading: Reading = Reading(),
     output: Output = Output(),
 ) -> Answer:
-    """Attack a package as its receiver might, and measure what it tells about the patients it was made from.
+    """Attack a package, or a model, as its receiver might, and measure what it tells of the patients it was made from.
 
     Ends with 0 if all attacks pass, with 6 if one fails, 7 for an alarm, 8 if too little can be said.
 
     Args:
-        package: The package (FILE.mdz).
-        members: Source that it was made from, as SOURCE or SOURCE:SPLIT [default split: train].
+        file: The package (FILE.mdz), or a model: compressed (FILE.mdw) or as `meddistill train` wrote it.
+        members: Source that it was made from, or trained on, as SOURCE or SOURCE:SPLIT [default split: train].
         control: Patients who had no part in it, alike [default: the members' source, split test].
         out: Where to write the report (JSON).
         attach: Put the report into the package, which must not be signed yet.
@@ -43,7 +43,7 @@ def audit(
     from meddistill import api
 
     found = api.audit(
-        package,
+        file,
         members,
         control,
         out=out,

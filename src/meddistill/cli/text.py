@@ -40,6 +40,10 @@ _AUDITED = {
     "alarm": "the package tells something about its patients, beyond chance; have it judged before it leaves",
     "fail": "the package tells too much about its patients; it should not leave",
 }
+_AUDITED_MODEL = _AUDITED | {
+    "alarm": "these weights tell something about single patients, beyond chance; have it judged before they leave",
+    "fail": "these weights tell too much about single patients; they should not leave",
+}
 
 
 def inspection(document: Document, console: Console) -> None:
@@ -306,7 +310,8 @@ def audit(document: Document, console: Console) -> None:
     for one in document["findings"]:
         _finding(one, console)
     console.print()
-    paragraph(console, f"{document['outcome']}: {_AUDITED[document['outcome']]}")
+    words = _AUDITED_MODEL if "model" in document else _AUDITED
+    paragraph(console, f"{document['outcome']}: {words[document['outcome']]}")
 
 
 def key_pair(document: Document, console: Console) -> None:

@@ -56,7 +56,7 @@ def read_audit(path: Path, digest: str | None) -> Mapping[str, Any]:
         raise InputError(f"the audit {path} is not what `meddistill audit` writes: {error}") from None
     if not isinstance(document, dict):
         raise InputError(f"the audit {path} is not what `meddistill audit` writes: expected a JSON object")
-    about = document.get("tensors_sha256")
+    about = document.get("tensors_sha256", document.get("weights_sha256"))  # of a package, of a model
     if digest is not None and about is not None and about != digest:
         raise InputError(f"the audit {path} is of another package: audit this one, or give the package it belongs to")
     return document
