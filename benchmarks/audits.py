@@ -28,12 +28,17 @@ PER_CLASS = 10
 
 @dataclass(frozen=True)
 class RealSet:
-    """A set: its title, where it is below the data folder, the working size, and options of ``distill``."""
+    """A set: its title, where it is below the data folder, the working size, options of ``distill`` and of reading.
+
+    ``images``: the folder of the images that a table names, below the data folder as well.
+    """
 
     title: str
     source: str
     size: int
     options: tuple[str, ...] = ()
+    reading: tuple[str, ...] = ()
+    images: str = ""
 
 
 SETS = {
@@ -41,7 +46,13 @@ SETS = {
     "kermany": RealSet("Kermany chest X-ray, by patient", "kermany_pneumonia_224", 32, ("--resplit",)),
     "covid": RealSet("COVID-19 radiography, 3 classes, by image", "covid_cxr3_112", 32),
     "blood": RealSet("PBC blood cells, by image", "pbc_blood_64", 32),
-    "skin": RealSet("HAM10000, by lesion", "ham10000", 32),
+    "skin": RealSet(
+        "HAM10000, by lesion",
+        "ham10000/HAM10000_metadata.csv",
+        32,
+        reading=("--path-column", "image_id", "--label-column", "dx", "--patient-column", "lesion_id"),
+        images="ham10000/images",
+    ),
 }
 
 
@@ -50,7 +61,8 @@ def commands(name: str, start: str, data: str, out: str) -> tuple[list[str], lis
     real, package = SETS[name], f"{out}/{name}-{start}.mdz"
     source = f"{data}/{real.source}"
     distil = ["distill", source, "--out", package, "--size", str(real.size), "--images-per-class", str(PER_CLASS)]
-    return [*distil, "--start", start, *real.options], ["audit", package, "--members", source]
+    reading = [*real.reading, *(("--images", f"{data}/{real.images}") if real.images else ())]
+    return [*distil, "--start", start, *real.options, *reading], ["audit", package, "--members", source, *reading]
 
 
 def measure(name: str, start: str, data: str, out: Path) -> dict[str, Any]:

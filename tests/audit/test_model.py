@@ -17,8 +17,8 @@ from meddistill.audit.finding import EXIT_CODES, Finding
 from meddistill.audit.people import Groups
 from meddistill.audit.references import sureness_of
 from meddistill.audit.run_model import audit_model, is_model
-from meddistill.cli import text
 from meddistill.cli.main import main
+from meddistill.cli.text import auditing
 from meddistill.compress import file
 from meddistill.compress.card import ModelCard, Saw, Tensor
 from meddistill.compress.codebook import code
@@ -226,7 +226,7 @@ def test_the_terminal_speaks_of_weights():
     console = Console(width=200)
     with console.capture() as shown:
         for kind in ("model", "package"):
-            text.audit({kind: "x", "groups": groups, "findings": [], "outcome": "fail"}, console)
+            auditing.audit({kind: "x", "groups": groups, "findings": [], "outcome": "fail"}, console)
     model, package = shown.get().split("fail: ")[1:]
     assert "these weights tell too much" in model
     assert "the package tells too much" in package

@@ -5,8 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from meddistill.cli import text
 from meddistill.cli.layout import percent, printable
+from meddistill.cli.text import auditing, making, receiving
+from meddistill.runtime.words import duration, size
 
 
 def rendered(render, document, width=80):
@@ -40,14 +41,14 @@ def measured(mean, half=0.0123):
     ],
 )
 def test_size(count, shown):
-    assert text.size(count) == shown
+    assert size(count) == shown
 
 
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(0.04, "0.0 s"), (4.24, "4.2 s"), (75, "75 s"), (720, "12 min"), (8000, "2 h 13 min")]
 )
 def test_duration(seconds, shown):
-    assert text.duration(seconds) == shown
+    assert duration(seconds) == shown
 
 
 def test_percent_without_interval_or_value():
@@ -81,7 +82,7 @@ def demo_rows(random=0.64, distilled=0.83, half=0.1234):
 @pytest.mark.parametrize("width", [80, 50])
 def test_the_demo_table_fits_80_columns_and_is_never_broken(width):
     document = {"rows": demo_rows(), "packages": ["d/ipc1.mdz"], "previews": ["d/ipc1.png"]}
-    lines = rendered(text.demonstration, document, width).splitlines()
+    lines = rendered(making.demonstration, document, width).splitlines()
     assert max(map(len, lines)) <= 80
     assert [line.split("±")[0].split()[:-1] for line in lines[5:12]] == [
         ["1", "random"],
@@ -109,7 +110,7 @@ def test_the_demo_table_fits_80_columns_and_is_never_broken(width):
     ],
 )
 def test_the_verdict_is_computed_from_the_intervals(random, distilled, half, said):
-    shown = " ".join(rendered(text.demonstration, {"rows": demo_rows(random, distilled, half)}).split())
+    shown = " ".join(rendered(making.demonstration, {"rows": demo_rows(random, distilled, half)}).split())
     assert f"1 image a class: the distilled interval {said}" in shown
     assert f"10 images a class: the distilled interval {said}" in shown
 
@@ -118,13 +119,15 @@ def test_one_seed_has_no_interval_and_no_verdict():
     rows = demo_rows()
     for row in rows:
         row["auroc"]["per_seed"] = [0.5]
-    assert "interval lies" not in rendered(text.demonstration, {"rows": rows})
-    assert "does not lie" not in rendered(text.demonstration, {"rows": rows})
+    assert "interval lies" not in rendered(making.demonstration, {"rows": rows})
+    assert "does not lie" not in rendered(making.demonstration, {"rows": rows})
 
 
 def test_names_from_files_are_literal_and_long_paths_stay_whole():
     path = "/very/long/" + "folder/" * 20 + "[red]x.mdz"
-    shown = rendered(text.distillation, {"package": path, "bytes": 2000, "factor": 99.5, "seconds": 1.0, "results": {}})
+    shown = rendered(
+        making.distillation, {"package": path, "bytes": 2000, "factor": 99.5, "seconds": 1.0, "results": {}}
+    )
     assert path in shown
     assert "2.0 kB, 100 times smaller" in shown
 
@@ -140,15 +143,15 @@ def test_what_a_terminal_would_act_upon_is_shown_as_escapes():
 
 def test_distillation_results_are_tables():
     results = {"val": {"distilled": measured(0.8), "random": measured(0.7)}, "test": {"distilled": measured(0.81)}}
-    shown = rendered(text.distillation, {"package": "x", "bytes": 10, "factor": None, "results": results})
+    shown = rendered(making.distillation, {"package": "x", "bytes": 10, "factor": None, "results": results})
     assert "measured on the val split" in shown
     assert "81.0 ± 1.2" in shown
 
 
 def test_training_with_and_without_a_test_source():
     bare = {"model": "m.safetensors", "network": "convnet-d3-w64", "seeds": 5, "seconds": 3.0}
-    assert "AUROC" not in rendered(text.training, bare)
-    shown = rendered(text.training, {**bare, **measured(0.8), "test_images": 624})
+    assert "AUROC" not in rendered(receiving.training, bare)
+    shown = rendered(receiving.training, {**bare, **measured(0.8), "test_images": 624})
     assert "624 real images" in shown
     assert "85.0 ± 1.2" in shown
 
@@ -156,7 +159,8 @@ def test_training_with_and_without_a_test_source():
 def test_evaluation_lists_classes():
     classes = {"normal": {"recall": 0.5, "images": 10}, "[b]": {"recall": None, "images": 0}}
     shown = rendered(
-        text.evaluation, {"balanced_accuracy": 0.5, "auroc": None, "accuracy": 0.75, "images": 10, "per_class": classes}
+        receiving.evaluation,
+        {"balanced_accuracy": 0.5, "auroc": None, "accuracy": 0.75, "images": 10, "per_class": classes},
     )
     assert "normal" in shown
     assert "[b]" in shown
@@ -174,7 +178,7 @@ def test_inspection_shows_errors_before_warnings():
         "plan_file": "plan.toml",
         "estimate": {"seconds": 130, "memory_mb": 900, "stages": {"teaching": 100}},
     }
-    shown = rendered(text.inspection, document)
+    shown = rendered(making.inspection, document)
     assert shown.index("error: 3 files") < shown.index("warning: few")
     assert "about 900 MB" in shown
     assert "network.width" in shown
@@ -193,7 +197,7 @@ def test_an_audit_is_a_table_that_fits_and_what_qualifies_it():
             {**row, "warnings": ["too few"], "figures": {"scores": scores}},
         ],
     }
-    shown = rendered(text.audit, document)
+    shown = rendered(auditing.audit, document)
     assert max(map(len, shown.splitlines())) <= 80
     told = " ".join(shown.split())
     assert "membership 1.2 1.2 1.0 1.2 (0.1 to 3.5) alarm" in told
@@ -217,7 +221,7 @@ def test_a_benchmark_has_a_table_for_each_cohort_that_fits():
     ]
     ranking = [{"method": name, "mean": 0.8, "cells": 1, "best": 1, "not_worse": 1} for name in ("mtt", "dm")]
     document = {"results": lines, "ranking": ranking, "files": ["out/results.md"], "missing": 2}
-    shown = rendered(text.benchmark, document)
+    shown = rendered(making.benchmark, document)
     assert max(map(len, shown.splitlines())) <= 80
     assert [line for line in shown.splitlines() if line in ("pneumoniamnist", "covid_cxr3_112")] == [
         "pneumoniamnist",

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from meddistill.cli import text
 from meddistill.cli.common import Answer, Flag, Output, Reading
+from meddistill.cli.text import auditing
 
 
 def audit(
@@ -56,4 +56,4 @@ def audit(
         options=reading.options(),
         progress=output.progress(),
     )
-    return Answer(found.as_dict(), text.audit, found.exit_code)
+    return Answer(found.as_dict(), auditing.audit, found.exit_code)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from meddistill.cli import text
 from meddistill.cli.common import Answer, Count, Output
+from meddistill.cli.text import making
 
 
 def bench(
@@ -34,4 +34,4 @@ def bench(
     result = api.bench(
         grid, out, data=data, subset=subset, jobs=jobs, device=device, progress=output.progress()
     ).as_dict()
-    return Answer(result, text.benchmark, exit_code=2 if result["failed"] else 0)
+    return Answer(result, making.benchmark, exit_code=2 if result["failed"] else 0)

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, Token, validators
 
-from meddistill.cli import text
 from meddistill.cli.common import Answer, Output, Reading
+from meddistill.cli.text import receiving
 
 GOAL = Group("Goal (one of)", sort_key=1, validator=validators.LimitedChoice())
 
@@ -67,4 +67,4 @@ def compress(
         options=reading.options(),
         progress=output.progress(),
     )
-    return Answer(result.as_dict(), text.compression)
+    return Answer(result.as_dict(), receiving.compression)

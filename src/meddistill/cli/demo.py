@@ -5,8 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from meddistill.cli import text
 from meddistill.cli.common import Answer, Count, Output
+from meddistill.cli.text import making
 
 
 def demo(
@@ -30,4 +30,4 @@ def demo(
     from meddistill import api
 
     result = api.demo(out, images_per_class=images_per_class, seed=seed, seeds=seeds, progress=output.progress())
-    return Answer(result.as_dict(), text.demonstration)
+    return Answer(result.as_dict(), making.demonstration)

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from meddistill.cli import text
 from meddistill.cli.common import LEAKS, Answer, Budget, Count, Fit, Flag, Output, Reading
+from meddistill.cli.text import making
 
 DP = Group("Differential privacy", sort_key=3)
 DpNumber = Annotated[float | None, Parameter(group=DP)]
@@ -117,7 +117,7 @@ def distill(
         options=reading.options(),
         progress=output.progress(),
     )
-    return Answer(result.as_dict(), text.distillation)
+    return Answer(result.as_dict(), making.distillation)
 
 
 def _leak(resplit: bool, drop: bool, allow: bool) -> Literal["stop", "allow", "drop", "resplit"]:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from meddistill.cli import text
 from meddistill.cli.common import Answer, Output, Reading, Split
+from meddistill.cli.text import receiving
 
 
 def evaluate(
@@ -28,4 +28,4 @@ def evaluate(
 
     progress = output.progress()
     result = api.evaluate(model, source, split=split, device=device, options=reading.options(), progress=progress)
-    return Answer(result.as_dict(), text.evaluation)
+    return Answer(result.as_dict(), receiving.evaluation)

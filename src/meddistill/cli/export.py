@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from meddistill.cli import text
 from meddistill.cli.common import Answer, Output
+from meddistill.cli.text import receiving
 
 
 def export(
@@ -28,4 +28,4 @@ def export(
     """
     from meddistill import api
 
-    return Answer(api.export(package, out, to=to).as_dict(), text.exported)
+    return Answer(api.export(package, out, to=to).as_dict(), receiving.exported)

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from meddistill.cli import text
 from meddistill.cli.common import Answer, Output
+from meddistill.cli.text import receiving
 
 
 def export_model(
@@ -26,4 +26,4 @@ def export_model(
     """
     from meddistill import api
 
-    return Answer(api.export_model(model, out, to=to).as_dict(), text.exported_model)
+    return Answer(api.export_model(model, out, to=to).as_dict(), receiving.exported_model)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from meddistill.cli import text
 from meddistill.cli.common import Answer, Budget, Count, Fit, Output, Reading
+from meddistill.cli.text import making
 
 DEFAULT_PLAN = Path("plan.toml")
 
@@ -59,4 +59,4 @@ def inspect(
         plan_out=plan_out,
         progress=progress,
     )
-    return Answer(result.as_dict(), text.inspection)
+    return Answer(result.as_dict(), making.inspection)

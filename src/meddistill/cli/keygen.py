@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from meddistill.cli import text
 from meddistill.cli.common import Answer, Flag, Output
 from meddistill.cli.passphrase import new_passphrase
+from meddistill.cli.text import files
 
 
 def keygen(out: Path, /, *, passphrase: Flag = False, output: Output = Output()) -> Answer:
@@ -16,4 +16,4 @@ def keygen(out: Path, /, *, passphrase: Flag = False, output: Output = Output())
     """
     from meddistill import api
 
-    return Answer(api.keygen(out, new_passphrase() if passphrase else None).as_dict(), text.key_pair)
+    return Answer(api.keygen(out, new_passphrase() if passphrase else None).as_dict(), files.key_pair)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from meddistill.cli import text
 from meddistill.cli.common import Answer, Output
+from meddistill.cli.text import receiving
 
 
 def merge(
@@ -28,4 +28,4 @@ def merge(
     """
     from meddistill import api
 
-    return Answer(api.merge(packages, out, classes=classes, progress=output.progress()).as_dict(), text.merging)
+    return Answer(api.merge(packages, out, classes=classes, progress=output.progress()).as_dict(), receiving.merging)

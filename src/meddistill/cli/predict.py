@@ -5,8 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from meddistill.cli import text
 from meddistill.cli.common import OUTPUT, Answer, Flag, Output, Volumes
+from meddistill.cli.text import receiving
 
 
 def predict(
@@ -31,4 +31,4 @@ def predict(
 
     progress = output.progress()
     result = api.predict(model, files, device=device, options=volumes.options(), progress=progress)
-    return Answer(result.as_dict(), text.predictions_csv if csv else text.predictions)
+    return Answer(result.as_dict(), receiving.predictions_csv if csv else receiving.predictions)

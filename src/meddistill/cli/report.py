@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from meddistill.cli import text
 from meddistill.cli.common import Answer, Output
+from meddistill.cli.text import files
 
 
 def report(
@@ -25,4 +25,4 @@ def report(
     """
     from meddistill import api
 
-    return Answer(api.report(subject, out, audit=audit).as_dict(), text.reported)
+    return Answer(api.report(subject, out, audit=audit).as_dict(), files.reported)

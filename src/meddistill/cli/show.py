@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from meddistill.cli import text
 from meddistill.cli.common import Answer, Output
+from meddistill.cli.text import files
 
 
 def show(file: Path, /, *, output: Output = Output()) -> Answer:
@@ -14,4 +14,4 @@ def show(file: Path, /, *, output: Output = Output()) -> Answer:
     """
     from meddistill import api
 
-    return Answer(api.show(file).as_dict(), text.shown)
+    return Answer(api.show(file).as_dict(), files.shown)

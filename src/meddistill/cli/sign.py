@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from meddistill.cli import text
 from meddistill.cli.common import Answer, Output
 from meddistill.cli.passphrase import passphrase
+from meddistill.cli.text import files
 
 
 def sign(package: Path, /, *, key: Path, out: Path | None = None, output: Output = Output()) -> Answer:
@@ -18,4 +18,4 @@ def sign(package: Path, /, *, key: Path, out: Path | None = None, output: Output
     from meddistill import api
 
     secret = passphrase() if api.is_locked(key) else None
-    return Answer(api.sign(package, key, out=out, passphrase=secret).as_dict(), text.signed)
+    return Answer(api.sign(package, key, out=out, passphrase=secret).as_dict(), files.signed)

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from meddistill.cli import text
 from meddistill.cli.common import Answer, Count, Output, Reading, Split
+from meddistill.cli.text import receiving
 
 
 def train(
@@ -57,4 +57,4 @@ def train(
         options=reading.options(),
         progress=output.progress(),
     )
-    return Answer(result.as_dict(), text.training)
+    return Answer(result.as_dict(), receiving.training)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter, validators
 
-from meddistill.cli import text
 from meddistill.cli.common import Answer, Output
+from meddistill.cli.text import files
 
 WHAT = Group("What to do (one of)", sort_key=3, validator=validators.LimitedChoice())
 
@@ -30,4 +30,4 @@ def trust(
     """
     from meddistill import api
 
-    return Answer(api.trust(key, name=name, remove=remove).as_dict(), text.trusted_keys)
+    return Answer(api.trust(key, name=name, remove=remove).as_dict(), files.trusted_keys)

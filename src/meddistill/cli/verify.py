@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from meddistill.cli import text
 from meddistill.cli.common import Answer, Output
+from meddistill.cli.text import files
 
 
 def verify(package: Path, /, *, key: Path | None = None, output: Output = Output()) -> Answer:
@@ -18,4 +18,4 @@ def verify(package: Path, /, *, key: Path | None = None, output: Output = Output
     from meddistill import api
 
     found = api.verify(package, key=key)
-    return Answer(found.as_dict(), text.verification, found.exit_code)
+    return Answer(found.as_dict(), files.verification, found.exit_code)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from meddistill.cli import text
 from meddistill.cli.common import Answer, Output
+from meddistill.cli.text import files
 
 
 def view(
@@ -33,4 +33,4 @@ def view(
 
             webbrowser.open(address)
 
-    return Answer(api.view(subjects, port=port, announce=announce).as_dict(), text.viewed)
+    return Answer(api.view(subjects, port=port, announce=announce).as_dict(), files.viewed)
