@@ -113,7 +113,7 @@ def test_everybody_can_read_it(browser, page_file, benchmark_file, scheme, width
 
 
 def test_on_paper_nothing_is_cut_off(browser, page_file, benchmark_file):
-    """Tables fit into the width of A4 less its margins; what only serves the screen is gone."""
+    """Tables fit into the width of A4 less its margins, charts can be read; what only serves the screen is gone."""
     assert benchmark_file.exists()
     if browser is None:
         return
@@ -125,7 +125,12 @@ def test_on_paper_nothing_is_cut_off(browser, page_file, benchmark_file):
             "[...document.querySelectorAll('table, svg, img, pre')].map(e => e.getBoundingClientRect().right)"
         )
         assert max(widths) <= 673
-        assert not page.locator("nav").is_visible()
+        assert not page.locator("nav, .screen").filter(visible=True).count()
+        letters = page.evaluate(
+            "[...document.querySelectorAll('svg text')].filter(e => e.checkVisibility())"
+            ".map(e => parseFloat(getComputedStyle(e).fontSize) * e.getScreenCTM().a)"
+        )
+        assert min(letters) >= 8  # pixels: 6 points
     page.close()
 
 

@@ -129,7 +129,8 @@ def _tables(cells: Sequence[Cell], cohort: str) -> list[tuple[str, Table]]:
     """A table for each size, with all that was measured."""
     mine = [one for one in cells if one.cohort == cohort]
     counts = sorted({one.images_per_class for one in mine}, key=lambda count: count or 10**9)
-    headers = ("trained on", "made with", "network", *(f"{name} %" for name in METRIC_NAMES.values()), "gain", "bytes")
+    scores = [f"{name}\u00a0%" for name in METRIC_NAMES.values()]  # the sign stays with its word
+    headers = ("trained on", "made with", "network", *scores, "gain", "bytes")
     found = []
     for count in counts:
         rows = [_row(one) for one in mine if one.images_per_class == count]
