@@ -10,6 +10,7 @@ from meddistill.compress import essential
 from meddistill.compress.codebook import at_levels, code
 from meddistill.compress.prune import narrowed, ranked, without_idle_biases
 from meddistill.compress.retrain import Pace, automatic_slopes, retrain, slopes_of, snap
+from meddistill.nets.find import find
 from meddistill.runtime.errors import MeddistillError
 from meddistill.runtime.streams import stream
 
@@ -121,6 +122,21 @@ def test_pruned_weights_stay_zero_and_the_network_learns(model, course, unseen):
     right = unseen.labels.argmax(1)
     before, after = ((model.network.apply(p, unseen.images).argmax(1) == right).float().mean() for p in (start, found))
     assert after > before + 0.2
+
+
+@pytest.mark.parametrize(("name", "rate"), [("convnet-d2-w12", 0.03), ("resnet18-w4", 0.01)])
+def test_a_network_is_retrained_at_the_rate_of_its_training(course, monkeypatch, name, rate):
+    rates = []
+
+    def noted(slopes, params, course, pace, seed, *, levels=None, **_):
+        rates.append(pace.learning_rate)
+        return params, [None] * len(params) if levels is None else levels
+
+    monkeypatch.setattr(essential, "retrain", noted)
+    network = find(name, channels=1, size=8, classes=2)
+    params = network.init(stream(0, "start"))
+    essential.essential(network, params, course, network.parameters, 0, effort=essential.Effort(rounds=2))
+    assert rates == pytest.approx([rate, rate, rate / 3])
 
 
 def test_a_lesson_is_what_the_original_says_of_the_very_image(model, course):

@@ -23,11 +23,12 @@ from meddistill.nets.params import Params
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.runtime.progress import Stage as Progressing
 from meddistill.runtime.streams import stream
+from meddistill.train.protocol import protocol_for
 
 _BITS_A_WEIGHT = 1.5
 _VECTOR_LEVELS = 15
 _SEARCHES = 10
-_LAST_RATE = 0.01  # of training at the levels; gentler than before, or weights keep changing theirs
+_GENTLER = 3  # so many times is the rate of training at the levels lower, or weights keep changing theirs
 _WIDEST, _DEEPEST, _LEAST_SIDE = 128, 5, 3  # of the ConvNet that learns from another network; side in pixels
 _MARGIN = 0.97  # of the target: codes take a little more after the last retraining than before
 
@@ -91,22 +92,33 @@ def essential(
     """
     stages = [Stage("original", 4 * network.parameters)]
     pupil, params = _started(network, params, target, seed, fresh=fresh)
-    slimmer = pupil != network
+    slimmer, rate = pupil != network, protocol_for(pupil).learning_rate
     with progress.stage("retraining", effort.steps(narrow=slimmer, fresh=fresh)) as shown:
         if slimmer or fresh:
-            pace = Pace(effort.fresh if fresh else effort.narrow)
+            pace = Pace(effort.fresh if fresh else effort.narrow, rate)
             params, _ = retrain(slopes_of(pupil), params, course, pace, seed, stage=shown)
             params = without_idle_biases(pupil, params)
             stages.append(Stage("fewer channels", 4 * pupil.parameters))
-        tensors, sparse = reduced(slopes_of(pupil), params, course, target, seed, effort, shown)
+        tensors, sparse = reduced(slopes_of(pupil), params, course, target, seed, effort, shown, rate=rate)
     stages += [sparse, Stage("fewer values", _fixed_bytes(tensors)), Stage("coded", coded_bytes(tensors))]
     return Essential(pupil, tensors, tuple(stages))
 
 
 def reduced(
-    slopes: Slopes, params: Params, course: Course, target: int, seed: int, effort: Effort, shown: Progressing
+    slopes: Slopes,
+    params: Params,
+    course: Course,
+    target: int,
+    seed: int,
+    effort: Effort,
+    shown: Progressing,
+    *,
+    rate: float = Pace.learning_rate,
 ) -> tuple[tuple[Coded, ...], Stage]:
-    """Parameters pruned in rounds and quantised, at most ``target`` bytes when coded; and what pruning alone left."""
+    """Parameters pruned in rounds and quantised, at most ``target`` bytes when coded; and what pruning alone left.
+
+    ``rate``: of retraining, that of the network's own training: a higher one moves the threshold between classes.
+    """
     prunable = [param.ndim > 1 for param in params]
     for place in range(effort.rounds):
         # The cubic schedule of Zhu & Gupta 2017 (arXiv:1710.01878, equation 1).
@@ -114,11 +126,11 @@ def reduced(
         kept = kept_for(ranking, prunable, round(_MARGIN * target), effort.levels)
         masks = ranking.masks(kept + (1 - kept) * (1 - (place + 1) / effort.rounds) ** 3)
         params, _ = retrain(
-            slopes, _masked(params, masks), course, Pace(effort.prune), seed + place, masks=masks, stage=shown
+            slopes, _masked(params, masks), course, Pace(effort.prune, rate), seed + place, masks=masks, stage=shown
         )
     sparse = Stage("fewer weights", _sparse_bytes(params))
     books = [_book(one) for one in _coded(params, prunable, effort.levels)]
-    pace = Pace(effort.quantise, _LAST_RATE)
+    pace = Pace(effort.quantise, rate / _GENTLER)
     params, moved = retrain(slopes, params, course, pace, seed, masks=masks, levels=books, stage=shown)
     return _within(params, moved, prunable, target), sparse
 
