@@ -476,6 +476,7 @@ def audit(
     canaries: Path | None = None,
     references: int = 16,
     shadows: int = 0,
+    shadow_iterations: int | None = None,
     gates: Gates | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -488,6 +489,7 @@ def audit(
     ``out``: where to write the report. ``attached``: put it into the package, which must not be signed yet.
     ``references``: networks trained on other patients, an even number; 0 leaves the attack on membership out.
     ``shadows``: packages that are made anew by the same recipe, each from half of all patients, an even number from 6.
+    ``shadow_iterations``: of matching in each, fewer than the package had; nothing passes or fails by shorter shadows.
     ``canaries``: the secret file of a package that was distilled with them; they give a lower bound of epsilon.
     A model (``.mdw``, or what :func:`train` writes) has neither shadows nor canaries, and nothing is put into it.
     """
@@ -499,7 +501,7 @@ def audit(
 
     asked: dict[str, Any] = {
         "out": None if out is None else Path(out),
-        "effort": Effort(references=references, shadows=shadows),
+        "effort": Effort(references=references, shadows=shadows, shadow_iterations=shadow_iterations),
         "gates": gates or Gates(),
         "seed": seed,
         "device": device,

@@ -14,7 +14,9 @@ from meddistill.audit.references import halves
 from meddistill.audit.run import audit
 from meddistill.nets.convnet import parse
 from meddistill.package.read import read
+from meddistill.runtime import crew, processes
 from meddistill.runtime.errors import InputError
+from meddistill.runtime.progress import Silent
 
 SIDES = ("members", "control")
 
@@ -92,10 +94,66 @@ def test_too_few_or_an_odd_number_of_shadows_is_refused_at_once(strangers_packag
         audit(strangers_package, "no such source", effort=Effort(shadows=count))
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"), [((0, 5), "give --shadows"), ((6, 30), "the package had 30"), ((6, 0), "1 or more")]
+)
+def test_shadows_are_no_longer_than_the_package_and_that_is_told_at_once(strangers_package, asked, said):
+    effort = Effort(shadows=asked[0], shadow_iterations=asked[1])
+    with pytest.raises(InputError, match=said):
+        audit(strangers_package, "no such source", effort=effort)
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0])
+def test_by_shadows_of_fewer_iterations_nothing_passes_or_fails(cases, strangers_package, shift):
+    case = cases(strangers_package)
+    case = replace(case, effort=replace(case.effort, shadow_iterations=10))
+    found = shadows.judge(*(shadows.attack(prepared(case, shift), side) for side in SIDES), case)
+    assert found.outcome == "inconclusive"
+    assert "shadows had 10 iterations of matching and the package 30" in found.warnings[-1]
+    assert found.figures["iterations"] == {"shadows": 10, "package": 30}
+    assert shadows.plan_for(case.package.card, replace(case.effort, shadows=6)).matching.iterations == 10
+
+
 def few(people, count):
     """Some patients, with classes by lot: a network is right of them only if it has learned them by heart."""
     lots = np.random.default_rng(count).integers(0, 2, count)
     return People(people.pixels[:count], people.peak, lots, np.arange(count))
+
+
+class Noting(Silent):
+    """Keeps what is noted."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def quick(case, **matching):
+    """Some people, and a recipe with hardly any work."""
+    recipe = case.package.card.recipe
+    plan = recipe.plan | {"matching.iterations": 1, "matching.warm_up": 0, "teachers.count": 0, **matching}
+    card = replace(case.package.card, recipe=replace(recipe, method="dm", start="real", plan=plan))
+    package = replace(case.package, card=card)
+    return replace(case, package=package, members=few(case.members, 40), control=few(case.control, 50))
+
+
+def test_shadows_made_side_by_side_are_the_same_and_how_long_is_told_before(cases, strangers_package, monkeypatch):
+    """Helpers start at once, and each process makes some; a small effort, but real files and real processes."""
+    monkeypatch.setattr(crew, "SECONDS_WORTH_HELP", 0.0)
+    case, noting = quick(cases(strangers_package), images_per_class=2), Noting()
+    case = replace(case, effort=replace(case.effort, shadows=6, students=1, steps=2), progress=noting)
+    alone = shadows.prepare(case, processes=1)
+    assert [told.split(",")[0] for told in noting.notes] == ["6 shadows"] and "1 at once" in noting.notes[0]
+    made = []
+    monkeypatch.setattr(processes, "start", lambda code, real=processes.start: made.append(real(code)) or made[-1])
+    together = shadows.prepare(case, processes=2)
+    assert "2 at once" in noting.notes[1]
+    assert len(made) == 1 and made[0].poll() is not None
+    for side in SIDES:
+        np.testing.assert_array_equal(alone.shadows[side], together.shadows[side])
+        np.testing.assert_array_equal(alone.package[side], together.package[side])
 
 
 def test_a_recipe_that_starts_from_real_images_is_found_out_and_leaves_no_file(
@@ -103,15 +161,9 @@ def test_a_recipe_that_starts_from_real_images_is_found_out_and_leaves_no_file(
 ):
     """Hardly any iterations: each shadow shows 24 of its some forty patients."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    case = cases(strangers_package)
-    recipe = case.package.card.recipe
-    plan = recipe.plan | {"matching.iterations": 1, "matching.warm_up": 0, "teachers.count": 0, "images_per_class": 12}
-    card = replace(case.package.card, recipe=replace(recipe, method="dm", start="real", plan=plan))
+    case = quick(cases(strangers_package), images_per_class=12)
     case = replace(
         case,
-        package=replace(case.package, card=card),
-        members=few(case.members, 40),
-        control=few(case.control, 50),
         network=parse("convnet-d2-w16", channels=1, size=28, classes=2),
         effort=replace(case.effort, shadows=8, students=1, steps=200),
     )

@@ -27,7 +27,7 @@ class Effort:
 
     ``references``: networks trained on random halves of all patients. ``students``: networks trained on the package.
     ``steps``: SGD steps of each. ``recogniser_steps``: of the recogniser. ``shadows``: whole distillations on random
-    halves of all patients.
+    halves of all patients. ``shadow_iterations``: of matching in each of them; None for as many as the package had.
     """
 
     references: int = 16
@@ -35,6 +35,7 @@ class Effort:
     steps: int = 300
     recogniser_steps: int = 200
     shadows: int = 0
+    shadow_iterations: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

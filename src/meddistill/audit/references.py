@@ -14,7 +14,7 @@ trained on the images of all members.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ from meddistill.audit.statistics import CONFIDENCE, area
 from meddistill.nets.params import Params
 from meddistill.runtime.progress import Stage
 from meddistill.runtime.streams import derive, numpy_stream
-from meddistill.train.protocol import Protocol, TrainingSet, synthetic_set, train_network
+from meddistill.train.protocol import TrainingSet, protocol_for, synthetic_set, train_network
 
 Scores = npt.NDArray[np.float64]
 Seen = Mapping[Side, npt.NDArray[np.bool_]]
@@ -58,7 +58,8 @@ def train_references(case: Trial, stage: Stage) -> tuple[tuple[Params, ...], Par
     seen = {side: halves(case, side, case.effort.references) for side in SIDES}
     everyone = {side: np.full(case.people(side).count, side == "members") for side in SIDES}
     picked = [{side: seen[side][place] for side in SIDES} for place in range(case.effort.references)]
-    protocol, found = Protocol(steps=case.effort.steps, epochs=0), list[Params]()
+    protocol = replace(protocol_for(case.network), steps=case.effort.steps, epochs=0)
+    found: list[Params] = []
     for place, chosen in enumerate([*picked, everyone]):
         data = training_set(case, chosen, place)
         found.append(train_network(case.network, data, protocol, derive(case.seed, "audit reference", place)))

@@ -106,10 +106,12 @@ def _open(
 ) -> tuple[Case, Groups, Samples]:
     where = choose(device)
     attempt.require_sense(effort)
-    if effort.shadows and (effort.shadows % 2 or effort.shadows < shadows.LEAST):
-        raise InputError(f"{effort.shadows} shadows were asked for: expected an even number from {shadows.LEAST}, or 0")
+    if effort.shadow_iterations is not None and not effort.shadows:
+        raise InputError("a number of iterations was given for shadows, and no shadows are asked for: give --shadows")
     package, _ = read_judged(file)
     card = package.card
+    if effort.shadows:  # what cannot be repeated is told now, not after the other attacks
+        shadows.plan_for(card, effort)
     groups, samples = attempt.meet(members, control, making_of_package(card), options, progress)
     if secret is not None:
         # Their patients are neither surely members nor surely not; and no network of the audit may have seen a canary.

@@ -11,10 +11,14 @@ Each shadow in turn is the package that is attacked, and the others, but for tha
 what the attacker has. Patients of a shadow are a random half of all, so it does not matter here whether members and
 control patients are alike. This measures the recipe on these patients; what the same scores find in the package itself
 stands beside it, and does rest on the control group.
+
+On a CPU shadows are made side by side, each in one thread, and come out the same whoever makes them. Shadows of fewer
+iterations than the package had are of another recipe: what they find is told, and nothing passes or fails by it.
 """
 
+import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meddistill.audit.apart import finding_of, strongest_of, tell_apart, warnings
-from meddistill.audit.case import SIDES, Case, Side
+from meddistill.audit.case import SIDES, Case, Effort, Side
 from meddistill.audit.finding import Finding
 from meddistill.audit.people import People
 from meddistill.audit.references import Scores, halves, standardised, sureness_of, unseen
@@ -33,12 +37,18 @@ from meddistill.cohort.prepare import Prepared as Source
 from meddistill.cohort.types import SPLITS, Cohort
 from meddistill.package.read import read
 from meddistill.package.types import Card, Package
+from meddistill.pipeline.estimate import Shape, estimate, measure_costs, together
 from meddistill.pipeline.plan import Plan
 from meddistill.pipeline.plan_file import from_mapping, to_toml
 from meddistill.pipeline.request import Request
 from meddistill.pipeline.run import run
+from meddistill.runtime import crew
+from meddistill.runtime.device import as_one_process
+from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import write_atomic
+from meddistill.runtime.progress import Silent
 from meddistill.runtime.streams import derive, numpy_stream
+from meddistill.runtime.words import duration
 from meddistill.teachers.images import Normalisation
 from meddistill.train.protocol import Protocol, train_network
 from meddistill.train.received import received
@@ -70,22 +80,64 @@ class Scored:
     package: Mapping[str, Scores]
 
 
-def prepare(case: Case) -> Prepared:
-    """Make all shadows. Raises :class:`InputError` where the recipe cannot be repeated."""
-    plan, count, validation = plan_of(case.package.card), case.effort.shadows, _validation(case)
+@dataclass(frozen=True)
+class Making:
+    """All that making a shadow takes but its number; the :class:`~meddistill.runtime.crew.Work` of helpers.
+
+    ``folder``: where everything is written meanwhile; whoever made it deletes it, however the helpers end.
+    """
+
+    case: Case
+    plan: Plan
+    validation: npt.NDArray[np.bool_]
+    seen: Mapping[Side, npt.NDArray[np.bool_]]
+    folder: str
+
+    def do(self, task: int, tell: crew.Tell) -> None:
+        """Make the shadow of this number, and tell how sure students of it are of all patients."""
+        tell(None)  # so that others are started now rather than after the first shadow
+        made = _shadow(self, {side: self.seen[side][task] for side in SIDES}, task)
+        tell([task, *(_sure(self.case, made, task)[side].tolist() for side in SIDES)])
+
+
+def prepare(case: Case, processes: int | None = None) -> Prepared:
+    """Make all shadows, at most so many at once. Raises :class:`InputError` where the recipe cannot be repeated."""
+    plan, count, validation = plan_for(case.package.card, case.effort), case.effort.shadows, _validation(case)
     seen = {side: halves(case, side, count) for side in SIDES}
     seen["control"] &= ~validation
-    sure = []
-    with case.progress.stage("making shadows", count) as stage:
-        for place in range(count):
-            made = _shadow(case, plan, {side: seen[side][place] for side in SIDES}, validation, place)
-            sure.append(_sure(case, made, place))
-            stage.advance()
-    own = _sure(case, case.package, count)
+    one = _seconds_of_one(case, plan)
+    at_once = min(count, processes or crew.processes_for(case.device))
+    case.progress.note(
+        f"{count} shadows, each about {duration(one)} by the recipe on the card and {at_once} at once: about "
+        f"{duration(math.ceil(count / at_once) * at_once * one / together(at_once))}"
+    )
+    found: dict[int, dict[Side, Scores]] = {}
+    with (
+        tempfile.TemporaryDirectory(prefix="meddistill-") as folder,
+        case.progress.stage("making shadows", count) as stage,
+    ):
+
+        def report(news: crew.News) -> None:
+            if news.lost is not None:
+                case.progress.warn(f"a helper process ended with code {news.lost}: its shadow is made by another")
+            if news.told is not None:
+                place, *sure = news.told
+                found[place] = dict(zip(SIDES, map(np.array, sure), strict=True))
+            if news.done is not None:
+                stage.advance()
+
+        def seconds_left(waiting: Sequence[int]) -> float:
+            return one * len(waiting)
+
+        making = Making(replace(case, progress=Silent()), plan, validation, seen, folder)
+        tasks = range(count)
+        crew.do_all(making, tasks, case.device, report, processes=processes, seconds_left=seconds_left)
+    with as_one_process(case.device):
+        own = _sure(case, case.package, count)
     asked = {"members": np.full(case.members.count, True), "control": ~validation}
     return Prepared(
         case,
-        {side: np.stack([one[side] for one in sure])[:, asked[side]] for side in SIDES},
+        {side: np.stack([found[place][side] for place in tasks])[:, asked[side]] for side in SIDES},
         {side: own[side][asked[side]] for side in SIDES},
         {side: seen[side][:, asked[side]] for side in SIDES},
     )
@@ -122,7 +174,7 @@ def judge(members: Scored, control: Scored, case: Case) -> Finding:
         "shadows": case.effort.shadows,
         "trials": sum(trials),
     }
-    return finding_of(NAME, ASKS, found, warned, figures)
+    return _unless_shorter(case, finding_of(NAME, ASKS, found, warned, figures))
 
 
 def ratios(values: Scores, seen: npt.NDArray[np.bool_], asked: Scores) -> dict[str, Scores]:
@@ -146,6 +198,44 @@ def plan_of(card: Card) -> Plan:
     return from_mapping(nested, "the recipe on the card")
 
 
+def _unless_shorter(case: Case, finding: Finding) -> Finding:
+    """What shadows of fewer iterations found says nothing sure of the package."""
+    wanted, whole = case.effort.shadow_iterations, plan_of(case.package.card).matching.iterations
+    if wanted is None:
+        return finding
+    doubt = (
+        f"shadows had {wanted} iterations of matching and the package {whole}: another recipe, by which nothing passes "
+        "or fails"
+    )
+    figures = {**finding.figures, "iterations": {"shadows": wanted, "package": whole}}
+    return replace(finding, outcome="inconclusive", warnings=(*finding.warnings, doubt), figures=figures)
+
+
+def _seconds_of_one(case: Case, plan: Plan) -> float:
+    """What one shadow and its students will take in one thread, from a few real steps."""
+    images = len(case.members.labels) + len(case.control.labels)
+    shape = Shape(case.network.channels, len(case.classes), train=images // 2, scored=2 * images)
+    with as_one_process(case.device):
+        costs = measure_costs(plan, shape, case.device)
+    whole = Protocol().steps_for(plan.count(len(case.classes)))
+    return estimate(plan, costs, shape).seconds + case.effort.students * costs.evaluation * case.effort.steps / whole
+
+
+def plan_for(card: Card, effort: Effort) -> Plan:
+    """The plan of every shadow. Raises :class:`InputError` as :func:`plan_of`, and for what cannot be asked."""
+    if effort.shadows % 2 or effort.shadows < LEAST:
+        raise InputError(f"{effort.shadows} shadows were asked for: expected an even number from {LEAST}, or 0")
+    plan, wanted = plan_of(card), effort.shadow_iterations
+    if wanted is None:
+        return plan
+    if not 1 <= wanted < plan.matching.iterations:
+        raise InputError(
+            f"shadows of {wanted} iterations were asked for, and the package had {plan.matching.iterations}: expected "
+            "1 or more and fewer than that; without a number shadows are as long as the package"
+        )
+    return replace(plan, matching=replace(plan.matching, iterations=wanted))
+
+
 def _validation(case: Case) -> npt.NDArray[np.bool_]:
     """Which control patients are validation images of every shadow ``(patients,)``, and of no use besides."""
     count = case.control.count
@@ -153,17 +243,13 @@ def _validation(case: Case) -> npt.NDArray[np.bool_]:
     return np.isin(np.arange(count), order[: max(1, round(_KEPT * count))])
 
 
-def _shadow(
-    case: Case,
-    plan: Plan,
-    chosen: Mapping[Side, npt.NDArray[np.bool_]],
-    validation: npt.NDArray[np.bool_],
-    place: int,
-) -> Package:
-    """The package that the recipe makes of the chosen patients; whatever is written meanwhile is deleted."""
-    with tempfile.TemporaryDirectory(prefix="meddistill-") as name:
+def _shadow(making: Making, chosen: Mapping[Side, npt.NDArray[np.bool_]], place: int) -> Package:
+    """The package that the recipe makes of the chosen patients."""
+    case = making.case
+    # A folder of its own every time: what a lost process was making is not continued.
+    with tempfile.TemporaryDirectory(dir=making.folder) as name:
         folder = Path(name)
-        write_atomic(folder / "plan.toml", to_toml(plan).encode())
+        write_atomic(folder / "plan.toml", to_toml(making.plan).encode())
         out = folder / "shadow.mdz"
         request = Request(
             source=folder,
@@ -172,7 +258,7 @@ def _shadow(
             seed=derive(case.seed, "shadow", place) % 2**31,
             device=str(case.device),
         )
-        run(request, prepared=_source(case, chosen, validation))
+        run(request, prepared=_source(case, chosen, making.validation))
         return read(out)
 
 

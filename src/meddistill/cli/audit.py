@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from meddistill.cli.common import Answer, Flag, Output, Reading
+from meddistill.cli.common import Answer, Count, Flag, Output, Reading
 from meddistill.cli.text import auditing
 
 
@@ -18,6 +18,7 @@ def audit(
     quick: Flag = False,
     references: int = 16,
     shadows: int = 0,
+    shadow_iterations: Count | None = None,
     seed: int = 0,
     device: str = "auto",
     reading: Reading = Reading(),
@@ -37,6 +38,7 @@ def audit(
         quick: Leave out the attack on membership; such an audit does not pass.
         references: Networks trained on other patients, for the attack on membership; an even number.
         shadows: Distil so many packages anew, each from half of all patients, for the strongest attack on membership.
+        shadow_iterations: Make shadows with fewer iterations than the package had; nothing passes or fails by them.
         seed: Seed of all random draws.
         device: auto, cpu, cuda, cuda:1, mps.
     """
@@ -51,6 +53,7 @@ def audit(
         canaries=canaries,
         references=0 if quick else references,
         shadows=0 if quick else shadows,
+        shadow_iterations=None if quick else shadow_iterations,
         seed=seed,
         device=device,
         options=reading.options(),

@@ -97,7 +97,7 @@ def measure_costs(plan: Plan, shape: Shape, device: torch.device) -> Costs:
         per_step = _seconds(lambda: train_network(network, synthetic, short, 0)) / 2
         full_step = _seconds(lambda: train_network(network, real_set(images), short, 0)) / 2
         score = _seconds(lambda: probabilities(network, _params(network, device), images)) / len(images)
-    protocol, together = Protocol(), _together(processes_for(device))
+    protocol, at_a_time = Protocol(), together(processes_for(device))
     count = plan.count(shape.classes)
     scoring = score * shape.scored
     at_once = max(1, min(plan.teachers.count, _at_once(plan, network, device)))
@@ -105,8 +105,8 @@ def measure_costs(plan: Plan, shape: Shape, device: torch.device) -> Costs:
         teacher_step=_teacher_seconds(plan, network, images, at_once) if plan.teachers.count else 0.0,
         warm_up=_warm_up_seconds(plan, network, learned, images),
         iteration=_iteration_seconds(plan, network, learned, images),
-        evaluation=(protocol.steps_for(count) * per_step + scoring) / together,
-        full=(protocol.steps_for(shape.train) * full_step + scoring) / together,
+        evaluation=(protocol.steps_for(count) * per_step + scoring) / at_a_time,
+        full=(protocol.steps_for(shape.train) * full_step + scoring) / at_a_time,
         at_once=at_once,
     )
 
@@ -201,10 +201,10 @@ def _teacher_seconds(plan: Plan, network: ConvNet, images: LabelledImages, at_on
 
     with as_one_process(images.device):
         seconds = _seconds(steps) / 2
-    return seconds / (_together(at_once) if on_cpu else at_once)
+    return seconds / (together(at_once) if on_cpu else at_once)
 
 
-def _together(processes: int) -> float:
+def together(processes: int) -> float:
     """How many times as much as one process alone they do."""
     return max(1.0, _HELPED * processes)
 
