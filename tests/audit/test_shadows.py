@@ -86,6 +86,9 @@ def test_the_card_tells_a_plan_that_makes_the_same_again(strangers_package):
     merged = replace(card, recipe=replace(card.recipe, method="merge"))
     with pytest.raises(InputError, match="the recipe on the card"):
         shadows.plan_of(merged)
+    public = replace(card, recipe=replace(card.recipe, start="public"))
+    with pytest.raises(InputError, match="started from public images"):
+        shadows.plan_of(public)
 
 
 @pytest.mark.parametrize("count", [3, 4, 7])

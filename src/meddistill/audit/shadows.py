@@ -185,8 +185,13 @@ def ratios(values: Scores, seen: npt.NDArray[np.bool_], asked: Scores) -> dict[s
 
 
 def plan_of(card: Card) -> Plan:
-    """The plan that a card tells. Raises :class:`InputError` for merged packages and unknown methods."""
+    """The plan that a card tells. Raises :class:`InputError` for merged packages, unknown methods and public starts."""
     recipe, known = card.recipe, Plan().flat()
+    if recipe.start == "public":
+        raise InputError(
+            "the package started from public images, which are not on its card: its making cannot be repeated. Audit it "
+            "without shadows"
+        )
     told = {"method": recipe.method, "seed": recipe.seed, "start": recipe.start, "network": recipe.network}
     nested: dict[str, Any] = {}
     for name, value in {**recipe.plan, **told}.items():
