@@ -189,8 +189,8 @@ def plan_of(card: Card) -> Plan:
     recipe, known = card.recipe, Plan().flat()
     if recipe.start == "public":
         raise InputError(
-            "the package started from public images, which are not on its card: its making cannot be repeated. Audit it "
-            "without shadows"
+            "the package started from public images, which are not on its card: its making cannot be repeated. Audit "
+            "it without shadows"
         )
     told = {"method": recipe.method, "seed": recipe.seed, "start": recipe.start, "network": recipe.network}
     nested: dict[str, Any] = {}
