@@ -99,13 +99,20 @@ def test_the_table_of_compressed_models_is_its_record():
 
 
 def test_the_table_of_learning_rates_is_its_record():
-    found = made("benchmarks/rates.py", json.loads((RECORDS / "rates.json").read_text()))
-    assert found in (ROOT / "docs/protocol.md").read_text(encoding="utf-8")
+    assert made("benchmarks/rates.py", record("rates.json")) in text_of("protocol.md")
 
 
 @pytest.mark.parametrize("name", ["bench_scarce_pneumonia", "bench_scarce_covid"])
 def test_a_table_of_scarce_labels_is_its_record(name):
     assert made("docs/tools/scarce.py", RECORDS / name) in text_of("scarce-labels.md")
+
+
+def test_the_table_of_transfer_is_its_record():
+    assert made("docs/tools/transfer.py", RECORDS / "bench_transfer") in text_of("bench.md")
+
+
+def test_the_table_of_audits_is_its_record():
+    assert made("benchmarks/audits.py", record("audits.json")) in text_of("privacy.md")
 
 
 def test_the_table_of_storages_is_its_record():
