@@ -16,6 +16,8 @@ from tests.report.conftest import OTHER, OWN, cell
 
 import meddistill
 from meddistill import api
+from meddistill.compress.essential import Effort
+from meddistill.pipeline.compress import compress
 
 NAMES = ["normal", "pneumonia"]
 QUICK = """
@@ -69,6 +71,8 @@ def fill(folder):
     api.distill(Path("pictures"), Path("lungs.mdz"), plan=Path("quick.toml"))
     api.distill(Path("pictures"), Path("other.mdz"), plan=Path("quick.toml"), seed=1)
     api.train(Path("lungs.mdz"), Path("model"), net="convnet-d1-w64", seeds=1)
+    effort = Effort(narrow=2, fresh=2, rounds=1, prune=2, quantise=2)
+    compress(Path("model"), Path("pictures"), Path("model.mdw"), size=0.5, route="essential", effort=effort)
     api.keygen(Path("key.pem"))
     api.audit(Path("lungs.mdz"), "pictures", out=Path("audit.json"), references=0)
     (folder / "demo").mkdir()

@@ -65,7 +65,7 @@ BEFORE = {
     "docs/index.md": {"SOURCE": "pictures", "OTHER_SOURCE": "pictures"},
     "docs/own-data.md": {"chest": "pictures"},
     "docs/package.md": {"lungs.mdz": "lungs.mdz"},
-    "docs/privacy.md": {"SOURCE": "pictures"},
+    "docs/privacy.md": {"SOURCE": "pictures", "lungs.mdw": "model.mdw"},
     "docs/report.md": {
         "lungs.mdz": "lungs.mdz",
         "lungs.run": "lungs.run",
