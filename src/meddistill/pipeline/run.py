@@ -148,6 +148,9 @@ def run(request: Request, progress: Progress = Silent(), prepared: Prepared | No
     cohort = prepared.cohort
     require_packable(cohort, base)
     base = sized(request, base, cohort)
+    public = None
+    if request.start_images is not None:  # beside the whole cohort: canaries would leave patients out of it
+        public = start_images(request.start_images, cohort, base.fit, progress)
     preview = request.out.with_suffix(".png")
     place = request.run or request.out.with_suffix(".run")
     with owned(place) as folder, contextlib.ExitStack() as opened:
@@ -157,9 +160,6 @@ def run(request: Request, progress: Progress = Silent(), prepared: Prepared | No
         if request.canaries:
             prepared, planted = _plant(request, base, prepared, folder)
             cohort = prepared.cohort
-        public = None
-        if request.start_images is not None:
-            public = start_images(request.start_images, cohort, base.fit, progress)
         plan, budget = _settle_plan(request, base, cohort, public, device, folder, begun, progress)
         # Not before: a request that does not belong to this folder leaves no trace in it.
         watch = opened.enter_context(watched(place, progress))
