@@ -1,6 +1,6 @@
 """What every attack is given: a package or a model, as its receiver holds it, and the people it is tried on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ from meddistill.nets.params import Params
 from meddistill.package.types import Package
 from meddistill.runtime.progress import Progress
 from meddistill.teachers.images import Normalisation
+from meddistill.train.protocol import Protocol, protocol_for
 
 Side = Literal["members", "control"]
 SIDES: tuple[Side, ...] = ("members", "control")
@@ -57,6 +58,11 @@ class Trial:
     seed: int
     device: torch.device
     progress: Progress
+
+    @property
+    def protocol(self) -> Protocol:
+        """How every network of the audit is trained."""
+        return replace(protocol_for(self.network), steps=self.effort.steps, epochs=0)
 
     def people(self, side: Side) -> People:
         """The members, or the control patients."""

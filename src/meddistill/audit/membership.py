@@ -29,7 +29,7 @@ from meddistill.audit.people import BLOCK, People
 from meddistill.audit.references import Attacked, Scores, judged, scores_beside, train_references, training_set
 from meddistill.nets.params import Params, leaves
 from meddistill.runtime.streams import derive, stream
-from meddistill.train.protocol import Protocol, TrainingSet, train_network
+from meddistill.train.protocol import TrainingSet, train_network
 from meddistill.train.received import received
 
 NAME, ASKS = "membership", "who was among the patients that the package was made from"
@@ -65,8 +65,7 @@ def prepare(case: Case) -> Prepared:
 
 def student(case: Case, data: TrainingSet, place: int) -> Params:
     """One of the networks trained on the package, or on what is left of it."""
-    protocol = Protocol(steps=case.effort.steps, epochs=0)
-    return train_network(case.network, data, protocol, derive(case.seed, "audit student", place))
+    return train_network(case.network, data, case.protocol, derive(case.seed, "audit student", place))
 
 
 def attack(prepared: Prepared, side: Side) -> dict[str, Scores]:

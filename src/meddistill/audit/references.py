@@ -14,7 +14,7 @@ trained on the images of all members.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ from meddistill.audit.statistics import CONFIDENCE, area
 from meddistill.nets.params import Params
 from meddistill.runtime.progress import Stage
 from meddistill.runtime.streams import derive, numpy_stream
-from meddistill.train.protocol import TrainingSet, protocol_for, synthetic_set, train_network
+from meddistill.train.protocol import TrainingSet, synthetic_set, train_network
 
 Scores = npt.NDArray[np.float64]
 Seen = Mapping[Side, npt.NDArray[np.bool_]]
@@ -58,11 +58,10 @@ def train_references(case: Trial, stage: Stage) -> tuple[tuple[Params, ...], Par
     seen = {side: halves(case, side, case.effort.references) for side in SIDES}
     everyone = {side: np.full(case.people(side).count, side == "members") for side in SIDES}
     picked = [{side: seen[side][place] for side in SIDES} for place in range(case.effort.references)]
-    protocol = replace(protocol_for(case.network), steps=case.effort.steps, epochs=0)
     found: list[Params] = []
     for place, chosen in enumerate([*picked, everyone]):
         data = training_set(case, chosen, place)
-        found.append(train_network(case.network, data, protocol, derive(case.seed, "audit reference", place)))
+        found.append(train_network(case.network, data, case.protocol, derive(case.seed, "audit reference", place)))
         stage.advance()
     return tuple(found[:-1]), found[-1], seen
 

@@ -319,9 +319,8 @@ def _sure(case: Case, package: Package, place: int) -> dict[Side, Scores]:
     # As its receiver would: every package brings its own.
     case = replace(case, normalisation=Normalisation(package.card.normalisation.mean, package.card.normalisation.std))
     own = received(package.enlarged, package.labels, case.normalisation, case.device)
-    protocol = Protocol(steps=case.effort.steps, epochs=0)
     students = [
-        train_network(case.network, own, protocol, derive(case.seed, "shadow student", place, number))
+        train_network(case.network, own, case.protocol, derive(case.seed, "shadow student", place, number))
         for number in range(case.effort.students)
     ]
     members, control = (
