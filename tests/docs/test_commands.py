@@ -321,22 +321,24 @@ def test_the_python_of_a_page_runs(page, shelf, tmp_path, monkeypatch):
 def given(page):
     """What a page's Python has by name and does not define."""
     if page == "docs/compress.md":
-        images, labels = torch.randn(30, 1, 8, 8), torch.arange(30) % 3
+        images, labels = torch.randn(30, 1, 8, 8, generator=stream(0, "images")), torch.arange(30) % 3
         return {"resnet18": classifier, "resnet": classifier(3), "inputs": images, "labels": labels}
     if page == "docs/engine.md":
         network = parse("convnet-d1-w4", channels=1, size=8, classes=2)
         start, batch = network.init(stream(0, "start")), Batch(torch.arange(2))
-        learned = Learned(torch.randn(2, 1, 8, 8), torch.eye(2), torch.zeros(1) - 4)
+        learned = Learned(torch.randn(2, 1, 8, 8, generator=stream(0, "images")), torch.eye(2), torch.zeros(1) - 4)
         score = lambda states: sum(param.square().sum() for param in states[80])  # noqa: E731
         return {"network": network, "start": start, "batches": [batch] * 80, "score": score, "learned": learned}
     return {}
 
 
 def classifier(num_classes):
-    """In the place of torchvision's ResNet-18."""
-    return torch.nn.Sequential(
-        torch.nn.Flatten(), torch.nn.Linear(64, 512), torch.nn.ReLU(), torch.nn.Linear(512, num_classes)
-    )
+    """In the place of torchvision's ResNet-18; always of the same weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(64, 512, bias=False), torch.nn.ReLU(), torch.nn.Linear(512, num_classes)
+        )
 
 
 def test_the_python_of_every_page_is_run_somewhere():
