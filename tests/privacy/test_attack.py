@@ -1,10 +1,11 @@
-"""The strongest attack on the release of statistics: whether one patient took part, knowing all the rest.
+"""The strongest attack on what is released: whether one patient took part, knowing all the rest.
 
 What is found, with 99 % confidence, is a lower bound of epsilon: ln((TPR − δ) / FPR), of a threshold fixed beforehand.
 It must not exceed what is claimed, and must exceed it where there is less noise than was claimed.
 """
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -13,8 +14,10 @@ from scipy.stats import beta
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
 from meddistill.privacy import statistics
+from meddistill.privacy.accountant import Event, spent
 from meddistill.privacy.patients import Patients, patients_of
-from meddistill.privacy.statistics import Looks, Release, clean_sum, fixed_normalisation, release
+from meddistill.privacy.sgd import TRAINING, NoisyPlan, patient_slopes, train_noisily
+from meddistill.privacy.statistics import Looks, clean_sum, fixed_normalisation, release
 from meddistill.runtime.streams import numpy_stream
 from meddistill.teachers.images import LabelledImages
 
@@ -50,7 +53,7 @@ def test_a_release_gives_no_more_than_it_claims(monkeypatch):
         """How far 600 releases go in the direction of the sixth patient, in units of what they claim as noise."""
         monkeypatch.setattr(statistics, "clean_sum", lambda *_: sums[side].clone())
         drawn = [release(cohort(6 - side, network), looks, claimed, DELTA) for _ in range(600)]
-        scores = torch.stack([vector(one) for one in drawn]) @ change - float(sums[1] @ change)
+        scores = torch.stack([one.vector for one in drawn]) @ change - float(sums[1] @ change)
         return scores / drawn[0].event.noise_multiplier
 
     threshold = 1.5
@@ -59,8 +62,34 @@ def test_a_release_gives_no_more_than_it_claims(monkeypatch):
     assert least_epsilon(towards(0, 8 * epsilon), towards(1, 8 * epsilon), threshold) > epsilon
 
 
-def vector(found: Release) -> torch.Tensor:
-    """The noised sum, as noise was put on it."""
-    looks = len(found.features)
-    features = found.features.double().transpose(0, 1).flatten() * (0.9 / looks) ** 0.5
-    return torch.cat([features, found.counts.double() * 0.1**0.5])
+TEACHER = NoisyPlan(
+    steps=4, snapshot_every=1, learning_rate=0.5, clip=0.05, sampling_rate=0.5, views=1, augmentation=STILL
+)
+
+
+def test_a_noised_teacher_gives_no_more_than_it_claims():
+    """The likelihood ratio of a whole trajectory, known every point of it, for one patient of two."""
+    pytest.importorskip("opacus")
+    network, epsilon, enough, little = ConvNet(4, 1, 1, 8, 2), 1.0, 4.7, 0.47
+    assert spent([Event(TRAINING, enough, TEACHER.sampling_rate, TEACHER.steps)], DELTA) <= epsilon
+    patients = [cohort(people, network) for people in (2, 1)]
+    counts = torch.ones(2, dtype=torch.float64)
+
+    def surprise(side: int, multiplier: float) -> torch.Tensor:
+        """Of 200 teachers, how much likelier each is with the second patient than without."""
+        found = [train_noisily(network, patients[side], TEACHER, multiplier, counts, 0, 0) for _ in range(200)]
+        return torch.tensor([likelihood(network, patients[0], points.double(), multiplier) for points in found])
+
+    assert least_epsilon(surprise(0, enough), surprise(1, enough), 0.0) <= epsilon
+    assert least_epsilon(surprise(0, little), surprise(1, little), 2.0) > epsilon
+
+
+def likelihood(network: ConvNet, patients: Patients, points: torch.Tensor, multiplier: float) -> float:
+    """Log of the ratio, over the steps: each patient's gradient is in the sum or not, each with probability one half."""
+    total, spread = 0.0, multiplier * TEACHER.clip
+    for before, after in pairwise(points):
+        first, second = torch.cat(list(patient_slopes(network, before.float(), patients, TEACHER.clip)))
+        moved = (before - after) / TEACHER.learning_rate  # one patient of each class at one half: one is expected
+        away = [-((moved - part) ** 2).sum() / (2 * spread**2) for part in (0 * first, first, second, first + second)]
+        total += float(torch.logsumexp(torch.stack(away), 0) - torch.logsumexp(torch.stack(away[:2]), 0)) - math.log(2)
+    return total

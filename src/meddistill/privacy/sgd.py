@@ -15,6 +15,7 @@ only the accountant is used.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from meddistill.runtime.errors import InputError, MeddistillError
 from meddistill.runtime.files import write_atomic
 from meddistill.runtime.progress import Stage
 from meddistill.runtime.streams import stream
+from meddistill.teachers.images import LabelledImages
 
 # The noise on counts is so many times what the whole budget would allow: they take a sixteenth of it.
 _COUNT_NOISE = 4.0
@@ -179,12 +181,28 @@ def clean_step(
         rows = _rows(patients, group, plan.views, source)
         numbers = torch.from_numpy(noise.uniform(7 * rows.numel(), source)).float().view(7, -1)
         inputs = plan.augmentation.of(numbers).apply(images.inputs(rows.flatten()))
-        labels = F.one_hot(images.labels[rows.flatten().to(images.device)], images.classes).to(inputs.dtype)
-        copies = tuple(p.expand(len(group), *p.shape) for p in unflatten(params, network.shapes))
-        shape = (len(group), plan.views)
-        slopes = gradient(network, copies, inputs.unflatten(0, shape), labels.unflatten(0, shape))
-        total += clipped(torch.cat([slope.flatten(1) for slope in slopes], 1).cpu().double(), plan.clip).sum(0)
+        total += _clipped_slopes(network, params, images, rows, inputs, plan.clip).sum(0)
     return total
+
+
+def patient_slopes(network: ConvNet, params: Tensor, patients: Patients, clip: float) -> Iterator[Tensor]:
+    """Each patient's clipped gradient on the first image as it is ``(g, P)``; some patients at a time, in order.
+
+    This is what a patient adds to a step, but for views and augmentation: for attacks on noised teachers.
+    """
+    for group in torch.arange(patients.count).split(_AT_ONCE):
+        rows = _rows(patients, group, 1, bytes)
+        yield _clipped_slopes(network, params, patients.images, rows, patients.images.inputs(rows.flatten()), clip)
+
+
+def _clipped_slopes(
+    network: ConvNet, params: Tensor, images: LabelledImages, rows: Tensor, inputs: Tensor, clip: float
+) -> Tensor:
+    """Of each patient, whose ``rows`` ``(g, views)`` are seen as ``inputs`` ``(g · views, C, S, S)``; float64 on the CPU."""
+    labels = F.one_hot(images.labels[rows.flatten().to(images.device)], images.classes).to(inputs.dtype)
+    copies = tuple(p.expand(len(rows), *p.shape) for p in unflatten(params, network.shapes))
+    slopes = gradient(network, copies, inputs.unflatten(0, rows.shape), labels.unflatten(0, rows.shape))
+    return clipped(torch.cat([slope.flatten(1) for slope in slopes], 1).cpu().double(), clip)
 
 
 def _rows(patients: Patients, group: Tensor, views: int, source: noise.Source) -> Tensor:

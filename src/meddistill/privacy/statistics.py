@@ -12,6 +12,7 @@ features follow from the seed, and intensities are normalised by fixed numbers.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -94,6 +95,12 @@ class Release:
     accountant = ANALYTIC
 
     @property
+    def vector(self) -> Tensor:
+        """The noised sum as noise was put on it, float64 ``(classes · looks · D + classes,)``: see :func:`clean_sum`."""
+        features = self.features.double().transpose(0, 1) * (_FEATURES / len(self.features)) ** 0.5
+        return torch.cat([features.flatten(), self.counts.double() * _COUNTS**0.5])
+
+    @property
     def means(self) -> Tensor:
         """Class means of features ``(looks, classes, D)``, as far as noise allows."""
         return self.features / self.counts.clamp_min(1.0)[:, None]
@@ -143,25 +150,32 @@ def release(
 
 
 def clean_sum(patients: Patients, looks: Looks, progress: Progress = Silent()) -> Tensor:
-    """What noise is put on, float64 on the CPU: the sum of all contributions. Only :func:`release` may see it.
+    """What noise is put on, float64 on the CPU: the sum of all contributions. Of a run, only :func:`release` may see it.
 
     A patient more or less changes it by a vector of length 1 at most, but for the rounding of sums.
     """
-    with progress.stage("looking", patients.count) as stage, torch.no_grad():
-        drawn = [looks.draw(place, patients.images.device) for place in range(looks.count)]
-        total = torch.zeros(())
-        for rows, owner in patients.blocks():
-            inputs = patients.images.inputs(rows)
-            seen = torch.cat([looks.features(look, inputs) for look in drawn], 1).double().cpu()
-            labels = patients.images.labels[rows.to(patients.images.device)].cpu()
-            found = _contributions(seen * (_FEATURES / looks.count) ** 0.5, labels, owner, patients.images.classes)
-            total = total + clipped(found, _BOUND).sum(0)
+    total = torch.zeros(())
+    with progress.stage("looking", patients.count) as stage:
+        for found in contributions(patients, looks):
+            total = total + found.sum(0)
             stage.advance(len(found))
     return total
 
 
-def _contributions(seen: Tensor, labels: Tensor, owner: Tensor, classes: int) -> Tensor:
-    """Each patient's vector ``(P, classes · D + classes)``, from features ``(n, D)`` of images, labels and owners."""
+@torch.no_grad()
+def contributions(patients: Patients, looks: Looks) -> Iterator[Tensor]:
+    """Each patient's vector, float64 on the CPU and of length 1 at most; some hundred patients at a time, in order."""
+    drawn = [looks.draw(place, patients.images.device) for place in range(looks.count)]
+    for rows, owner in patients.blocks():
+        inputs = patients.images.inputs(rows)
+        seen = torch.cat([looks.features(look, inputs) for look in drawn], 1).double().cpu()
+        labels = patients.images.labels[rows.to(patients.images.device)].cpu()
+        found = _by_class(seen * (_FEATURES / looks.count) ** 0.5, labels, owner, patients.images.classes)
+        yield clipped(found, _BOUND)
+
+
+def _by_class(seen: Tensor, labels: Tensor, owner: Tensor, classes: int) -> Tensor:
+    """Each patient's shares ``(P, classes · D + classes)``, from features ``(n, D)`` of images, labels and owners."""
     count = int(owner.max()) + 1
     share = 1 / torch.bincount(owner).double()[owner]
     place = owner * classes + labels
