@@ -8,6 +8,9 @@ are trained; ``direct`` is the noised teacher of the second route, used as it is
 same epsilon. Epsilon ``inf`` is the same method, start and budget of iterations without noise or clipping. All are
 scored on the test split, which chose nothing: settings are the defaults, which were chosen on the COVID set, by
 validation images. ``--sets covid`` is therefore no test of them.
+
+``--canaries 400`` measures instead what can be shown of every cell with an epsilon: the same command once more, with so
+many planted records, and the audit of its package and of its noised release.
 """
 
 import argparse
@@ -16,11 +19,14 @@ import math
 import statistics
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from meddistill.audit.case import Effort
+from meddistill.audit.run import audit
 from meddistill.cohort.prepare import prepare
 from meddistill.nets.convnet import parse
 from meddistill.nets.params import unflatten
@@ -74,6 +80,33 @@ def cell(name: str, route: str, epsilon: float, seed: int, data: Path, out: Path
     return rounded | {"seconds": round(time.monotonic() - begun, 1)}
 
 
+def audited(name: str, route: str, epsilon: float, seed: int, data: Path, out: Path, count: int) -> dict[str, Any]:
+    """What canaries show of epsilon at least: by the package, and by the noised release in the run folder."""
+    source, size, leak = SETS[name]
+    plan = plan_of(route, epsilon, size, seed)
+    plan = replace(plan, evaluation=replace(plan.evaluation, seeds=0))
+    base = out / f"{name}-{route}-{epsilon:g}-{seed}-canaries"
+    base.parent.mkdir(parents=True, exist_ok=True)
+    base.with_suffix(".toml").write_text(to_toml(plan))
+    request = Request(
+        source=data / source,
+        out=base.with_suffix(".mdz"),
+        plan=base.with_suffix(".toml"),
+        leak=leak,
+        device="cpu",
+        canaries=count,
+    )
+    made = run(request, Silent())
+    report = audit(made.package, str(data / source), planted=made.canaries, effort=Effort(references=4), device="cpu")
+    found = {one.attack: one.figures for one in report.findings}
+    return {
+        "package": found["canaries"]["epsilon_at_least"],
+        "release": found["release"]["epsilon_at_least"],
+        "largest": found["release"]["largest_epsilon_that_can_be_shown"],
+        "canaries": count,
+    }
+
+
 def direct(plan: Plan, cohort: Any, folder: Path, noised: bool) -> float:
     """Of the teacher itself, at the end of its trajectory."""
     network = parse(plan.network, channels=cohort.channels, size=cohort.size, classes=len(cohort.classes))
@@ -108,18 +141,21 @@ def main() -> None:
     parser.add_argument("--routes", nargs="+", choices=ROUTES, default=list(ROUTES))
     parser.add_argument("--epsilons", type=float, nargs="+", default=list(EPSILONS))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--canaries", type=int, default=0, help="plant so many, and audit instead of scoring")
     options = parser.parse_args()
-    cells = json.loads(RECORD.read_text())["cells"] if RECORD.exists() else {}
-    for seed in range(options.seeds):
-        for name in options.sets:
-            for epsilon in options.epsilons:
-                for route in options.routes:
-                    key = f"{name} {route} {epsilon:g} {seed}"
-                    if key not in cells:
-                        cells[key] = cell(name, route, epsilon, seed, options.data, options.out)
-                        document = {"balanced_accuracy_percent": curves(cells), "cells": cells}
-                        write_atomic(RECORD, (json.dumps(document, indent=1) + "\n").encode())
-                        print(key, cells[key], flush=True)
+    for seed, name, epsilon, route in product(range(options.seeds), options.sets, options.epsilons, options.routes):
+        if options.canaries and math.isinf(epsilon):
+            continue
+        record: dict[str, Any] = {"balanced_accuracy_percent": {}, "cells": {}, "audited": {}}
+        record |= json.loads(RECORD.read_text()) if RECORD.exists() else {}
+        key, part = f"{name} {route} {epsilon:g} {seed}", "audited" if options.canaries else "cells"
+        if key in record[part]:
+            continue
+        asked = (name, route, epsilon, seed, options.data, options.out)
+        record[part][key] = audited(*asked, options.canaries) if options.canaries else cell(*asked)
+        record["balanced_accuracy_percent"] = curves(record["cells"])
+        write_atomic(RECORD, (json.dumps(record, indent=1) + "\n").encode())
+        print(key, record[part][key], flush=True)
 
 
 if __name__ == "__main__":

@@ -85,10 +85,11 @@ def test_a_noised_teacher_gives_no_more_than_it_claims():
 
 
 def likelihood(network: ConvNet, patients: Patients, points: torch.Tensor, multiplier: float) -> float:
-    """Log of the ratio, over the steps: each patient's gradient is in the sum or not, each with probability one half."""
+    """Log of the ratio over all steps, in each of which a patient takes part with probability one half."""
     total, spread = 0.0, multiplier * TEACHER.clip
     for before, after in pairwise(points):
-        first, second = torch.cat(list(patient_slopes(network, before.float(), patients, TEACHER.clip)))
+        everyone = torch.arange(2)
+        first, second = torch.cat(list(patient_slopes(network, before.float(), patients, everyone, TEACHER)))
         moved = (before - after) / TEACHER.learning_rate  # one patient of each class at one half: one is expected
         away = [-((moved - part) ** 2).sum() / (2 * spread**2) for part in (0 * first, first, second, first + second)]
         total += float(torch.logsumexp(torch.stack(away), 0) - torch.logsumexp(torch.stack(away[:2]), 0)) - math.log(2)

@@ -38,7 +38,7 @@ DELTA = 1e-5  # where the card states none
 _SIDE = 32  # pixels, for the distance to synthetic images
 _LEAST_ALIKE = 8  # canaries of one kind and class, to know what is usual among them
 _ERROR = 1 - CONFIDENCE
-_LOOKS = len(SCORES) * len(SHARES)
+ONE_SIDED = "a lower bound: what other scores would find is not in it"
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,36 @@ class Scored:
     kinds: np.ndarray[tuple[int], np.dtype[np.uint8]]
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What all looks show together: ``epsilon`` is at least this, and ``exactly`` so much if δ were 0.
+
+    ``score``: the strongest, by which the guesses ``told`` were made. ``each``: the least epsilon by each score.
+    ``largest``: the epsilon that right guesses alone would show. ``looks``: how many were paid for.
+    """
+
+    epsilon: float
+    exactly: float
+    score: str
+    told: Guesses
+    each: Mapping[str, float]
+    largest: float
+    looks: int
+
+
 def prepare(attacked: Attacked, canaries: Canaries) -> Prepared:
     """Score every canary by the networks that attack membership, none of which has seen one."""
-    case, count = attacked.case, len(canaries.labels)
-    channels = case.package.card.images.channels
-    pixels = np.repeat(canaries.images, channels // canaries.images.shape[1], axis=1)
-    people = People(pixels, canaries.peak, canaries.labels, np.arange(count))
-    found = scores_of(attacked, people, np.zeros((len(attacked.references), count), np.bool_), own=False)
+    case, people = attacked.case, people_of(canaries, attacked.case)
+    found = scores_of(attacked, people, np.zeros((len(attacked.references), people.count), np.bool_), own=False)
     found["nearest"] = _nearness(case, people)
     return Prepared({name: _comparable(found[name], canaries) for name in SCORES}, canaries)
+
+
+def people_of(canaries: Canaries, case: Case) -> People:
+    """Canaries as the package's images are, each a patient of its own."""
+    channels = case.package.card.images.channels
+    pixels = np.repeat(canaries.images, channels // canaries.images.shape[1], axis=1)
+    return People(pixels, canaries.peak, canaries.labels, np.arange(len(canaries.labels)))
 
 
 def attack(prepared: Prepared, side: Side) -> Scored:
@@ -77,47 +98,87 @@ def attack(prepared: Prepared, side: Side) -> Scored:
 
 def judge(members: Scored, control: Scored, case: Case) -> Finding:
     """The largest of the bounds by all scores and numbers of guesses, each at an error that pays for all."""
-    stated, count = case.package.card.privacy, len(members.kinds) + len(control.kinds)
-    delta = DELTA if stated is None else stated.delta
-    looks = {
-        (name, part): guess(members.scores[name], control.scores[name], part) for name in SCORES for part in SHARES
-    }
-    bounds = {key: _bound(one, delta) for key, one in looks.items()}
-    best = max(looks, key=lambda key: (bounds[key], looks[key].right / looks[key].made))
-    epsilon, told = bounds[best], looks[best]
+    count, delta = len(members.kinds) + len(control.kinds), delta_of(case)
+    found = show(members, control, delta)
     able = convicts(count, case.gates.epsilon_fails, case.gates.epsilon_passes, delta, len(SCORES), _ERROR)
-    largest = largest_epsilon(count, delta, len(SCORES), _ERROR)
-    broken = stated is not None and epsilon > stated.epsilon
-    main, control_share, excess = _shares(told, len(members.kinds), len(control.kinds))
+    broken = too_much(found, case)
+    outcome = worst([_outcome(found.epsilon, able, case), "fail" if broken else "pass"])
+    few = (f"{count} canaries can never show an epsilon above {found.largest:.2f}: too few for a pass",) * (not able)
+    return finding(NAME, ASKS, outcome, found, members, control, case, (*broken, *few, ONE_SIDED))
+
+
+def delta_of(case: Case) -> float:
+    """That of the card, or the usual one."""
+    stated = case.package.card.privacy
+    return DELTA if stated is None else stated.delta
+
+
+def show(members: Scored, control: Scored, delta: float) -> Shown:
+    """Guess by all scores and at all numbers of guesses, and pay for every look."""
+    names, count = tuple(members.scores), len(members.kinds) + len(control.kinds)
+    guesses = {
+        (name, part): guess(members.scores[name], control.scores[name], part) for name in names for part in SHARES
+    }
+
+    def bound(one: Guesses, by: float) -> float:
+        return least_epsilon(one.records, one.made, one.right, by, _ERROR / len(guesses))
+
+    bounds = {key: bound(one, delta) for key, one in guesses.items()}
+    best = max(guesses, key=lambda key: (bounds[key], guesses[key].right / guesses[key].made))
+    return Shown(
+        epsilon=bounds[best],
+        exactly=max(bound(one, 0.0) for one in guesses.values()),
+        score=best[0],
+        told=guesses[best],
+        each={name: max(bounds[name, part] for part in SHARES) for name in names},
+        largest=largest_epsilon(count, delta, len(names), _ERROR),
+        looks=len(guesses),
+    )
+
+
+def too_much(found: Shown, case: Case) -> tuple[str, ...]:
+    """What to say where more is shown than the card states; nothing where it is not."""
+    stated = case.package.card.privacy
+    if stated is None or found.epsilon <= stated.epsilon:
+        return ()
+    return (f"epsilon is at least {found.epsilon:.2f}, more than the card proves: the proof or the program is wrong",)
+
+
+def finding(
+    name: str,
+    asks: str,
+    outcome: Outcome,
+    found: Shown,
+    members: Scored,
+    control: Scored,
+    case: Case,
+    warnings: tuple[str, ...],
+) -> Finding:
+    """What is shown, in the figures of a report."""
+    stated, told = case.package.card.privacy, found.told
+    main, others, excess = _shares(told, len(members.kinds), len(control.kinds), 1 - _ERROR / found.looks)
     return Finding(
-        NAME,
-        ASKS,
-        worst([_outcome(epsilon, able, case), "fail" if broken else "pass"]),
+        name,
+        asks,
+        outcome,
         main=main,
-        control=control_share,
+        control=others,
         excess=excess,
-        baseline=told.each / count,
-        warnings=(
-            *(
-                (f"epsilon is at least {epsilon:.2f}, more than the card proves: the proof or the program is wrong",)
-                * broken
-            ),
-            *((f"{count} canaries can never show an epsilon above {largest:.2f}: too few for a pass",) * (not able)),
-            "a lower bound: what other scores would find is not in it",
-        ),
+        baseline=told.each / told.records,
+        warnings=warnings,
         figures={
-            "epsilon_at_least": round(epsilon, 3),
-            "epsilon_at_least_without_delta": round(max(_bound(one, 0.0) for one in looks.values()), 3),
-            "delta": delta,
+            "epsilon_at_least": round(found.epsilon, 3),
+            "epsilon_at_least_without_delta": round(found.exactly, 3),
+            "delta": delta_of(case),
             "epsilon_stated": None if stated is None else stated.epsilon,
-            "largest_epsilon_that_can_be_shown": round(largest, 3),
-            "canaries": count,
-            "strongest": best[0],
+            "largest_epsilon_that_can_be_shown": round(found.largest, 3),
+            "canaries": told.records,
+            "strongest": found.score,
             "guesses": told.made,
             "right_guesses": told.right,
-            "looks": _LOOKS,
-            "each_score": {name: round(max(bounds[name, part] for part in SHARES), 3) for name in SCORES},
-            "by_kind": _each_kind(members, control, best[0]),
+            "looks": found.looks,
+            "each_score": {name: round(value, 3) for name, value in found.each.items()},
+            "by_kind": _each_kind(members, control, found.score),
         },
     )
 
@@ -130,15 +191,12 @@ def _outcome(epsilon: float, able: bool, case: Case) -> Outcome:
     return "pass" if able else "inconclusive"
 
 
-def _bound(told: Guesses, delta: float) -> float:
-    return least_epsilon(told.records, told.made, told.right, delta, _ERROR / _LOOKS)
-
-
-def _shares(told: Guesses, inside: int, outside: int) -> tuple[Interval | None, Interval | None, Interval | None]:
+def _shares(
+    told: Guesses, inside: int, outside: int, sure: float
+) -> tuple[Interval | None, Interval | None, Interval | None]:
     """Which share of the canaries that were in is guessed to have been in, which of the others, and the excess."""
     if not inside or not outside:  # all coins fell alike
         return None, None, None
-    sure = 1 - _ERROR / _LOOKS
     hits, others = told.found, told.each - told.found
     return (
         share(hits, inside, sure),

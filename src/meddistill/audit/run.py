@@ -4,7 +4,18 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from meddistill.audit import attempt, canaries, copies, hygiene, labels, linkage, membership, population, shadows
+from meddistill.audit import (
+    attempt,
+    canaries,
+    copies,
+    hygiene,
+    labels,
+    linkage,
+    membership,
+    population,
+    released,
+    shadows,
+)
 from meddistill.audit.attempt import Samples
 from meddistill.audit.case import Case, Effort
 from meddistill.audit.finding import Finding, Gates
@@ -17,6 +28,7 @@ from meddistill.package.attach import attach, require_unsigned
 from meddistill.package.members import TENSORS
 from meddistill.package.read import open_sound, read_judged
 from meddistill.pipeline.canaries import Canaries, load
+from meddistill.pipeline.folder import RunFolder
 from meddistill.runtime.device import choose
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import require_writable
@@ -60,7 +72,7 @@ def audit(
         file=package,
         digest=open_sound(package)[1][TENSORS],
         withheld=isinstance(card.cohort.counts, str),
-        findings=(named, *_compared(case, groups, secret)),
+        findings=(named, *_compared(case, groups, secret), *_released(case, secret, planted)),
         groups=counts(groups),
         gates=gates,
         effort=effort,
@@ -72,6 +84,19 @@ def audit(
         attach(package, report.shared())
     write(report, out)
     return report
+
+
+def _released(case: Case, secret: Canaries | None, planted: Path | None) -> list[Finding]:
+    """What canaries tell of the noised release in the folder that they lie in, where there is one."""
+    if secret is None or planted is None or case.package.card.privacy is None:
+        return []
+    try:
+        prepared = released.prepare(case, secret, RunFolder(planted.parent))
+    except InputError as error:
+        case.progress.warn(str(error))
+        unread = "the run folder of the canaries could not be read: the noised release was not attacked"
+        return [Finding(released.NAME, released.ASKS, "inconclusive", warnings=(unread,))]
+    return [attempt.judged(released, prepared, case)]
 
 
 def _canaries(file: Path, planted: Path | None) -> Canaries | None:

@@ -32,6 +32,7 @@ from meddistill.runtime.progress import Progress
 from meddistill.teachers.images import LabelledImages
 from meddistill.teachers.store import TrajectoryStore
 
+COUNTS = "counts.json"  # beside the teachers
 OUTSIDE = (
     "names of the classes, size, grey or colour and bits of the images, and that there are enough images of each class",
     "which patients stand in the training split, and which images were refused or left out as leaks or duplicates",
@@ -95,10 +96,15 @@ def nobody(images: LabelledImages) -> LabelledImages:
     return images.subset(torch.arange(0))
 
 
-def noisy_teachers(plan: Plan) -> tuple[NoisyPlan, Budget]:
-    """How the plan's teachers are trained under noise, and with how much. Raises :class:`InputError` without Opacus."""
+def looks_of(plan: Plan, network: ConvNet) -> Looks:
+    """Through what the plan's route ``statistics`` looks at patients."""
+    return Looks(network, Augmentation(), plan.seed, plan.privacy.looks)
+
+
+def noisy_plan(plan: Plan) -> NoisyPlan:
+    """How the plan's teachers are trained under noise."""
     part = plan.privacy
-    noisy = NoisyPlan(
+    return NoisyPlan(
         steps=plan.teachers.steps,
         snapshot_every=plan.teachers.snapshot_every,
         learning_rate=part.learning_rate,
@@ -107,6 +113,11 @@ def noisy_teachers(plan: Plan) -> tuple[NoisyPlan, Budget]:
         views=part.views,
         augmentation=Augmentation(),
     )
+
+
+def noisy_teachers(plan: Plan) -> tuple[NoisyPlan, Budget]:
+    """How the plan's teachers are trained, and with how much noise. Raises :class:`InputError` without Opacus."""
+    part, noisy = plan.privacy, noisy_plan(plan)
     return noisy, budget(noisy, part.epsilon, part.delta, 1 if part.shards else plan.teachers.count)
 
 
@@ -118,7 +129,7 @@ def noisy_identity(plan: Plan) -> dict[str, Any]:
 def _statistics(
     plan: Plan, network: ConvNet, patients: Patients, path: Path, progress: Progress
 ) -> tuple[Looks, Release]:
-    looks = Looks(network, Augmentation(), plan.seed, plan.privacy.looks)
+    looks = looks_of(plan, network)
     if not path.exists():
         release(patients, looks, plan.privacy.epsilon, plan.privacy.delta, progress=progress).save(path)
     return looks, load_release(path)
@@ -136,7 +147,7 @@ def _teach(
     """The teachers that are missing; one that was interrupted is trained anew, and what it had seen is never used."""
     store, count = trajectory_store(folder, plan, network), plan.teachers.count
     store.tidy()
-    counts = kept_counts(folder / "counts.json", patients, spending.counting)
+    counts = kept_counts(folder / COUNTS, patients, spending.counting)
     groups = _kept_groups(folder / "groups.safetensors", patients.count, count) if plan.privacy.shards else None
     with progress.stage("teaching", count * (noisy.snapshots - 1)) as stage:
         for teacher in range(count):

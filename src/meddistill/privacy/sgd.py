@@ -34,7 +34,6 @@ from meddistill.runtime.errors import InputError, MeddistillError
 from meddistill.runtime.files import write_atomic
 from meddistill.runtime.progress import Stage
 from meddistill.runtime.streams import stream
-from meddistill.teachers.images import LabelledImages
 
 # The noise on counts is so many times what the whole budget would allow: they take a sixteenth of it.
 _COUNT_NOISE = 4.0
@@ -104,6 +103,11 @@ def kept_counts(path: Path, patients: Patients, multiplier: float) -> Tensor:
     """The noised counts in the file, or new ones that are kept there: noise is never drawn twice."""
     if not path.exists():
         write_atomic(path, json.dumps(noised_counts(patients, multiplier).tolist()).encode())
+    return load_counts(path)
+
+
+def load_counts(path: Path) -> Tensor:
+    """Noised counts that were kept. Raises :class:`InputError` for another file."""
     try:
         return torch.tensor(json.loads(path.read_text()), dtype=torch.float64)
     except (OSError, ValueError, TypeError) as error:
@@ -175,34 +179,35 @@ def clean_step(
 
     A patient more or less among them changes it by a vector of length ``clip`` at most.
     """
-    images, total = patients.images, torch.zeros(len(params), dtype=torch.float64)
+    total = torch.zeros(len(params), dtype=torch.float64)
+    for slopes in patient_slopes(network, params, patients, chosen, plan, source):
+        total += slopes.sum(0)
+    return total
+
+
+def patient_slopes(
+    network: ConvNet,
+    params: Tensor,
+    patients: Patients,
+    chosen: Tensor,
+    plan: NoisyPlan,
+    source: noise.Source = noise.SYSTEM,
+) -> Iterator[Tensor]:
+    """What each of the ``chosen`` patients adds to a step, some at a time: clipped gradients ``(g, P)``, float64.
+
+    Views and their augmentation are drawn anew in every call. The gradients are on the CPU.
+    """
+    images = patients.images
     # Nobody at all may have been drawn.
     for group in chosen.split(_AT_ONCE) if len(chosen) else ():
         rows = _rows(patients, group, plan.views, source)
         numbers = torch.from_numpy(noise.uniform(7 * rows.numel(), source)).float().view(7, -1)
         inputs = plan.augmentation.of(numbers).apply(images.inputs(rows.flatten()))
-        total += _clipped_slopes(network, params, images, rows, inputs, plan.clip).sum(0)
-    return total
-
-
-def patient_slopes(network: ConvNet, params: Tensor, patients: Patients, clip: float) -> Iterator[Tensor]:
-    """Each patient's clipped gradient on the first image as it is ``(g, P)``; some patients at a time, in order.
-
-    This is what a patient adds to a step, but for views and augmentation: for attacks on noised teachers.
-    """
-    for group in torch.arange(patients.count).split(_AT_ONCE):
-        rows = _rows(patients, group, 1, bytes)
-        yield _clipped_slopes(network, params, patients.images, rows, patients.images.inputs(rows.flatten()), clip)
-
-
-def _clipped_slopes(
-    network: ConvNet, params: Tensor, images: LabelledImages, rows: Tensor, inputs: Tensor, clip: float
-) -> Tensor:
-    """Of each patient, whose ``rows`` ``(g, views)`` are seen as ``inputs`` ``(g · views, C, S, S)``; float64 on the CPU."""
-    labels = F.one_hot(images.labels[rows.flatten().to(images.device)], images.classes).to(inputs.dtype)
-    copies = tuple(p.expand(len(rows), *p.shape) for p in unflatten(params, network.shapes))
-    slopes = gradient(network, copies, inputs.unflatten(0, rows.shape), labels.unflatten(0, rows.shape))
-    return clipped(torch.cat([slope.flatten(1) for slope in slopes], 1).cpu().double(), clip)
+        labels = F.one_hot(images.labels[rows.flatten().to(images.device)], images.classes).to(inputs.dtype)
+        copies = tuple(p.expand(len(group), *p.shape) for p in unflatten(params, network.shapes))
+        shape = (len(group), plan.views)
+        slopes = gradient(network, copies, inputs.unflatten(0, shape), labels.unflatten(0, shape))
+        yield clipped(torch.cat([slope.flatten(1) for slope in slopes], 1).cpu().double(), plan.clip)
 
 
 def _rows(patients: Patients, group: Tensor, views: int, source: noise.Source) -> Tensor:

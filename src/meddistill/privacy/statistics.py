@@ -96,7 +96,7 @@ class Release:
 
     @property
     def vector(self) -> Tensor:
-        """The noised sum as noise was put on it, float64 ``(classes · looks · D + classes,)``: see :func:`clean_sum`."""
+        """The sum as noise was put on it, float64 ``(classes · looks · D + classes,)``: see :func:`clean_sum`."""
         features = self.features.double().transpose(0, 1) * (_FEATURES / len(self.features)) ** 0.5
         return torch.cat([features.flatten(), self.counts.double() * _COUNTS**0.5])
 
@@ -150,7 +150,7 @@ def release(
 
 
 def clean_sum(patients: Patients, looks: Looks, progress: Progress = Silent()) -> Tensor:
-    """What noise is put on, float64 on the CPU: the sum of all contributions. Of a run, only :func:`release` may see it.
+    """What noise is put on, float64 on the CPU: the sum of all contributions. In a run only :func:`release` sees it.
 
     A patient more or less changes it by a vector of length 1 at most, but for the rounding of sums.
     """
