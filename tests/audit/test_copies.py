@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from meddistill.audit import copies
 from meddistill.audit.people import People
@@ -93,3 +95,32 @@ def test_structural_similarity_is_that_of_every_window():
             each.append(above / ((a.mean() ** 2 + b.mean() ** 2 + 1e-4) * (a.var() + b.var() + 9e-4)))
     assert float(copies.similarity(one, other)) == pytest.approx(np.mean(each))
     assert float(copies.similarity(one, one)) == pytest.approx(1)
+
+
+def compared(found, usual):
+    """Ratios by one measure; by the others nothing is near."""
+    away = {name: np.ones(len(found)) for name in copies.MEASURES}
+    far = {name: np.linspace(0.8, 1, len(usual)) for name in copies.MEASURES}
+    return copies.Compared(away | {"features": np.array(found)}, far | {"features": usual})
+
+
+def test_where_strangers_come_as_near_it_is_a_likeness_and_far_nearer_a_copy():
+    usual = np.random.default_rng(0).random(300) ** (1 / 6)  # as on dermatoscopy: 0.1 % are below a third
+    found = np.full(280, 0.9)
+    found[[4, 9]] = 0.33, 0.02
+    limits = dict.fromkeys(copies.MEASURES, 0.4)
+    assert copies.found_near(compared(found, usual), limits) == ([9], [4])
+    # Where strangers never come near, a third is near enough; where many come nearer, it is nothing.
+    assert copies.found_near(compared(found, np.linspace(0.7, 1, 300)), limits) == ([4, 9], [])
+    assert copies.found_near(compared(found, usual), dict.fromkeys(copies.MEASURES, 0.3)) == ([9], [])
+
+
+@given(st.integers(0, 1000), st.floats(2, 20))
+@settings(max_examples=30)
+def test_accidents_are_those_of_the_distribution(seed, power):
+    rng = np.random.default_rng(seed)
+    usual = rng.random(2000) ** (1 / power)  # of which a share r ** power is below r
+    found = np.full(100, 0.01 ** (1 / power))
+    assert copies.accidents(found, usual)[0] == pytest.approx(100 * 0.01, rel=0.7)
+    assert copies.accidents(np.array([0.0]), usual)[0] < 1e-3
+    assert copies.accidents(np.array([1.0]), usual)[0] == pytest.approx(0.1)  # all that the tail can tell

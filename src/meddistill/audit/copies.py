@@ -12,13 +12,15 @@ ratio of the two distances, for which no scale has to be known, by four measures
   registered, of those that are nearest by pixels;
 - ``features``: one less the cosine of the recogniser's directions.
 
-What ratios mean is learned from the control patients, who are other people than the members: theirs to the members show
-how near two different patients may come. A synthetic image is *close* if its ratio is below that of all but one in a
-hundred of them, and a *copy* if it is besides below a third, the usual bound for memorised images of generative models.
-One copy fails the package; so do far more images close to members than to control patients, and so do ratios that are
-smaller to members than to control patients on the whole, which is how a set shows that started from real images and was
-then distilled for long. That nothing is found is no evidence of safety: what was learned of patients need not look like
-them.
+What ratios mean is learned from the control patients, who are other people than the members: theirs to the members
+show how near two different patients may come. A synthetic image is *close* if its ratio is below that of all but one
+in a hundred of them. If it is below a third as well, the usual bound for memorised images of generative models, it is
+a *copy*, unless strangers come so near too: from the lower tail of their ratios (Hill 1975,
+doi:10.1214/aos/1176343247) follows how many such images a set of this size has by accident, and where that is not
+next to none the image is a *likeness*, of which a person has to judge. One copy fails the package, and so do far more
+images close to members than to control patients, and ratios that are smaller to members than to control patients on
+the whole, which is how a set shows that started from real images and was then distilled for long. With a likeness it
+does not pass. That nothing is found is no evidence of safety: what was learned of patients need not look like them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -42,6 +44,7 @@ NAME, ASKS = "copies", "synthetic images that are nearly one patient's image"
 MEASURES = ("pixels", "texture", "structure", "features")
 COPY = 1 / 3
 CLOSE_RATE = 0.01  # of control patients
+ACCIDENTS = 0.05  # images that may be expected to come so near by accident, in all, for one that did to be a copy
 CLOSE_PASSES, CLOSE_FAILS = 0.05, 0.10  # by how much more synthetic images may be close to members than to control
 NEARER_FAILS = 0.55  # area under the ROC curve of ratios to members against ratios to control patients
 LIMIT = "an alarm for copies alone: that there are none is no evidence of safety"
@@ -49,8 +52,10 @@ LIMIT = "an alarm for copies alone: that there are none is no evidence of safety
 Ratios = Mapping[str, npt.NDArray[np.float64]]
 _SIDE, _SHIFT, _WINDOW = 32, 2, 7
 _QUERIES = 300  # control images, whose ratios are the usual ones
+_TAIL, _LEAST_TAIL = 0.1, 10  # the share of the usual ratios that the tail is learned from, and how many at least
 _CANDIDATES = 16
 _ROWS = 8  # images compared at once
+_SHOWN = 8  # numbers of images
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def judge(members: Compared, control: Compared, case: Case) -> Finding:
     confidence = 1 - (1 - CONFIDENCE) / len(MEASURES)
     count = len(members.ratios[most])
     excess = difference(close[most], count, others[most], count, confidence)
-    copied = int(copies(members.ratios, limits).sum())
+    copied, alike = found_near(members, limits)
     by_share = judge_excess(excess, 0.0, CLOSE_PASSES, CLOSE_FAILS)
     nearer = {name: area(-members.ratios[name], -control.ratios[name], confidence) for name in MEASURES}
     surest = max(nearer.values(), key=lambda one: one.low)
@@ -101,14 +106,19 @@ def judge(members: Compared, control: Compared, case: Case) -> Finding:
         NAME,
         ASKS,
         # A handful of images is too few for a share; whether one of them is a copy can still be said.
-        worst(["fail" if copied else "pass", "pass" if few else by_share, by_order]),
+        worst([_by_nearness(copied, alike), "pass" if few else by_share, by_order]),
         main=share(close[most], count, confidence),
         control=share(others[most], count, confidence),
         baseline=CLOSE_RATE,
         excess=excess,
-        warnings=(*((f"{count} synthetic images are too few to bound the share of close ones",) if few else ()), LIMIT),
+        warnings=(
+            *_to_be_seen(alike),
+            *((f"{count} synthetic images are too few to bound the share of close ones",) if few else ()),
+            LIMIT,
+        ),
         figures={
-            "copies": copied,
+            "copies": len(copied),
+            "likenesses": len(alike),
             "synthetic_images": count,
             "strongest": most,
             "nearer_to_members": surest.as_dict(),
@@ -132,10 +142,40 @@ def _told(members: Compared, control: Compared, name: str, limit: float) -> dict
     }
 
 
-def copies(found: Ratios, limits: Mapping[str, float]) -> npt.NDArray[np.bool_]:
-    """Which synthetic images are copies by any measure ``(n,)``."""
-    each = np.stack([found[name] < min(COPY, limits[name]) for name in MEASURES])
-    return np.asarray(each.any(0))
+def found_near(members: Compared, limits: Mapping[str, float]) -> tuple[list[int], list[int]]:
+    """Which synthetic images, counted from 0, are copies by any measure, and which others are likenesses.
+
+    ``limits``: below which an image is close, by measure.
+    """
+    each = np.stack([accidents(members.ratios[name], members.usual[name]) for name in MEASURES])
+    near = np.stack([members.ratios[name] < min(COPY, limits[name]) for name in MEASURES])
+    copied = (near & (each * len(MEASURES) <= ACCIDENTS)).any(0)
+    return np.flatnonzero(copied).tolist(), np.flatnonzero(near.any(0) & ~copied).tolist()
+
+
+def accidents(found: npt.NDArray[np.float64], usual: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """How many of so many images would have a ratio as small as each of ``found`` ``(n,)`` if they were strangers.
+
+    Below the tenth part of the ``usual`` ratios ``(m,)`` their distribution is taken for a power of the ratio, with
+    Hill's estimate of the exponent.
+    """
+    count = min(len(usual), max(_LEAST_TAIL, round(_TAIL * len(usual))))
+    tail = np.sort(usual)[:count].clip(1e-12)
+    begin = tail[-1]
+    exponent = 1 / max(float(np.log(begin / tail).mean()), 1e-12)
+    chance = count / len(usual) * (found.clip(1e-12) / begin).clip(max=1.0) ** exponent
+    return np.asarray(len(found) * chance)
+
+
+def _by_nearness(copied: list[int], alike: list[int]) -> Outcome:
+    return "fail" if copied else "inconclusive" if alike else "pass"
+
+
+def _to_be_seen(alike: list[int]) -> tuple[str, ...]:
+    if not alike:
+        return ()
+    which = ", ".join(map(str, alike[:_SHOWN])) + ", …" * (len(alike) > _SHOWN)
+    return (f"as near to one patient as strangers come in a set of this size: look at image {which} (from 0)",)
 
 
 def ratios(case: Case, images: Tensor, people: People) -> Ratios:

@@ -52,7 +52,7 @@ def _finding(found: Document, console: Console) -> None:
         told = (
             "{right_guesses} of {guesses} guesses right; epsilon is at least {epsilon_at_least:.2f} at delta {delta:g}"
         )
-        paragraph(console, f"canaries: {told.format(**figures)} (95 %)")
+        paragraph(console, f"{found['attack']}: {told.format(**figures)} (95 %)")
     for name, one in figures.get("scores", {}).items():
         paragraph(console, f"{found['attack']} by {name}: {_area(one['area'])}, {one['outcome']}")
     for warning in found["warnings"]:
