@@ -3,7 +3,7 @@
 A package that can be opened at all has only the members of the format, no unused byte, no header of an image, and
 no text that looks like a path, a date or an identifier: reading refuses all else. What reading cannot know is what
 patients and files of *this* source are called: here every such name is looked for in every text of the package, or in
-all that a model's file says. Text that is burned into images is not looked for.
+all that a model's file says. Text that is burned into images is another attack's matter: ``marks``.
 """
 
 import re
@@ -24,8 +24,6 @@ _TEXTS = (CARD, README, CROISSANT, AUDIT)
 _WORD = re.compile(r"[\w-]+")
 # Shorter ones, such as row numbers, are in every text.
 _LEAST_LETTERS = 5
-NOT_MEASURED = "text that is burned into images is not looked for: look at the preview"
-
 
 # What is to be known of weights whatever the attacks find.
 _SEEN: dict[Saw, str] = {
@@ -44,7 +42,7 @@ class Prepared:
 
     words: frozenset[str]
     declared_real: bool
-    notes: tuple[str, ...] = (NOT_MEASURED,)
+    notes: tuple[str, ...] = ()
     asks: str = ASKS
 
 

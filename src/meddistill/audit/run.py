@@ -11,6 +11,7 @@ from meddistill.audit import (
     hygiene,
     labels,
     linkage,
+    marks,
     membership,
     population,
     released,
@@ -180,7 +181,7 @@ def _compared(case: Case, groups: Groups, secret: Canaries | None = None) -> lis
     comparing = attempt.unless_different(differ, [attempt.found(linkage, case), *trained])
     # Halves are drawn by lot, whoever the patients are; so are coins.
     repeated = [attempt.found(shadows, case)] if case.effort.shadows else []
-    found = [differ, attempt.found(copies, case), *comparing, *repeated]
+    found = [differ, *(attempt.found(one, case) for one in (marks, copies)), *comparing, *repeated]
     return [*attempt.unless_few(groups, case.gates, found), *planted]
 
 
