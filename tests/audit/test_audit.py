@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from meddistill import api
-from meddistill.audit import attempt, copies, hygiene, labels, linkage, membership, population, run
+from meddistill.audit import attempt, copies, hygiene, labels, linkage, marks, membership, population, run
 from meddistill.audit.finding import EXIT_CODES, Finding, Gates
 from meddistill.audit.people import Groups
 from meddistill.cohort.types import Listing, Record
@@ -47,7 +47,7 @@ def hide_start(package: Path, folder: Path) -> Path:
 
 def test_a_package_of_other_patients_passes(passed):
     report, _ = passed
-    attacks = ("hygiene", "population", "copies", "linkage", "membership", "labels")
+    attacks = ("hygiene", "population", "marks", "copies", "linkage", "membership", "labels")
     assert outcomes(report) == dict.fromkeys(attacks, "pass")
     assert (report.outcome, report.exit_code) == ("pass", 0)
 
@@ -129,17 +129,17 @@ def test_groups_from_different_populations_let_no_comparison_pass(cases, strange
 def test_a_leak_among_groups_that_differ_anyway_is_neither_claimed_nor_denied(monkeypatch, cases, strangers_package):
     case = cases(strangers_package)
     answers = {"population": "inconclusive", "copies": "pass", "linkage": "pass", "membership": "fail"}
-    answers["labels"] = "alarm"
-    for attack in (population, copies, linkage, membership, labels):
+    answers |= {"labels": "alarm", "marks": "alarm"}
+    for attack in (population, marks, copies, linkage, membership, labels):
         monkeypatch.setattr(attack, "prepare", lambda _: None)
     monkeypatch.setattr(attempt, "judged", lambda attack, *_: Finding(attack.NAME, "", answers[attack.NAME]))
     groups = Groups(case.members, case.control, "image", 0)
     found = {one.attack: one for one in run._compared(case, groups)}
     assert {found[name].outcome for name in ("membership", "linkage", "labels")} == {"inconclusive"}
     assert "groups differ" in found["membership"].warnings[-1]
-    assert found["copies"].outcome == "pass"
+    assert (found["copies"].outcome, found["marks"].outcome) == ("pass", "alarm")
     few = replace(case, gates=Gates(patients=5000))
-    assert {one.outcome for one in run._compared(few, groups)} == {"inconclusive"}
+    assert {one.outcome for one in run._compared(few, groups) if one.attack != "marks"} == {"inconclusive"}
 
 
 def test_names_of_patients_and_files_in_a_text_fail(strangers_package, tmp_path):

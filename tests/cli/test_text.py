@@ -195,6 +195,11 @@ def test_an_audit_is_a_table_that_fits_and_what_qualifies_it():
         "findings": [
             {**bare, "warnings": [], "figures": {}},
             {**row, "warnings": ["too few"], "figures": {"scores": scores}},
+            {
+                **(row | {"attack": "marks", "baseline": None}),
+                "warnings": ["look at image 4"],
+                "figures": {"marked": 1, "synthetic_images": 80, "members": rate},
+            },
         ],
     }
     shown = rendered(auditing.audit, document)
@@ -203,6 +208,9 @@ def test_an_audit_is_a_table_that_fits_and_what_qualifies_it():
     assert "membership 1.2 1.2 1.0 1.2 (0.1 to 3.5) alarm" in told
     assert "membership by likelihood: area under the curve 0.512 (0.480 to 0.540), pass" in told
     assert "membership: too few" in told
+    assert "marks – – – – alarm" in told
+    assert "marks: what may be characters stands in 1 of 80 synthetic images, 1.2 % of control images" in told
+    assert "marks: look at image 4" in told
     assert "alarm: the package tells something about its patients, beyond chance" in told
 
 

@@ -309,6 +309,18 @@ def test_an_audit_may_be_given_beside_the_package(saved, shown, tmp_path):
         shown(path, audit=audit)
 
 
+def test_rows_of_characters_are_told_of_images_not_of_members(saved, shown, tmp_path):
+    import json
+
+    audit = tmp_path / "audit.json"
+    found = {**FINDING, "attack": "marks", "warnings": ["look at image 3"], "figures": {"images": [3, 5]}}
+    audit.write_text(json.dumps({"findings": [found]}))
+    page = shown(saved(), audit=audit)
+    assert "look at image 3" in page.text
+    assert "control patients' images" in page.text
+    assert "3, 5" in page.text
+
+
 def digest(path):
     return api.verify(path).digests["tensors.safetensors"]
 

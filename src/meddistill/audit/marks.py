@@ -3,16 +3,18 @@
 Characters are looked for as they differ from tissue (after Wu, Manmatha and Riseman 1997, who find strokes and join
 them into lines, doi:10.1145/263690.263766): details brighter or darker than all around, much stronger than the image's
 noise, cut where they fall to half of what is strongest near by; up to twice as wide as high, no solid blocks. A *row*
-is three or more of them side by side, of like height and contrast on one line; slim strokes may stand among them, as
-1 and I do, and do not count, for ribs and rulers are rows of strokes. Nothing is read: a person has to look.
+is three or more of them (in small images four) side by side, of like height and contrast on one line. Slim strokes may
+stand among them, as 1 and I do, and do not count, for ribs and rulers are rows of strokes. Nothing is read: a person
+has to look.
 
 Images are looked at with the side that they are stored with, and so are first images of control patients and of
 members. One row in a synthetic image is an alarm if it is longer than any in control images, or if surely more
 synthetic than control images have one; else it is inconclusive, since text that a source has everywhere would be in
 both. Only where no image has a row does a package pass, and then no more is said than that no row was found.
 
-What is too small to be read is no text. Letters are found from ``LETTER`` pixels on, by measurement
-(``benchmarks/marks.py``); in small images hardly a label is so large, and the finding then says so.
+What is too small to be read is no text. Most letters are found from ``LETTER`` pixels height on, by measurement
+(``benchmarks/marks.py``). In images so small that usual labels are lower than that nothing could be read, little is
+found, and the finding says so.
 """
 
 from dataclasses import dataclass
@@ -28,12 +30,17 @@ from meddistill.cohort.resize import resize_intensities
 from meddistill.runtime.streams import numpy_stream
 
 NAME, ASKS = "marks", "rows of characters burned into synthetic images"
-ROW = 3  # characters
+ROW, ROW_IN_SMALL = 3, 4  # characters; what passes for three of them is too frequent in small images
 LETTER = 7  # pixels: height of the lowest letters of which most rows are found
-LABEL = 0.1  # of the image's side: letters of burned-in labels are seldom higher
-LIMIT = "rows of characters from {letter} pixels height are looked for, and nothing is read: look at the preview"
-NOISE = 0.05  # deviation up to which letters of that height were found
-SMALL = "at {side} pixels only letters of more than {share:.0f} % of the height can be read or found: no usual label"
+LABEL = 1 / 8  # of the image's side: letters of burned-in labels are seldom higher
+NOISE, NOISIEST = 0.05, 0.06  # deviation that was added where letters were looked for; that such images have
+LIMIT = (
+    "rows of characters from {share:.0f} % of the image's height on are looked for, nothing is read: look at all images"
+)
+SMALL = (
+    "at {side} pixels only letters from {share:.0f} % of the image's height on could be read: usual labels cannot, and "
+    "of larger ones most are missed here"
+)
 NOISY = "{count} of the synthetic images are noisier than those in which letters were found: look at them"
 
 Floats = npt.NDArray[np.float32]
@@ -137,9 +144,17 @@ def _numbered(marked: npt.NDArray[np.intp]) -> str:
 
 def _limits(images: Floats) -> tuple[str, ...]:
     """What images of this side and with this much noise do not allow to say."""
-    side, noisy = images.shape[-1], int((_noise(images.mean(1)) > NOISE).sum())
-    small = (SMALL.format(side=side, share=100 * LETTER / side),) if LABEL * side < LETTER else ()
-    return (*small, *((NOISY.format(count=noisy),) if noisy else ()), LIMIT.format(letter=LETTER))
+    side = images.shape[-1]
+    lowest = 100 * LETTER / side
+    if _is_small(side):
+        return (SMALL.format(side=side, share=lowest),)
+    noisy = int((_noise(images.mean(1)) > NOISIEST).sum())
+    return (*((NOISY.format(count=noisy),) if noisy else ()), LIMIT.format(share=lowest))
+
+
+def _is_small(side: int) -> bool:
+    """Whether letters of usual labels are too low to be read in images of this side."""
+    return LABEL * side < LETTER
 
 
 def _first_images(people: People, seed: int, side: int) -> Floats:
@@ -150,7 +165,7 @@ def _first_images(people: People, seed: int, side: int) -> Floats:
 
 
 def longest_rows(images: Floats) -> Counts:
-    """How many characters the longest row of each image has ``(n,)``, 0 where it is shorter than three.
+    """How many characters the longest row of each image has ``(n,)``, 0 for fewer than three, in small images four.
 
     ``images``: intensities ``(n, C, S, S)``, whose mean over channels is looked at.
     """
@@ -165,13 +180,14 @@ def _longest(grey: Floats) -> Counts:
     noise = _noise(grey)
     wide = np.pad(grey, ((0, 0), (_MARGIN, _MARGIN), (_MARGIN, _MARGIN)), mode="edge")
     found = np.zeros(len(grey), np.int64)
+    least = ROW_IN_SMALL if _is_small(grey.shape[-1]) else ROW
     for signed in (wide, -wide):
         for window in _WINDOWS:
             characters = _characters(signed, window, noise)
             bounds = np.searchsorted(characters.image, np.arange(len(grey) + 1))
-            for place in np.flatnonzero(np.diff(bounds) >= ROW):
+            for place in np.flatnonzero(np.diff(bounds) >= least):
                 row = _chain(characters.taken(slice(bounds[place], bounds[place + 1])))
-                found[place] = max(found[place], row if row >= ROW else 0)
+                found[place] = max(found[place], row if row >= least else 0)
     return found
 
 

@@ -14,11 +14,16 @@ from meddistill.runtime.errors import InputError
 MOST_BYTES = 4 * MAX_AUDIT_BYTES
 _OF_ITS_OWNER = ("package", "attached")  # a path on the auditor's machine: of no use to others
 _MOST_ROWS = 400  # of the figures of one attack
+# What is compared, where it is not success on members with success on control patients.
+_COMPARED = {"marks": ("synthetic images", "control patients' images")}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One attack: what it asks, how it ended, its success on members beside control patients, and all else it says."""
+    """One attack: what it asks, how it ended, its success on members beside control patients, and all else it says.
+
+    ``main`` and ``control`` are named by what they are about.
+    """
 
     attack: str
     asks: str
@@ -82,12 +87,13 @@ def audit_of(document: Mapping[str, Any], by: str) -> Audit:
 
 def _finding(told: Mapping[str, Any]) -> Finding:
     warnings = told.get("warnings")
+    main, control = _COMPARED.get(str(told["attack"]), ("members", "control patients"))
     return Finding(
         attack=str(told["attack"]),
         asks=_text(told.get("asks")),
         outcome=_text(told.get("outcome")),
-        main=_interval("members", told.get("main"), "s0"),
-        control=_interval("control patients", told.get("control"), "s1"),
+        main=_interval(main, told.get("main"), "s0"),
+        control=_interval(control, told.get("control"), "s1"),
         excess=_interval("excess", told.get("excess"), "s0"),
         baseline=number(told.get("baseline")),
         warnings=tuple(map(_text, warnings)) if isinstance(warnings, list) else (),

@@ -27,10 +27,7 @@ def audit(document: Document, console: Console) -> None:
         for side, told in (("members", "members"), ("control", "control patients"))
     )
     console.print(f"\n{counted}; counted by {groups['unit']}\n", soft_wrap=True)
-    rows = [
-        (one["attack"], *(_rate(one[name]) for name in ("main", "control", "baseline")), _excess(one), one["outcome"])
-        for one in document["findings"]
-    ]
+    rows = [_row(one) for one in document["findings"]]
     headers = ["attack", "members\n%", "control\n%", "guessing\n%", "excess %\n(95 % interval)", "outcome"]
     table(console, headers, rows, whole=True)
     console.print()
@@ -41,6 +38,14 @@ def audit(document: Document, console: Console) -> None:
     paragraph(console, f"{document['outcome']}: {words[document['outcome']]}")
 
 
+def _row(found: Document) -> tuple[str | None, ...]:
+    """The attack's success on members beside control patients; marks have none: their shares are of images."""
+    if "marked" in found["figures"]:
+        return (found["attack"], None, None, None, None, found["outcome"])
+    rates = (_rate(found[name]) for name in ("main", "control", "baseline"))
+    return (found["attack"], *rates, _excess(found), found["outcome"])
+
+
 def _finding(found: Document, console: Console) -> None:
     """What an attack's row leaves out."""
     figures = found["figures"]
@@ -48,6 +53,10 @@ def _finding(found: Document, console: Console) -> None:
         nearer = _area(figures["nearer_to_members"])
         paragraph(console, f"copies: {figures['copies']} of {figures['synthetic_images']} synthetic images")
         paragraph(console, f"copies: nearer to one member than to one control patient, {nearer}")
+    if "marked" in figures:
+        shares = f"{_rate(found['control'])} % of control images, {_rate(figures['members'])} % of members' images"
+        told = f"{figures['marked']} of {figures['synthetic_images']} synthetic images, {shares}"
+        paragraph(console, f"marks: what may be characters stands in {told}")
     if "epsilon_at_least" in figures:
         told = (
             "{right_guesses} of {guesses} guesses right; epsilon is at least {epsilon_at_least:.2f} at delta {delta:g}"
