@@ -115,6 +115,20 @@ def test_the_table_of_audits_is_its_record():
     assert made("benchmarks/audits.py", record("audits.json")) in text_of("privacy.md")
 
 
+def test_the_table_of_written_letters_is_its_record():
+    kept, page = record("marks.json"), text_of("privacy.md")
+    assert made("benchmarks/marks.py", kept) in page
+    told = {"plain": "85 to 100 % are found without noise", "noisy": "75 to 100 % with it"}
+    large = [one["letters"] for key, one in kept.items() if not key.endswith(" 28")]
+    for way, words in told.items():
+        found = [row["found"][way] / row["images"] for one in large for size, row in one.items() if int(size) >= 7]
+        assert words.startswith(f"{100 * min(found):.0f} to {100 * max(found):.0f} %")
+        assert words in page
+    others = [one["unmarked"] for key, one in kept.items() if "Kermany" not in key]
+    images, mistaken = (sum(one["images"] for one in others), sum(one["found"]["plain"] for one in others))
+    assert f"Of the {images:,} images of the other sets, {mistaken} are" in page
+
+
 def test_the_table_of_storages_is_its_record():
     found = record("teachers.json")["cpu convnet-d3-w32"]
     names = {
