@@ -1,11 +1,11 @@
 """Does anything that looks like a row of characters stand in a synthetic image, as burned-in names and dates do?
 
-Characters are looked for as they differ from tissue (after Wu, Manmatha and Riseman 1997, who find strokes and join
-them into lines, doi:10.1145/263690.263766): details brighter or darker than all around, much stronger than the image's
-noise, cut where they fall to half of what is strongest near by; up to twice as wide as high, no solid blocks. A *row*
-is three or more of them (in small images four) side by side, of like height and contrast on one line. Slim strokes may
-stand among them, as 1 and I do, and do not count, for ribs and rulers are rows of strokes. Nothing is read: a person
-has to look.
+Characters are looked for as they differ from tissue (Wu, Manmatha and Riseman 1997, "Finding text in images", find
+strokes and join them into lines in much the same way): details brighter or darker than all around, much stronger than
+the image's noise, cut where they fall to half of what is strongest near by; up to twice as wide as high, no solid
+blocks. A *row* is three or more of them (in small images four) side by side, of like height and contrast on one line.
+Slim strokes may stand among them, as 1 and I do, and do not count, for ribs and rulers are rows of strokes. Nothing is
+read: a person has to look.
 
 Images are looked at with the side that they are stored with, and so are first images of control patients and of
 members. One row in a synthetic image is an alarm if it is longer than any in control images, or if surely more
@@ -39,13 +39,13 @@ LIMIT = (
 )
 SMALL = (
     "at {side} pixels only letters from {share:.0f} % of the image's height on could be read: usual labels cannot, and "
-    "of larger ones most are missed here"
+    "of larger ones many are missed here"
 )
 NOISY = "{count} of the synthetic images are noisier than those in which letters were found: look at them"
 
 Floats = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int64]
-_MOST = 1000  # real images of each side
+_MOST: dict[Side, int] = {"control": 1000, "members": 300}  # images; of members it is told alone
 _SHOWN = 50  # images named
 _PIXELS = 2**19  # looked at together
 _MARGIN = 2
@@ -98,9 +98,9 @@ def prepare(case: Case) -> Prepared:
 
 
 def attack(prepared: Prepared, side: Side) -> Marked:
-    """Look at the first images of up to a thousand patients of one side, at the same size."""
+    """Look at the first images of up to a thousand control patients, or 300 members, at the same size."""
     case = prepared.case
-    images = _first_images(case.people(side), case.seed, case.package.images.shape[-1])
+    images = _first_images(case.people(side), _MOST[side], case.seed, case.package.images.shape[-1])
     return Marked(prepared.synthetic, longest_rows(images))
 
 
@@ -157,10 +157,10 @@ def _is_small(side: int) -> bool:
     return LABEL * side < LETTER
 
 
-def _first_images(people: People, seed: int, side: int) -> Floats:
-    """One image each of up to a thousand patients, drawn by lot ``(m, C, side, side)``."""
+def _first_images(people: People, most: int, seed: int, side: int) -> Floats:
+    """One image each of some patients, drawn by lot ``(m, C, side, side)``."""
     first = np.unique(people.patient, return_index=True)[1]
-    drawn = numpy_stream(seed, "marks").permutation(first)[:_MOST]
+    drawn = numpy_stream(seed, "marks").permutation(first)[:most]
     return resize_intensities(people.images(np.sort(drawn)).numpy(), side)
 
 
