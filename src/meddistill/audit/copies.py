@@ -174,8 +174,8 @@ def _by_nearness(copied: list[int], alike: list[int]) -> Outcome:
 def _to_be_seen(alike: list[int]) -> tuple[str, ...]:
     if not alike:
         return ()
-    which = ", ".join(map(str, alike[:_SHOWN])) + ", …" * (len(alike) > _SHOWN)
-    return (f"as near to one patient as strangers come in a set of this size: look at image {which} (from 0)",)
+    which = ", ".join(str(place + 1) for place in alike[:_SHOWN]) + ", …" * (len(alike) > _SHOWN)
+    return (f"as near to one patient as strangers come in a set of this size: look at image {which}",)
 
 
 def ratios(case: Case, images: Tensor, people: People) -> Ratios:
