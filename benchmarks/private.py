@@ -48,6 +48,7 @@ SETS = {
     "blood": ("pbc_blood_64", 32, "stop"),
     "covid": ("covid_cxr3_112", 32, "stop"),
 }
+TITLES = {"pneumonia": "PneumoniaMNIST", "blood": "PBC blood cells", "covid": "COVID-19 radiography"}
 ROUTES = ("statistics", "teachers")
 EPSILONS = (1.0, 2.0, 4.0, 8.0, math.inf)
 NETWORKS = 2  # trained on each package
@@ -132,17 +133,64 @@ def curves(cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return told
 
 
+def table(record: dict[str, Any]) -> str:
+    """The record as Markdown, a line for each set and epsilon; in brackets the packages that a mean is of, if several.
+
+    Of what canaries show: by the package, and by the noised release, of the most that they could have shown.
+    """
+    heads = (
+        "set",
+        "ε",
+        *(f"`{route}`" for route in ROUTES),
+        "noised network itself",
+        *(f"shown of `{route}`" for route in ROUTES),
+    )
+    rows = [heads, ("---",) * len(heads)]
+    for name, at in record["balanced_accuracy_percent"].items():
+        for epsilon in EPSILONS:
+            where = (name, f"{epsilon:g}")
+            told = [score(record["cells"], *where, row) if row in at else "–" for row in (*ROUTES, "direct")]
+            seen = [shown(record["audited"], *where, route) for route in ROUTES]
+            if any(one != "–" for one in told):
+                rows.append((TITLES[name], "none" if math.isinf(epsilon) else where[1], *told, *seen))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def score(cells: dict[str, dict[str, float]], name: str, epsilon: str, row: str) -> str:
+    """The mean over seeds, and each."""
+    found = [one[row] for key, one in cells.items() if row in one and _at(key, name, epsilon)]
+    each = f" ({', '.join(f'{one:.1f}' for one in found)})" if len(found) > 1 else ""
+    return f"{statistics.fmean(found):.1f}{each}" if found else "–"
+
+
+def shown(audits: dict[str, dict[str, float]], name: str, epsilon: str, route: str) -> str:
+    """The largest over seeds of what the package and what the release shows."""
+    found = [one for key, one in audits.items() if _at(key, name, epsilon) and key.split(" ")[1] == route]
+    if not found:
+        return "–"
+    package, release, most = (max(one[kind] for one in found) for kind in ("package", "release", "largest"))
+    return f"{package:.2f} and {release:.2f} of {most:.1f}"
+
+
+def _at(key: str, name: str, epsilon: str) -> bool:
+    return key.startswith(f"{name} ") and key.split(" ")[2] == epsilon
+
+
 def main() -> None:
     """Measure what is not in the record yet, and write it after every cell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("private"))
+    parser.add_argument("--table", action="store_true", help="print the record as Markdown and stop")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=["pneumonia", "blood"])
     parser.add_argument("--routes", nargs="+", choices=ROUTES, default=list(ROUTES))
     parser.add_argument("--epsilons", type=float, nargs="+", default=list(EPSILONS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--canaries", type=int, default=0, help="plant so many, and audit instead of scoring")
     options = parser.parse_args()
+    if options.table:
+        print(table(json.loads(RECORD.read_text())))
+        return
     for seed, name, epsilon, route in product(range(options.seeds), options.sets, options.epsilons, options.routes):
         if options.canaries and math.isinf(epsilon):
             continue
