@@ -16,7 +16,7 @@ images_per_class = [1, 2]
 methods = ["mtt", "mtt-soft", "random", "herding", "k-center-soft"]
 matching = ["convnet-d2-w4"]
 evaluation = ["convnet-d2-w4", "convnet-d1-w4"]
-seeds = 3
+seeds = 2
 distillations = 2
 
 [cohorts.stripes]

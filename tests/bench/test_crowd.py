@@ -17,7 +17,7 @@ from meddistill.bench.grid import read_grid
 from meddistill.bench.tasks import Layout, tasks
 from meddistill.runtime.progress import Silent
 
-ONE_SEED = GRID.replace("seeds = 3", "seeds = 1\nfull = false")
+ONE_SEED = GRID.replace("seeds = 2\ndistillations = 2", "seeds = 1\nfull = false")
 TABLES = ("results.jsonl", "results.csv", "results.md", "paired.csv")
 
 

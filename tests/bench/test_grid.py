@@ -34,7 +34,7 @@ def test_a_cohort_may_have_its_own_matching_network_and_it_is_evaluated_with_tha
 
 def test_a_subset_takes_the_place_of_what_it_names():
     grid, small = read_grid(GRID, "grid.toml"), read_grid(GRID, "grid.toml", "small")
-    assert (small.images_per_class, small.methods, small.seeds) == ((1,), ("mtt", "random"), 3)
+    assert (small.images_per_class, small.methods, small.seeds) == ((1,), ("mtt", "random"), 2)
     layouts = [Layout(one, Path("out"), "cpu") for one in (grid, small)]
     many, few = ({task.outcome for task in tasks(layout)} for layout in layouts)
     assert few < many  # what a subset leaves, the whole grid finds
@@ -71,13 +71,13 @@ def test_tasks_come_after_what_they_need():
     ("old", "new", "expected"),
     [
         ("[grid]", "[gird]", "gird is not a section"),
-        ("seeds = 3", "seeds = 0", "grid.seeds is 0: expected a whole number of 1 or more"),
-        ("seeds = 3", "sedes = 3", "grid.sedes is not a setting"),
+        ("seeds = 2", "seeds = 0", "grid.seeds is 0: expected a whole number of 1 or more"),
+        ("seeds = 2", "sedes = 3", "grid.sedes is not a setting"),
         ("images_per_class = [1, 2]", "images_per_class = [1, 1]", "expected a list"),
         ("images_per_class = [1, 2]", "images_per_class = []", "grid.images_per_class is empty"),
         ('"mtt", "mtt-soft"', '"mtt", "mtt-sfot"', "unknown method 'mtt-sfot'"),
-        ("seeds = 3", 'seeds = 3\nreference = "dm"', "grid.reference is 'dm'"),
-        ("seeds = 3", 'seeds = 3\ncohorts = ["x"]', "unknown cohort 'x'"),
+        ("seeds = 2", 'seeds = 2\nreference = "dm"', "grid.reference is 'dm'"),
+        ("seeds = 2", 'seeds = 2\ncohorts = ["x"]', "unknown cohort 'x'"),
         ('"convnet-d1-w4"]', '"resnet19"]', "cohort stripes: unknown network 'resnet19'"),
         ('matching = ["convnet-d2-w4"]', 'matching = ["resnet18-w2"]', "unknown network 'resnet18-w2'"),
         ('matching = ["convnet-d2-w4"]', 'matching = ["convnet-d2-w4-bn"]', "batch norm cannot be matched"),
@@ -86,7 +86,7 @@ def test_tasks_come_after_what_they_need():
         ("size = 10", "size = 10\nreading = {x = 1}", "cohorts.stripes.reading.x is not a setting"),
         ('source = "pictures"', "", "cohorts.stripes.source is missing"),
         ("warm_up = 2", "warm_up = -2", "matching.warm_up is -2"),
-        ("[plan.matching]", "[plan.evaluation]\nseeds = 3\n[plan.matching]", "a plan says evaluation: the grid does"),
+        ("[plan.matching]", "[plan.evaluation]\nseeds = 2\n[plan.matching]", "a plan says evaluation: the grid does"),
         ("[methods.mtt.", "[methods.tmt.", "methods.tmt"),
         ("[subsets.small]", "[subsets.small]\nx = 1", "subsets.small.x is not a setting"),
         ("[subsets.small]", "[subsets]\nhour = 1\n[subsets.small]", "[subsets.hour] is not a section"),
@@ -107,7 +107,7 @@ def test_what_is_wrong_is_told(old, new, expected):
 
 def test_all_problems_are_told_at_once_and_an_unknown_subset():
     with pytest.raises(InputError, match=r"grid.seeds(.|\n)*grid.seed is -1(.|\n)*size is missing"):
-        read_grid(GRID.replace("seeds = 3", "seeds = 0\nseed = -1").replace("size = 10", ""), "grid.toml")
+        read_grid(GRID.replace("seeds = 2", "seeds = 0\nseed = -1").replace("size = 10", ""), "grid.toml")
     with pytest.raises(InputError, match="no subset 'tiny': it has small"):
         read_grid(GRID, "grid.toml", "tiny")
 
@@ -132,7 +132,7 @@ def test_recipes_are_grids_over_all_sizes_and_have_a_subset_for_an_hour(recipe):
     text = recipe.read_text(encoding="utf-8")
     grid = read_grid(text, recipe.name)
     assert grid.images_per_class == (1, 2, 5, 10, 20, 50)
-    assert grid.seeds == 5
+    assert grid.seeds * grid.distillations == 5
     named = {"covid_cxr3_112", "ham10000", "pbc_blood_64", "pneumoniamnist"}
     assert {source.name for source in grid.cohorts} <= named
     if "gpu" not in recipe.stem:

@@ -246,3 +246,6 @@ def test_a_benchmark_has_a_table_for_each_cohort_that_fits():
     ]
     assert "file  out/results.md" in shown
     assert "2 tasks are not done" in shown
+    assert "interval over the seeds" in " ".join(shown.split())
+    repeated = rendered(making.benchmark, document | {"results": [line | {"distillations": 3} for line in lines]})
+    assert "interval over the 3 distillations" in " ".join(repeated.split())

@@ -48,7 +48,7 @@ def shown(tmp_path, parse):
 
 def test_the_matrix_has_a_row_for_each_set_and_a_column_for_each_network(tabled):
     (matrix,) = transfers(read_results(tabled(*LINES)).cells)
-    assert (matrix.cohort, matrix.images_per_class, matrix.networks) == ("lungs", 3, (OWN, OTHER))
+    assert (matrix.cohort, matrix.amount, matrix.networks) == ("lungs", (3, None), (OWN, OTHER))
     told = [[one and (one.method, one.main.mean) for one in row] for row in matrix.rows]
     assert told == [
         [("mtt", 0.8), ("mtt", 0.75)],

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from meddistill.bench.crowd import Result, Setting, carry_out, hands_for
+from meddistill.bench.grid import Grid
 from meddistill.bench.tables import (
     Line,
     Ranked,
@@ -28,7 +29,7 @@ from meddistill.runtime.files import remove_leftovers, write_atomic
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.train.metrics import Summary
 
-_LEAST_SEEDS = 5
+_LEAST_REPEATED = 5
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,18 @@ def bench(
     where = choose(device)
     setting = Setting(_text(grid), str(grid), subset, data or grid.parent, out, str(where))
     layout = setting.layout()
-    if layout.grid.seeds < _LEAST_SEEDS:
-        progress.warn(f"{layout.grid.seeds} seeds are few: intervals need {_LEAST_SEEDS} or more")
+    _warn_of_few(layout.grid, progress)
     with locked(out, f"another process is filling {out}: wait for it, or choose another folder with --out"):
         for folder in ("", "cohorts", "encoders", "labels", "scores", "sets", "teachers"):
             remove_leftovers(out / folder)
         failed = _carry_out(setting, layout, jobs or processes_for(where), progress)
         return _written(layout, failed, progress)
+
+
+def _warn_of_few(grid: Grid, progress: Progress) -> None:
+    what = "seeds" if grid.distillations == 1 else "distillations"
+    if (count := getattr(grid, what)) < _LEAST_REPEATED:
+        progress.warn(f"{count} {what} are few: intervals need {_LEAST_REPEATED} or more")
 
 
 def _text(grid: Path) -> str:

@@ -67,7 +67,8 @@ class Grid:
 
     ``matching``: networks that sets are distilled with. ``evaluation``: networks that are trained on them, ``matching``
     among them the one that the set was distilled with; none is that one alone. ``distillations``: each method makes so
-    many sets of a kind; seed i trains on number i mod ``distillations``, whose splits and teachers are its own.
+    many sets of a kind, number i from the seed ``seed`` + i, with teachers and, where the source has none, splits of
+    its own; ``seeds`` networks are trained on each.
     ``reference``: the method that others are compared with. ``full``: whether networks are trained on all images, too.
     ``robust``: whether they are also trained without augmentation and with one class each, for LRS and ARS.
     ``plan``, ``by_cohort`` and ``by_method``: settings of plans, the later ones before the earlier ones;

@@ -6,12 +6,13 @@ All figures are of the test split, but for those under ``val``. Nothing here dep
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
-from meddistill.bench.grid import FULL
+from meddistill.bench.grid import FULL, Grid
 from meddistill.bench.scores import augmentation_robust, label_robust
 from meddistill.bench.tasks import (
     BENCH_VERSION,
@@ -28,7 +29,7 @@ from meddistill.bench.tasks import (
 )
 from meddistill.report.cells import SETS, Spread, cell_of, transfers
 from meddistill.report.cells import Cell as Told
-from meddistill.train.metrics import METRICS, Summary, summarise
+from meddistill.train.metrics import METRICS, Summary, summarise_distillations
 from meddistill.train.protocol import PROTOCOL_VERSION
 
 # What comparisons and the two robust scores are made of.
@@ -62,6 +63,12 @@ class Line:
         """Balanced accuracy on test images, trained on the set as it is."""
         return self.scores["test"]["as is"][MAIN]
 
+    @property
+    def repeated(self) -> dict[str, int]:
+        """How many distillations the figures are over, where there are several."""
+        count = len(self.main.per_distillation)
+        return {"distillations": count} if count else {}
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
         told = {name: None if value is None else value.as_dict() for name, value in self._summaries.items()}
@@ -69,7 +76,7 @@ class Line:
             split: {row: {metric: one.as_dict() for metric, one in metrics.items()} for row, metrics in rows.items()}
             for split, rows in self.scores.items()
         }
-        return self.place | {"bytes": self.bytes, "sets": list(self.sets), **told, "scores": scores}
+        return self.place | self.repeated | {"bytes": self.bytes, "sets": list(self.sets), **told, "scores": scores}
 
     @property
     def place(self) -> dict[str, Any]:
@@ -151,33 +158,44 @@ def _figures(layout: Layout, cell: Cell) -> dict[str, dict[str, Figures]] | None
     }
 
 
+def _over_seeds(layout: Layout) -> Callable[[Sequence[float]], Summary]:
+    """How the values of all seeds become one figure."""
+    return partial(summarise_distillations, distillations=layout.grid.distillations)
+
+
 def _line(layout: Layout, cell: Cell, done: dict[Cell, dict[str, dict[str, Figures]]]) -> Line:
+    over_seeds = _over_seeds(layout)
     scores = {
-        split: {row: {metric: summarise(values) for metric, values in metrics.items()} for row, metrics in rows.items()}
+        split: {row: {metric: over_seeds(values) for metric, values in found.items()} for row, found in rows.items()}
         for split, rows in done[cell].items()
     }
-    sets = (layout.package(cell.source, layout.plan(cell, place)) for place in layout.used if cell.is_distilled)
+    sets = (
+        layout.package(cell.source, layout.plan(cell, place)) for place in layout.distillations if cell.is_distilled
+    )
     names = tuple(f"{SETS}/{path.name}" for path in sets)
-    return Line(cell, scores, _bytes(layout, cell), *_against_random(cell, done), _drop(cell, done), names)
+    gain, label, augmentation, drop = (
+        None if values is None else over_seeds(values) for values in (*_against_random(cell, done), _drop(cell, done))
+    )
+    return Line(cell, scores, _bytes(layout, cell), gain, label, augmentation, drop, names)
 
 
-def _drop(cell: Cell, done: dict[Cell, dict[str, dict[str, Figures]]]) -> Summary | None:
+def _drop(cell: Cell, done: dict[Cell, dict[str, dict[str, Figures]]]) -> list[float] | None:
     own = replace(cell, evaluation=cell.matching)
     if not cell.matching or own == cell or own not in done:
         return None
     mine, there = (done[one]["test"]["as is"][MAIN] for one in (cell, own))
-    return summarise([a - b for a, b in zip(there, mine, strict=True)])
+    return [a - b for a, b in zip(there, mine, strict=True)]
 
 
 def _against_random(
     cell: Cell, done: dict[Cell, dict[str, dict[str, Figures]]]
-) -> tuple[Summary | None, Summary | None, Summary | None]:
+) -> tuple[list[float] | None, list[float] | None, list[float] | None]:
     """The gain and the two robust scores, by seed; None where what they are compared with has no figures, or is it."""
     other, ceiling = counterpart(cell), full(cell)
     if cell.method == FULL or other == cell or other not in done:
         return None, None, None
     mine, random = ({row: found[MAIN] for row, found in done[one]["test"].items()} for one in (cell, other))
-    gain = summarise([a - b for a, b in zip(mine["as is"], random["as is"], strict=True)])
+    gain = [a - b for a, b in zip(mine["as is"], random["as is"], strict=True)]
     if "plain" not in mine:
         return gain, None, None
     augmentation = [
@@ -185,18 +203,18 @@ def _against_random(
         for a, b, c, d in zip(mine["as is"], random["as is"], mine["plain"], random["plain"], strict=True)
     ]
     if ceiling not in done or (cell.has_soft_labels and not cell.is_distilled):
-        return gain, None, summarise(augmentation)
+        return gain, None, augmentation
     hard, everything = mine.get("hard", mine["as is"]), done[ceiling]["test"]["as is"][MAIN]
     label = [
         label_robust(distilled=a, distilled_hard=b, random=c, full=d)
         for a, b, c, d in zip(mine["as is"], hard, random["as is"], everything, strict=True)
     ]
-    return gain, summarise(label), summarise(augmentation)
+    return gain, label, augmentation
 
 
 def _bytes(layout: Layout, cell: Cell) -> float | None:
     if cell.is_distilled:
-        made = [read_outcome(layout.made(cell.source, layout.plan(cell, place))) for place in layout.used]
+        made = [read_outcome(layout.made(cell.source, layout.plan(cell, place))) for place in layout.distillations]
         return _mean_of("bytes", made)
     if cell.shared.startswith("nothing"):
         return 0.0
@@ -221,7 +239,7 @@ def _mean_of(name: str, told: Sequence[dict[str, Any]]) -> float | None:
 
 def comparisons(layout: Layout, found: Sequence[Line]) -> list[Comparison]:
     """Every method against the reference on the same seeds, cell by cell and on average over the cells of both."""
-    grid, by_cell = layout.grid, {line.cell: line for line in found}
+    grid, over_seeds, by_cell = layout.grid, _over_seeds(layout), {line.cell: line for line in found}
     compared: list[Comparison] = []
     for method in (name for name in grid.methods if name != grid.reference):
         by_place: list[list[float]] = []
@@ -230,9 +248,9 @@ def comparisons(layout: Layout, found: Sequence[Line]) -> list[Comparison]:
             if mine is not None and other is not None:
                 by_place.append(_differences(mine, other))
                 where = (place.source.name, place.images_per_class, place.matching, place.evaluation)
-                compared.append(Comparison(*where, method, grid.reference, 1, summarise(by_place[-1])))
+                compared.append(Comparison(*where, method, grid.reference, 1, over_seeds(by_place[-1])))
         if by_place:
-            mean = summarise([fmean(differences) for differences in zip(*by_place, strict=True)])
+            mean = over_seeds([fmean(differences) for differences in zip(*by_place, strict=True)])
             compared.append(Comparison("all", None, None, None, method, grid.reference, len(by_place), mean))
     return compared
 
@@ -243,7 +261,7 @@ def _differences(line: Line, other: Line) -> list[float]:
 
 def ranking(layout: Layout, found: Sequence[Line]) -> list[Ranked]:
     """The grid's methods over all places where each of them has figures, the highest mean first."""
-    grid, by_cell = layout.grid, {line.cell: line for line in found}
+    grid, over_seeds, by_cell = layout.grid, _over_seeds(layout), {line.cell: line for line in found}
     asked = [[place.cell(method) for method in grid.methods] for place in places(grid)]
     rows = [[by_cell[cell] for cell in row] for row in asked if all(cell in by_cell for cell in row)]
     if not rows:
@@ -252,7 +270,7 @@ def ranking(layout: Layout, found: Sequence[Line]) -> list[Ranked]:
 
     def rank(place: int) -> Ranked:
         mine = [row[place] for row in rows]
-        differences = [summarise(_differences(line, top)) for line, top in zip(mine, best, strict=True)]
+        differences = [over_seeds(_differences(line, top)) for line, top in zip(mine, best, strict=True)]
         return Ranked(
             grid.methods[place],
             len(rows),
@@ -309,7 +327,7 @@ def results_csv(found: Iterable[Line]) -> str:
             for metric, summary in metrics.items()
         }
         figures |= {name: getattr(line, name) for name in ("gain", "label_robust", "augmentation_robust", "drop")}
-        rows.append(line.place | {"bytes": line.bytes} | _columns(figures))
+        rows.append(line.place | line.repeated | {"bytes": line.bytes} | _columns(figures))
     return _csv(rows)
 
 
@@ -360,8 +378,7 @@ def markdown(layout: Layout, found: Sequence[Line]) -> str:
     """The tables for people, in percent."""
     grid = layout.grid
     parts = [
-        f"Protocol {PROTOCOL_VERSION}, benchmark {BENCH_VERSION}: {grid.seeds} seeds, {grid.distillations} "
-        "distillation(s) a method. Test split, percent, mean ± half of the 95 % interval. Gain: over as many random "
+        f"Protocol {PROTOCOL_VERSION}, benchmark {BENCH_VERSION}: {_measured(grid)} Gain: over as many random "
         "real images with labels of the same kind, paired by seed; LRS and ARS: the label-robust and the "
         "augmentation-robust score, of balanced accuracy. Sets of real images (*) hold patients' images. Shared: what "
         "somebody has to hand out; in rows with † the few labelled images are the receiver's own."
@@ -375,6 +392,19 @@ def markdown(layout: Layout, found: Sequence[Line]) -> str:
     if rows := encoders(layout):
         parts.append(f"## Encoders\n\n{_table(tuple(rows[0]), map(_words, rows))}\n\n{_ENCODERS}")
     return "\n\n".join(parts) + "\n"
+
+
+def _measured(grid: Grid) -> str:
+    """What was repeated, and hence what the intervals hold."""
+    if grid.distillations == 1:
+        return f"{grid.seeds} seeds, 1 distillation(s) a method. Test split, percent, mean ± half of the 95 % interval."
+    return (
+        f"{grid.distillations} distillations a method, each with a seed, teachers and {grid.seeds} trained network(s) "
+        "of its own. Test split, percent, mean ± half of the 95 % interval over the distillations (Student's t over "
+        "their means): it holds what another distillation would change, teachers, start, training and, of sources "
+        "without splits, the split among it, but not what other patients would. Random real images are drawn anew for "
+        "every network."
+    )
 
 
 _HEADERS = (
@@ -408,7 +438,8 @@ def _transfer(found: Sequence[Line]) -> list[str]:
     tables = []
     for one in transfers([cell for cell in read if cell is not None]):
         rows = [_transfer_row(row) for row in one.rows]
-        title = f"{one.cohort}, {one.images_per_class} image(s) a class"
+        each, total = one.amount
+        title = f"{one.cohort}, {total} image(s) in all" if total else f"{one.cohort}, {each} image(s) a class"
         tables.append(f"### {title}\n\n" + _table(("method", "matched on", *one.networks), rows))
     return [f"## Transfer\n\n{_TRANSFER}", *tables] if tables else []
 

@@ -18,6 +18,7 @@ from meddistill.pipeline.evaluate import evaluation_seeds
 from meddistill.pipeline.plan import Plan
 from meddistill.pipeline.teach import teacher_identity
 from meddistill.pretrain.ways import IMAGENET, PROBE, ROWS, SCRATCH, PretrainPlan, way_of
+from meddistill.runtime.streams import derive
 from meddistill.train.protocol import PROTOCOL_VERSION
 
 # It changes with anything that changes a figure and is not in the protocol of training.
@@ -135,18 +136,20 @@ class Layout:
         return cell.rows if self.grid.robust else cell.rows[:1]
 
     @property
-    def seeds(self) -> list[int]:
-        """Of the trained networks: the same in every cell."""
-        return evaluation_seeds(self.grid.seed, self.grid.seeds)
-
-    def seeds_of(self, distillation: int) -> list[int]:
-        """Those that train on this distillation."""
-        return self.seeds[distillation :: self.grid.distillations]
+    def distillations(self) -> range:
+        """Their numbers."""
+        return range(self.grid.distillations)
 
     @property
-    def used(self) -> range:
-        """The distillations that some seed trains on."""
-        return range(min(self.grid.distillations, self.grid.seeds))
+    def seeds(self) -> list[int]:
+        """Of the trained networks, distillation by distillation: the same in every cell."""
+        return [seed for distillation in self.distillations for seed in self.seeds_of(distillation)]
+
+    def seeds_of(self, distillation: int) -> list[int]:
+        """Those that train on this distillation; on the first one, those of a grid that has no other."""
+        grid = self.grid
+        seed = derive(grid.seed, "distillation", distillation) if distillation else grid.seed
+        return evaluation_seeds(seed, grid.seeds)
 
     def plan(self, cell: Cell, distillation: int) -> Plan:
         """The plan of the cell's set, or of the teachers that look at it."""
@@ -154,10 +157,9 @@ class Layout:
 
     def encoder(self, cell: Cell, seed: int) -> EncoderId:
         """The encoder that a seed takes: probe and fine-tuning, and all numbers of images, have the same."""
-        plan, place = self.grid.pretrain_plan(cell.source, cell.method), self.seeds.index(seed)
-        row = cell.method.removesuffix(PROBE)
+        plan, row = self.grid.pretrain_plan(cell.source, cell.method), cell.method.removesuffix(PROBE)
+        distillation, place = divmod(self.seeds.index(seed), self.grid.seeds)
         number = 0 if row == IMAGENET else place % (plan.encoders or self.grid.seeds)
-        distillation = place % self.grid.distillations
         return EncoderId(cell.source, row, cell.evaluation, plan, distillation, number)
 
     def pretrained(self, encoder: EncoderId) -> Path:
@@ -202,7 +204,9 @@ class Layout:
         # Without pretraining it is the row of random real images: the same networks, trained once.
         method = CORESETS[0] if cell.method == SCRATCH else cell.method
         told: dict[str, Any] = {"method": method, "images": cell.images_per_class, "network": cell.evaluation}
-        told |= {"seed": self.grid.seed, "distillations": self.grid.distillations, "protocol": PROTOCOL_VERSION}
+        # However many distillations there are: the networks of further ones are added to the file, like those of
+        # further seeds. The number has stood here since version 1.
+        told |= {"seed": self.grid.seed, "distillations": 1, "protocol": PROTOCOL_VERSION}
         if cell.has_plan:
             plan = self.plan(cell, 0)
             told["plan"] = plan.as_dict() if cell.is_distilled else self._looking(plan)
@@ -293,7 +297,7 @@ def tasks(layout: Layout) -> list[Task]:
 
 def _tasks_of(layout: Layout, cell: Cell) -> Iterator[Task]:
     needs: list[Path] = []
-    for distillation in layout.used if cell.has_plan else ():
+    for distillation in layout.distillations if cell.has_plan else ():
         plan = layout.plan(cell, distillation)
         taught = (layout.taught(cell.source, plan),) if plan.teachers.count else ()
         if taught:

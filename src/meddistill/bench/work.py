@@ -77,7 +77,7 @@ class Worker:
     def __init__(self, layout: Layout, data: Path, device: torch.device, progress: Progress = Silent()) -> None:
         self._layout, self._folder, self._device, self._progress = layout, data, device, progress
         # A score looks at all distillations' splits one after the other.
-        self._data = lru_cache(maxsize=max(2, len(layout.used)))(self._read)
+        self._data = lru_cache(maxsize=max(2, len(layout.distillations)))(self._read)
 
     def perform(self, task: Task) -> None:
         """Do the task and write its outcome, whole or not at all."""
@@ -216,7 +216,7 @@ class Worker:
     def _score(self, task: Task) -> None:
         cell, layout = task.cell, self._layout
         assert cell is not None
-        for distillation in layout.used:
+        for distillation in layout.distillations:
             splits = self._data(cell.source, distillation).splits
             train = splits["train"]
             network = _network(cell.evaluation, train)

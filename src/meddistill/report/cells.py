@@ -24,6 +24,11 @@ _COMPARED = ("gain", "drop")
 _LARGEST = 100.0  # of what is made of scores between 0 and 1: intervals of two networks are wide
 
 
+# Images of each class, or in all; neither of all there are.
+Amount = tuple[int | None, int | None]
+ALL: Amount = (None, None)
+
+
 @dataclass(frozen=True)
 class Spread:
     """A mean over networks, its 95 % interval, and the single networks' values."""
@@ -38,9 +43,11 @@ class Spread:
 class Cell:
     """One line of a benchmark: a set, the network that was trained on it, and its scores on test images.
 
-    ``images_per_class``: None for all there are. ``matching``: the network that the set was made with; empty where
-    there is none. ``figures``: scores by metric; ``gain`` over random real images; ``drop``, by how much worse it is
-    than on the matching network. ``sets``: the packages, below the benchmark's folder.
+    ``images_per_class``: None for all there are, and where ``total_images`` tells how many there are in all.
+    ``matching``: the network that the set was made with; empty where there is none. ``figures``: scores by metric;
+    ``gain`` over random real images; ``drop``, by how much worse it is than on the matching network. ``sets``: the
+    packages, below the benchmark's folder. ``distillations``: how many sets made alike the intervals are over; of one,
+    they are over the networks trained on it.
     """
 
     cohort: str
@@ -52,6 +59,13 @@ class Cell:
     bytes: float | None
     figures: Mapping[str, Spread]
     sets: tuple[str, ...]
+    total_images: int | None = None
+    distillations: int = 1
+
+    @property
+    def amount(self) -> Amount:
+        """How many images there are."""
+        return self.images_per_class, self.total_images
 
     @property
     def main(self) -> Spread:
@@ -82,7 +96,7 @@ class Transfer:
     """
 
     cohort: str
-    images_per_class: int
+    amount: Amount
     networks: tuple[str, ...]
     rows: tuple[tuple[Cell | None, ...], ...]
 
@@ -117,25 +131,26 @@ def beside(package: Path) -> tuple[Cell, ...]:
     except InputError:
         return ()
     mine = [one for one in cells if f"{SETS}/{package.name}" in one.sets]
-    places = {(one.cohort, count) for one in mine for count in (one.images_per_class, None)}
-    others = [one for one in cells if not one.matching and (one.cohort, one.images_per_class) in places]
+    places = {(one.cohort, amount) for one in mine for amount in (one.amount, ALL)}
+    others = [one for one in cells if not one.matching and (one.cohort, one.amount) in places]
     return (*mine, *others) if mine else ()
 
 
 def cell_of(told: Mapping[str, Any]) -> Cell | None:
     """The cell that a benchmark tells; None where that cannot be read."""
     names = [told.get(name) for name in ("cohort", "method", "evaluation")]
-    matching, count = told.get("matching") or "", told.get("images_per_class")
+    matching, amount = told.get("matching") or "", (told.get("images_per_class"), told.get("total_images"))
     figures = _figures(told)
     if not all(isinstance(name, str) for name in (*names, matching)) or MAIN not in figures:
         return None
-    if count is not None and (type(count) is not int or not 0 < count < 10**9):
+    repeated = told.get("distillations", 1)
+    if not all(_is_count(count) for count in (repeated, *(one for one in amount if one is not None))):
         return None
     cohort, method, evaluation = map(str, names)
     size, sets = told.get("bytes"), told.get("sets")
     return Cell(
         cohort=cohort,
-        images_per_class=count,
+        images_per_class=amount[0],
         method=method,
         matching=matching,
         evaluation=evaluation,
@@ -143,23 +158,29 @@ def cell_of(told: Mapping[str, Any]) -> Cell | None:
         bytes=float(size) if isinstance(size, int | float) and 0 < size < 1e15 else None,
         figures=figures,
         sets=tuple(map(str, sets)) if isinstance(sets, list) else (),
+        total_images=amount[1],
+        distillations=repeated,
     )
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 < value < 10**9
 
 
 def transfers(cells: Sequence[Cell]) -> tuple[Transfer, ...]:
     """A matrix for each cohort and size of which sets were tried on other networks than their own."""
-    places = dict.fromkeys((one.cohort, one.images_per_class) for one in cells if one.is_elsewhere)
-    return tuple(_transfer(cells, cohort, count) for cohort, count in places if count is not None)
+    places = dict.fromkeys((one.cohort, one.amount) for one in cells if one.is_elsewhere)
+    return tuple(_transfer(cells, cohort, amount) for cohort, amount in places if amount != ALL)
 
 
-def _transfer(cells: Sequence[Cell], cohort: str, count: int) -> Transfer:
-    mine = [one for one in cells if one.cohort == cohort and one.images_per_class in (count, None)]
+def _transfer(cells: Sequence[Cell], cohort: str, amount: Amount) -> Transfer:
+    mine = [one for one in cells if one.cohort == cohort and one.amount in (amount, ALL)]
     networks = tuple(dict.fromkeys(one.evaluation for one in mine if one.matching))
     rows: dict[tuple[str, str], dict[str, Cell]] = {}
     for one in sorted(mine, key=_is_beside):
         if (one.matching or one.method in (RANDOM, FULL)) and one.evaluation in networks:
             rows.setdefault((one.method, one.matching), {})[one.evaluation] = one
-    return Transfer(cohort, count, networks, tuple(tuple(map(row.get, networks)) for row in rows.values()))
+    return Transfer(cohort, amount, networks, tuple(tuple(map(row.get, networks)) for row in rows.values()))
 
 
 def _is_beside(cell: Cell) -> int:

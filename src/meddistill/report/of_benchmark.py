@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from meddistill.report import charts
-from meddistill.report.cells import FULL, RANDOM, Cell, Results, Spread, Transfer, transfers
+from meddistill.report.cells import ALL, FULL, RANDOM, Amount, Cell, Results, Spread, Transfer, transfers
 from meddistill.report.charts import Interval
 from meddistill.report.elements import METRIC_NAMES, Figure, Table
 from meddistill.report.of_results import span_of
@@ -48,6 +48,7 @@ def told_of_benchmark(results: Results) -> Mapping[str, Any]:
         "count": len(cells),
         "methods": len({one.method for one in cells} - {FULL}),
         "seeds": max((len(one.main.each) for one in cells), default=0),
+        "distillations": max((one.distillations for one in cells), default=1),
         "cohorts": [(name, _charts(cells, name), _tables(cells, name)) for name in cohorts],
         "unreadable": results.unreadable,
     }
@@ -66,7 +67,7 @@ def _matrix(found: Transfer) -> Matrix:
         first = next(cell for cell in row if cell is not None)
         tried = tuple(None if cell is None else _tried(cell, least, most) for cell in row)
         rows.append((*_named(first), tried))
-    title = f"{found.cohort}, {_count(found.images_per_class)}"
+    title = f"{found.cohort}, {_count(found.amount)}"
     return Matrix(title, found.networks, tuple(rows), max(len(cell.sets) for cell in every))
 
 
@@ -94,28 +95,30 @@ def _points(value: float) -> str:
     return f"{round(100 * value, 1) + 0.0:.1f}"
 
 
-def _count(images_per_class: int | None) -> str:
-    if images_per_class is None:
+def _count(amount: Amount) -> str:
+    if amount == ALL:
         return "all images"
-    return f"{images_per_class} image{'' if images_per_class == 1 else 's'} a class"
+    each, total = amount
+    count = total or each
+    return f"{count} image{'' if count == 1 else 's'} {'in all' if total else 'a class'}"
 
 
 def _charts(cells: Sequence[Cell], cohort: str) -> list[Figure]:
     """A chart for each size and matching network: what its own network learns from every set, the best first."""
     mine = [one for one in cells if one.cohort == cohort]
-    places = dict.fromkeys((one.images_per_class, one.matching) for one in mine if one.matching)
-    sizes = dict.fromkeys(one.images_per_class for one in mine if one.images_per_class is not None)
-    asked = list(places) or [(count, "") for count in sizes]
-    return [_chart(mine, count, matching) for count, matching in asked]
+    places = dict.fromkeys((one.amount, one.matching) for one in mine if one.matching)
+    sizes = dict.fromkeys(one.amount for one in mine if one.amount != ALL)
+    asked = list(places) or [(amount, "") for amount in sizes]
+    return [_chart(mine, amount, matching) for amount, matching in asked]
 
 
-def _chart(mine: Sequence[Cell], count: int | None, matching: str) -> Figure:
-    shown = [one for one in mine if one.images_per_class in (count, None) and one.matching in ("", matching)]
-    tried = list(dict.fromkeys(one.evaluation for one in shown if one.images_per_class == count))
+def _chart(mine: Sequence[Cell], amount: Amount, matching: str) -> Figure:
+    shown = [one for one in mine if one.amount in (amount, ALL) and one.matching in ("", matching)]
+    tried = list(dict.fromkeys(one.evaluation for one in shown if one.amount == amount))
     network = matching if matching in tried else tried[0]
     rows = sorted((one for one in shown if one.evaluation == network), key=lambda one: -one.main.mean)
     drawn = [_interval(one) for one in rows]
-    title = f"{_count(count)}, {network}"
+    title = f"{_count(amount)}, {network}"
     return Figure(title, charts.intervals(f"{mine[0].cohort}, {title}: per cent", drawn, span_of(drawn)))
 
 
@@ -128,14 +131,20 @@ def _interval(cell: Cell) -> Interval:
 def _tables(cells: Sequence[Cell], cohort: str) -> list[tuple[str, Table]]:
     """A table for each size, with all that was measured."""
     mine = [one for one in cells if one.cohort == cohort]
-    counts = sorted({one.images_per_class for one in mine}, key=lambda count: count or 10**9)
+    amounts = sorted({one.amount for one in mine}, key=_in_order)
     scores = [f"{name}\u00a0%" for name in METRIC_NAMES.values()]  # the sign stays with its word
     headers = ("trained on", "made with", "network", *scores, "gain", "bytes")
     found = []
-    for count in counts:
-        rows = [_row(one) for one in mine if one.images_per_class == count]
-        found.append((f"{cohort}, {_count(count)}", Table(headers, tuple(rows))))
+    for amount in amounts:
+        rows = [_row(one) for one in mine if one.amount == amount]
+        found.append((f"{cohort}, {_count(amount)}", Table(headers, tuple(rows))))
     return found
+
+
+def _in_order(amount: Amount) -> tuple[bool, bool, int]:
+    """So many in all, then so many of each class, then all there are."""
+    each, total = amount
+    return amount == ALL, total is None, total or each or 0
 
 
 def _row(cell: Cell) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,16 +30,22 @@ class Scores:
 
 @dataclass(frozen=True)
 class Summary:
-    """A score over seeds: mean and the 95 % interval of Student's t, which needs at least two seeds."""
+    """A score over seeds: mean and the 95 % interval of Student's t, which needs at least two seeds.
+
+    ``per_distillation``: where networks were trained on several sets made alike, the mean of each set's; the interval
+    is then one over these. Empty where there is one set.
+    """
 
     mean: float
     low: float
     high: float
     per_seed: tuple[float, ...]
+    per_distillation: tuple[float, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {"mean": self.mean, "low": self.low, "high": self.high, "per_seed": list(self.per_seed)}
+        """JSON-able; ``per_distillation`` only where there are several."""
+        told = {"mean": self.mean, "low": self.low, "high": self.high, "per_seed": list(self.per_seed)}
+        return told | ({"per_distillation": list(self.per_distillation)} if self.per_distillation else {})
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,20 @@ def summarise(values: Sequence[float]) -> Summary:
     if len(values) > 1:
         half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
     return Summary(mean, mean - half, mean + half, tuple(float(v) for v in values))
+
+
+def summarise_distillations(values: Sequence[float], distillations: int) -> Summary:
+    """The same over sets made alike: ``values`` of as many networks on each of so many sets, set by set.
+
+    The interval is Student's t over the means of the sets, with ``distillations`` − 1 degrees of freedom: it holds how
+    sets and the networks trained on them vary. Of one set it is :func:`summarise`.
+    """
+    if distillations == 1:
+        return summarise(values)
+    means = np.reshape(values, (distillations, -1)).mean(1)
+    return replace(
+        summarise(means.tolist()), per_seed=tuple(map(float, values)), per_distillation=tuple(means.tolist())
+    )
 
 
 def summarise_scores(scores: Sequence[Scores]) -> dict[str, Summary]:

@@ -110,7 +110,8 @@ def benchmark(document: Document, console: Console) -> None:
     paragraph(
         console,
         "* real images of patients; † an encoder, or none, and few labelled images of the receiver's own: results.md "
-        "says what each row has others share. Mean ± half of the 95 % interval over the seeds, on the test split.",
+        "says what each row has others share. Mean ± half of the 95 % interval over the "
+        f"{_repeated(document['results'])}, on the test split.",
     )
     console.print()
     ranked = [(one["method"], f"{100 * one['mean']:.1f}", one["best"], one["not_worse"]) for one in document["ranking"]]
@@ -120,6 +121,11 @@ def benchmark(document: Document, console: Console) -> None:
     listed(console, "file", document["files"])
     if document["missing"]:
         paragraph(console, f"{document['missing']} tasks are not done: the same command tries them again")
+
+
+def _repeated(results: Iterable[Document]) -> str:
+    count = max((one.get("distillations", 1) for one in results), default=1)
+    return "seeds" if count == 1 else f"{count} distillations"
 
 
 def _bench_rows(found: Iterable[Document]) -> list[tuple[str, ...]]:
