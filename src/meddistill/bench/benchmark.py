@@ -63,7 +63,7 @@ class Benchmark:
 def _named(line: Line) -> str:
     cell = line.cell
     made = f" made with {cell.matching}" if cell.matching else ""
-    count = f"{cell.images_per_class} a class" if cell.images_per_class else "all images"
+    count = f"{cell.amount} a class" if cell.images_per_class else cell.amount or "all images"
     return f"{cell.source.name}, {count}, {cell.method}{made}, trained: {cell.evaluation}"
 
 

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from meddistill.cohort.options import ReadOptions
 from meddistill.cohort.types import Fit, Leak
+from meddistill.distill.methods import find
 from meddistill.distill.methods import names as method_names
 from meddistill.nets.find import find as find_network
 from meddistill.pipeline.plan import Evaluation, Plan, override
@@ -26,10 +27,11 @@ SOFT = "-soft"
 FULL = "full"
 SELECTIONS = (*CORESETS, *(name + SOFT for name in CORESETS))
 _SECTIONS = ("grid", "cohorts", "plan", "pretraining", "methods", "subsets")
-_LISTS = ("cohorts", "images_per_class", "methods", "matching", "evaluation")
+_COUNTS = ("images_per_class", "total_images")
+_NAMES = ("cohorts", "methods", "matching", "evaluation")
 _NUMBERS = ("seeds", "distillations", "seed")
 _FLAGS = ("full", "robust")
-_SETTINGS = (*_LISTS, *_NUMBERS, "reference", *_FLAGS)
+_SETTINGS = (*_COUNTS, *_NAMES, *_NUMBERS, "reference", *_FLAGS)
 _COHORT = ("source", "size", "fit", "leak", "matching", "reading", "plan", "pretraining")
 # Among the evaluation networks, the one that the set was distilled with.
 _SAME = "matching"
@@ -65,6 +67,7 @@ class Source:
 class Grid:
     """All that a benchmark is made of.
 
+    ``total_images``: further sizes, of so many images in all, for the rows that :meth:`takes_total` names.
     ``matching``: networks that sets are distilled with. ``evaluation``: networks that are trained on them, ``matching``
     among them the one that the set was distilled with; none is that one alone. ``distillations``: each method makes so
     many sets of a kind, number i from the seed ``seed`` + i, with teachers and, where the source has none, splits of
@@ -77,6 +80,7 @@ class Grid:
 
     cohorts: tuple[Source, ...]
     images_per_class: tuple[int, ...]
+    total_images: tuple[int, ...]
     methods: tuple[str, ...]
     matching: tuple[str, ...]
     evaluation: tuple[str, ...]
@@ -92,14 +96,32 @@ class Grid:
     pretraining: Mapping[str, Any]
     pretraining_by_cohort: Mapping[str, Mapping[str, Any]]
 
-    def plan_for(self, cohort: Source, method: str, images_per_class: int, matching: str, distillation: int) -> Plan:
-        """The plan of one distillation; of a set of real images, the plan of the teachers that look at it."""
+    def takes_total(self, method: str) -> bool:
+        """Whether a row may have any number of images, and fewer than classes: soft labels, or random real images."""
+        if method in SELECTIONS or method in ROWS:
+            return method.removesuffix(SOFT) == CORESETS[0]
+        return find(method).labels != "hard"
+
+    def plan_for(
+        self,
+        cohort: Source,
+        method: str,
+        images_per_class: int,
+        matching: str,
+        distillation: int,
+        total_images: int = 0,
+    ) -> Plan:
+        """The plan of one distillation; of a set of real images, the plan of the teachers that look at it.
+
+        ``total_images``: so many in all, in the place of ``images_per_class``.
+        """
         settings = _merged(self.plan, self.by_cohort.get(cohort.name, {}), self.by_method.get(method, {}))
         plan = replace(from_mapping(settings, f"the plan of {method}"), evaluation=Evaluation(seeds=0, random_sets=0))
         return override(
             plan,
             method=None if method in SELECTIONS else method,
-            images_per_class=images_per_class,
+            images_per_class=None if total_images else images_per_class,
+            total_images=total_images or None,
             size=cohort.size,
             fit=cohort.fit,
             network=matching,
@@ -169,7 +191,15 @@ def _settings(document: Mapping[str, Any], subset: str | None, problems: list[st
     if subset is not None and subset not in subsets:
         problems.append(f"there is no subset '{subset}': it has {', '.join(subsets) or 'none'}")
     known: dict[str, Any] = {"cohorts": list(document.get("cohorts", {})), "matching": [Plan().network]}
-    known |= {"evaluation": [], "seeds": 5, "distillations": 1, "seed": 0, "full": True, "robust": True}
+    known |= {
+        "total_images": [],
+        "evaluation": [],
+        "seeds": 5,
+        "distillations": 1,
+        "seed": 0,
+        "full": True,
+        "robust": True,
+    }
     given = {"grid": document.get("grid", {}), **{f"subsets.{name}": part for name, part in subsets.items()}}
     for section, part in given.items():
         for name, value in part.items():
@@ -178,6 +208,8 @@ def _settings(document: Mapping[str, Any], subset: str | None, problems: list[st
             elif problem := _unlike(name, value):
                 problems.append(f"{section}.{name} is {value!r}: expected {problem}")
     settings: dict[str, Any] = known | given["grid"] | (subsets.get(subset, {}) if subset else {})
+    if settings["total_images"]:
+        settings.setdefault("images_per_class", [])
     missing = [name for name in ("images_per_class", "methods") if name not in settings]
     problems += [f"grid.{name} is missing: list one or more" for name in missing]
     return settings
@@ -186,8 +218,8 @@ def _settings(document: Mapping[str, Any], subset: str | None, problems: list[st
 def _unlike(name: str, value: Any) -> str | None:
     """What was expected in the place of ``value``, None if it is of the right kind."""
     checks: dict[str, tuple[Callable[[Any], bool], str]] = {
-        "images_per_class": (_is_list(_is_positive), "a list of whole numbers of 1 or more"),
-        **{name: (_is_list(_is_text), "a list of names") for name in _LISTS if name != "images_per_class"},
+        **{name: (_is_list(_is_positive), "a list of whole numbers of 1 or more") for name in _COUNTS},
+        **{name: (_is_list(_is_text), "a list of names") for name in _NAMES},
         "seeds": (_is_positive, "a whole number of 1 or more"),
         "distillations": (_is_positive, "a whole number of 1 or more"),
         "seed": (lambda seed: type(seed) is int and 0 <= seed < 2**31, "a whole number of 0 or more"),
@@ -262,6 +294,7 @@ def _grid(document: Mapping[str, Any], settings: Mapping[str, Any], sources: Map
     return Grid(
         cohorts=tuple(sources.get(name, Source(name, "", 0)) for name in settings["cohorts"]),
         images_per_class=tuple(settings["images_per_class"]),
+        total_images=tuple(settings["total_images"]),
         methods=tuple(settings["methods"]),
         matching=tuple(settings["matching"]),
         evaluation=tuple(settings["evaluation"]),
@@ -281,7 +314,7 @@ def _grid(document: Mapping[str, Any], settings: Mapping[str, Any], sources: Map
 
 def _misfits(grid: Grid) -> list[str]:
     """Names that are not known, and plans that cannot be."""
-    needed = ("cohorts", "images_per_class", "methods", "matching")
+    needed = ("cohorts", *(("images_per_class",) * (not grid.total_images)), "methods", "matching")
     problems = [f"grid.{name} is empty" for name in needed if not getattr(grid, name)]
     problems += [f"unknown cohort '{source.name}'" for source in grid.cohorts if not source.source]
     known = (*method_names(), *SELECTIONS, *ROWS)
@@ -295,6 +328,8 @@ def _misfits(grid: Grid) -> list[str]:
     plans = (part for name, part in grid.by_method.items() if name not in WAYS)
     for part in (grid.plan, *grid.by_cohort.values(), *plans):
         problems += [f"a plan says {name}: the grid does" for name in part if name in _OF_THE_GRID]
+    if not problems and grid.total_images and not any(map(grid.takes_total, grid.methods)):
+        problems.append("grid.total_images is for methods with soft labels, of which grid.methods has none")
     return problems or list(dict.fromkeys(_plan_problems(grid)))
 
 

@@ -85,6 +85,7 @@ class Line:
         return {
             "cohort": cell.source.name,
             "images_per_class": cell.images_per_class or None,
+            **({"total_images": cell.total_images} if cell.total_images else {}),
             "method": cell.method,
             "matching": cell.matching or None,
             "evaluation": cell.evaluation,
@@ -116,10 +117,13 @@ class Comparison:
     against: str
     cells: int
     difference: Summary
+    total_images: int = 0
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return vars(self) | {"difference": self.difference.as_dict()}
+    @property
+    def place(self) -> dict[str, Any]:
+        """All but the difference."""
+        told = {name: value for name, value in vars(self).items() if name not in ("difference", "total_images")}
+        return told | ({"total_images": self.total_images} if self.total_images else {})
 
 
 @dataclass(frozen=True)
@@ -223,7 +227,7 @@ def _bytes(layout: Layout, cell: Cell) -> float | None:
     facts = read_outcome(layout.facts(cell.source, 0))
     if not facts:
         return None
-    count = facts["train"] if cell.method == FULL else cell.images_per_class * len(facts["classes"])
+    count = facts["train"] if cell.method == FULL else cell.asked(len(facts["classes"]))
     return float(count * facts["image_bytes"])
 
 
@@ -247,8 +251,9 @@ def comparisons(layout: Layout, found: Sequence[Line]) -> list[Comparison]:
             mine, other = (by_cell.get(place.cell(name)) for name in (method, grid.reference))
             if mine is not None and other is not None:
                 by_place.append(_differences(mine, other))
-                where = (place.source.name, place.images_per_class, place.matching, place.evaluation)
-                compared.append(Comparison(*where, method, grid.reference, 1, over_seeds(by_place[-1])))
+                where = (place.source.name, place.images_per_class or None, place.matching, place.evaluation)
+                found_here = (1, over_seeds(by_place[-1]), place.total_images)
+                compared.append(Comparison(*where, method, grid.reference, *found_here))
         if by_place:
             mean = over_seeds([fmean(differences) for differences in zip(*by_place, strict=True)])
             compared.append(Comparison("all", None, None, None, method, grid.reference, len(by_place), mean))
@@ -333,7 +338,7 @@ def results_csv(found: Iterable[Line]) -> str:
 
 def comparisons_csv(found: Iterable[Comparison]) -> str:
     """A row for every comparison."""
-    return _csv([vars(one) | {"difference": None} | _columns({"difference": one.difference}) for one in found])
+    return _csv([one.place | {"difference": None} | _columns({"difference": one.difference}) for one in found])
 
 
 def _columns(figures: dict[str, Summary | None]) -> dict[str, float]:
@@ -416,7 +421,7 @@ _HEADERS = (
 def _row(line: Line) -> list[str]:
     cell, scores = line.cell, line.scores["test"]["as is"]
     return [
-        str(cell.images_per_class or "all"),
+        cell.amount or "all",
         cell.method + ("†" if cell.has_few_labels else "*" * (not cell.is_distilled)),
         cell.matching or "–",
         cell.evaluation,

@@ -34,6 +34,7 @@ Shared = Literal[
 class Cell:
     """One line of a table: a set of a kind, and the network that is trained on it.
 
+    ``images_per_class``: 0 where ``total_images`` says how many there are in all, and where both are 0 all there are.
     ``method``: a method, a way to choose real images, ``full`` for all of them, or what few of them make of an encoder
     (:mod:`~meddistill.pretrain.ways`). ``matching``: the network that the set was distilled with, or whose teachers
     looked at it; empty where there is none.
@@ -44,6 +45,16 @@ class Cell:
     images_per_class: int
     matching: str
     evaluation: str
+    total_images: int = 0
+
+    @property
+    def amount(self) -> str:
+        """How many images, for people: of each class, or in all; empty where it is all there are."""
+        return _amount(self.images_per_class, self.total_images)
+
+    def asked(self, classes: int) -> int:
+        """How many images of so many classes together; 0 where it is all there are."""
+        return self.total_images or self.images_per_class * classes
 
     @property
     def has_soft_labels(self) -> bool:
@@ -153,7 +164,8 @@ class Layout:
 
     def plan(self, cell: Cell, distillation: int) -> Plan:
         """The plan of the cell's set, or of the teachers that look at it."""
-        return self.grid.plan_for(cell.source, cell.method, cell.images_per_class, cell.matching, distillation)
+        count, total = cell.images_per_class, cell.total_images
+        return self.grid.plan_for(cell.source, cell.method, count, cell.matching, distillation, total)
 
     def encoder(self, cell: Cell, seed: int) -> EncoderId:
         """The encoder that a seed takes: probe and fine-tuning, and all numbers of images, have the same."""
@@ -187,12 +199,12 @@ class Layout:
 
     def labels(self, source: Source, plan: Plan) -> Path:
         """Which point of the teachers labels real images, chosen on validation images."""
-        name = f"{source.name} {plan.images_per_class} {plan.network} {plan.seed}"
+        name = f"{source.name} {_planned(plan)} {plan.network} {plan.seed}"
         return self.out / "labels" / f"{name}.{self._digest(source, self._looking(plan))}.json"
 
     def package(self, source: Source, plan: Plan) -> Path:
         """A distilled set."""
-        name = f"{source.name} {plan.images_per_class} {plan.method} {plan.network} {plan.seed}"
+        name = f"{source.name} {_planned(plan)} {plan.method} {plan.network} {plan.seed}"
         return self.out / "sets" / f"{name}.{self._digest(source, plan.as_dict())}.mdz"
 
     def made(self, source: Source, plan: Plan) -> Path:
@@ -207,23 +219,34 @@ class Layout:
         # However many distillations there are: the networks of further ones are added to the file, like those of
         # further seeds. The number has stood here since version 1.
         told |= {"seed": self.grid.seed, "distillations": 1, "protocol": PROTOCOL_VERSION}
+        if cell.total_images:
+            told["total_images"] = cell.total_images
         if cell.has_plan:
             plan = self.plan(cell, 0)
             told["plan"] = plan.as_dict() if cell.is_distilled else self._looking(plan)
         if cell.has_encoder:
             told["pretraining"] = asdict(self.grid.pretrain_plan(cell.source, cell.method))
-        words = (cell.source.name, cell.images_per_class, method, cell.matching, cell.evaluation)
-        name = " ".join(str(word) for word in words if word)
+        words = (cell.source.name, cell.amount, method, cell.matching, cell.evaluation)
+        name = " ".join(word for word in words if word)
         return self.out / "scores" / f"{name}.{self._digest(cell.source, told)}.json"
 
     def _looking(self, plan: Plan) -> dict[str, Any]:
         """Of a plan what determines the teachers that look at real images, and how many images there are."""
         own = {"network": plan.network, "seed": plan.seed, "images": plan.images_per_class}
+        own |= {"total_images": plan.total_images} if plan.total_images else {}
         return asdict(plan.teachers) | own
 
     def _digest(self, source: Source, settings: Any) -> str:
         versions = {"version": __version__, "bench": BENCH_VERSION, "device": self.device}
         return _digest({"source": source.identity, "settings": settings, **versions})
+
+
+def _amount(images_per_class: int, total_images: int) -> str:
+    return f"{total_images} in all" if total_images else str(images_per_class or "")
+
+
+def _planned(plan: Plan) -> str:
+    return _amount(plan.images_per_class, plan.total_images)
 
 
 def _digest(value: Any) -> str:
@@ -234,7 +257,8 @@ def cells(grid: Grid) -> list[Cell]:
     """All lines of the tables, with those that every method is compared with: random real images and all of them."""
     found: list[Cell] = []
     for place in places(grid):
-        asked = [place.cell(method) for method in grid.methods]
+        methods = [method for method in grid.methods if not place.total_images or grid.takes_total(method)]
+        asked = [place.cell(method) for method in methods]
         if grid.full:
             found.append(full(place.cell(CORESETS[0])))
         found += [one for cell in asked for one in (counterpart(cell), cell)]
@@ -243,28 +267,34 @@ def cells(grid: Grid) -> list[Cell]:
 
 @dataclass(frozen=True)
 class Place:
-    """Where methods are compared; ``own``: the networks of rows that do not take the evaluation network."""
+    """Where methods are compared; ``own``: the networks of rows that do not take the evaluation network.
+
+    Either ``images_per_class`` or ``total_images`` is 0.
+    """
 
     source: Source
     matching: str
     evaluation: str
     images_per_class: int
     own: Mapping[str, str] = field(default_factory=dict)
+    total_images: int = 0
 
     def cell(self, method: str) -> Cell:
         """A method's cell; random real images with hard labels have no matching network."""
         matching = "" if method in (CORESETS[0], *ROWS) else self.matching
-        return Cell(self.source, method, self.images_per_class, matching, self.own.get(method, self.evaluation))
+        evaluation = self.own.get(method, self.evaluation)
+        return Cell(self.source, method, self.images_per_class, matching, evaluation, self.total_images)
 
 
 def places(grid: Grid) -> list[Place]:
     """All places of the grid."""
+    amounts = [*((count, 0) for count in grid.images_per_class), *((0, total) for total in grid.total_images)]
     return [
-        Place(source, matching, evaluation, count, grid.own_networks(source))
+        Place(source, matching, evaluation, count, grid.own_networks(source), total)
         for source in grid.cohorts
         for matching in grid.matched_with(source)
         for evaluation in grid.evaluated_with(matching)
-        for count in grid.images_per_class
+        for count, total in amounts
     ]
 
 
@@ -272,7 +302,7 @@ def counterpart(cell: Cell) -> Cell:
     """As many random real images with labels of the same kind; of pretrained encoders, the same without pretraining."""
     if cell.has_few_labels:
         return replace(cell, method=SCRATCH + PROBE) if cell.method.endswith(PROBE) else _from_scratch(cell)
-    place = Place(cell.source, cell.matching, cell.evaluation, cell.images_per_class)
+    place = Place(cell.source, cell.matching, cell.evaluation, cell.images_per_class, {}, cell.total_images)
     return place.cell("random" + SOFT * cell.has_soft_labels)
 
 

@@ -5,7 +5,7 @@ Nothing is chosen here by test images: they are scored after a set is made, once
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -93,7 +93,7 @@ class Worker:
             fit=source.fit,
             options=reading(source, self._folder),
             leak=source.leak,
-            images_per_class=max(grid.images_per_class),
+            images_per_class=max(grid.images_per_class, default=1),
             seed=grid.seed + distillation,
             progress=self._progress,
         )
@@ -115,6 +115,7 @@ class Worker:
             )
         normalisation = measure_normalisation(cohort)
         splits = {split: split_images(cohort, split, normalisation, self._device) for split in SPLITS}
+        _check_totals(source, splits["train"], grid.total_images)
         return Data(prepared, splits)
 
     def _teach(self, task: Task) -> None:
@@ -136,7 +137,8 @@ class Worker:
         assert task.plan is not None
         splits = self._data(task.source, task.distillation).splits
         seed = self._layout.seeds_of(task.distillation)[0]
-        images, last = random_real(splits["train"], task.plan.images_per_class, seed), teachers.store.snapshots - 1
+        images = _random(splits["train"], task.plan.asked(splits["train"].classes), seed)
+        last = teachers.store.snapshots - 1
         scores: dict[int, float] = {}
         for point in sorted({max(1, round(last * quarter / _QUARTERS[-1])) for quarter in _QUARTERS}):
             labelled = _labelled(images, teachers, task.plan.teachers.count, point)
@@ -237,7 +239,7 @@ class Worker:
         if cell.method == FULL:
             return lambda seed: real_set(train)
         if cell.method == "random" or cell.has_few_labels:
-            return lambda seed: real_set(random_real(train, cell.images_per_class, seed))
+            return lambda seed: real_set(_random(train, cell.asked(train.classes), seed))
         plan = self._layout.plan(cell, distillation)
         if cell.is_distilled:
             package = read(self._layout.package(cell.source, plan))
@@ -285,11 +287,27 @@ def _each(
     return lambda seed: [drawn(seed) if change is None else change(drawn(seed))]
 
 
+def _check_totals(source: Source, train: LabelledImages, totals: Sequence[int]) -> None:
+    """So many random real images in all are to be had: they are as even over the classes as can be."""
+    most, fewest = max(totals, default=0), int(torch.bincount(train.labels, minlength=train.classes).min())
+    if most > fewest * train.classes:
+        raise InputError(
+            f"cohort {source.name} has a class of {fewest} training images: as many random real images as "
+            f"total_images = {most} are not to be had evenly from {train.classes} classes; ask for fewer"
+        )
+
+
+def _random(train: LabelledImages, asked: int, seed: int) -> LabelledImages:
+    """``asked`` random real images of all classes together, as even as can be."""
+    each, more = divmod(asked, train.classes)
+    return random_real(train, each, seed, more)
+
+
 def _selected(train: LabelledImages, cell: Cell, teachers: Taught, teacher: int, seed: int) -> LabelledImages:
     """Real images: at random, or by what a trained teacher sees; every seed asks another teacher, while there are."""
     method = cell.method.removesuffix(SOFT)
     if method == "random":
-        return random_real(train, cell.images_per_class, seed)
+        return _random(train, cell.asked(train.classes), seed)
     params = _params(teachers, teacher, teachers.store.snapshots - 1, train.device)
     with torch.no_grad():
         blocks = torch.arange(len(train)).split(_BATCH)

@@ -133,12 +133,13 @@ def _bench_rows(found: Iterable[Document]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     place = None
     for one in found:
-        if place not in (None, place := (one["evaluation"], one["images_per_class"])):
+        count = f"{one['total_images']} in all" if "total_images" in one else str(one["images_per_class"] or "all")
+        if place not in (None, place := (one["evaluation"], count)):
             rows.append(())
         scores = one["scores"]["test"]["as is"]
         mark = "†" if one["labelled_by_receiver"] else "*" * one["contains_patients"]
         figures = (percent(scores["balanced_accuracy"]), percent(scores["auroc"]), percent(one["gain"]))
-        rows.append((str(one["images_per_class"] or "all"), one["method"] + mark, one["evaluation"], *figures))
+        rows.append((count, one["method"] + mark, one["evaluation"], *figures))
     return rows
 
 
