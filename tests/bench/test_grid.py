@@ -1,5 +1,6 @@
 """Grids: what they say, what is wrong with them, and the recipes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from tests.bench.conftest import GRID
 
 from meddistill.bench.grid import read_grid
 from meddistill.bench.tasks import Layout, cells, tasks
-from meddistill.distill.methods import DEFAULT_METHOD
+from meddistill.distill.methods import DEFAULT_METHOD, METHODS
 from meddistill.pretrain.ways import WAYS
 from meddistill.runtime.errors import InputError
 
@@ -23,6 +24,33 @@ def test_plans_are_the_grids_then_the_cohorts_then_the_methods():
     assert (mtt.matching.iterations, soft.matching.iterations) == (2, 3)
     assert (mtt.method, mtt.images_per_class, mtt.size, mtt.network, mtt.seed) == ("mtt", 2, 10, "convnet-d2-w4", 1)
     assert mtt.evaluation.seeds == 0
+
+
+def test_a_variant_is_its_method_with_that_methods_settings_and_then_its_own():
+    text = GRID + "[methods.mtt-short]\nmethod = 'mtt'\nformation = 1\nmatching = { warm_up = 1 }\n"
+    text = text.replace('"mtt-soft", "random"', '"mtt-soft", "mtt-short", "random"', 1)
+    grid = read_grid(text, "grid.toml")
+    [source] = grid.cohorts
+    mtt, short = (grid.plan_for(source, method, 2, "convnet-d2-w4", 1) for method in ("mtt", "mtt-short"))
+    assert short == replace(mtt, formation=1, matching=replace(mtt.matching, warm_up=1))
+    found = [cell for cell in cells(grid) if cell.method == "mtt-short"]
+    assert [(cell.made_by, cell.is_distilled, cell.has_soft_labels) for cell in found] == [("mtt", True, False)] * 4
+    # A set is named after how it is made: who gives the same settings to the method itself finds it.
+    same = text.replace("[methods.mtt.matching]\niterations = 2", "[methods.mtt]\nformation = 1")
+    same = same.replace("matching = { warm_up = 1 }", "").replace(
+        "[plan.matching]\nwarm_up = 2", "[plan.matching]\nwarm_up = 1"
+    )
+    same = same.replace("iterations = 3", "iterations = 2")
+    [mine, other] = (
+        {
+            task.outcome
+            for task in tasks(Layout(read_grid(each, "x"), Path("out"), "cpu"))
+            if " mtt " in task.outcome.name
+        }
+        for each in (text, same)
+    )
+    assert len(mine - other) == len(mine) / 2
+    assert other < mine
 
 
 def test_a_cohort_may_have_its_own_matching_network_and_it_is_evaluated_with_that():
@@ -88,6 +116,16 @@ def test_tasks_come_after_what_they_need():
         ("warm_up = 2", "warm_up = -2", "matching.warm_up is -2"),
         ("[plan.matching]", "[plan.evaluation]\nseeds = 2\n[plan.matching]", "a plan says evaluation: the grid does"),
         ("[methods.mtt.", "[methods.tmt.", "methods.tmt"),
+        ("[methods.mtt.", "[methods.x]\nmethod = 'tmt'\n[methods.mtt.", "methods.x.method is 'tmt': expected one of"),
+        (
+            "[methods.mtt.",
+            "[methods.dm]\nmethod = 'mtt'\n[methods.mtt.",
+            "[methods.dm] says method: dm is a row already",
+        ),
+        ("[methods.mtt.", "[methods.full]\nmethod = 'mtt'\n[methods.mtt.", "full is a row already"),
+        ("[methods.mtt.", "[methods.A_b]\nmethod = 'mtt'\n[methods.mtt.", "a variant's name takes lower-case letters"),
+        ("[methods.mtt.", "[methods.x]\nmethod = 'mtt'\nsize = 9\n[methods.mtt.", "a plan says size: the grid does"),
+        ("[methods.mtt.", "[plan]\nmethod = 'mtt'\n[methods.mtt.", "a plan says method: the grid does"),
         ("[subsets.small]", "[subsets.small]\nx = 1", "subsets.small.x is not a setting"),
         ("[subsets.small]", "[subsets]\nhour = 1\n[subsets.small]", "[subsets.hour] is not a section"),
         ("size = 10", "size = 10\nreading = 3", "cohorts.stripes.reading is 3: expected a section"),
@@ -127,6 +165,77 @@ def test_recipes_for_scarce_labels_have_all_rows_of_the_poster_on_its_cohorts(re
     assert "imagenet-probe" in found["pneumonia-imagenet"].methods
 
 
+OLD = (
+    *(
+        "meddistill",
+        "mtt",
+        "pruned",
+        "progressive",
+        "mtt-soft",
+        "tesla",
+        "ftd",
+        "att",
+        "dc",
+        "dsa",
+        "dm",
+        "ncfm",
+        "frepo",
+    ),
+    *("random", "herding", "k-center"),
+)
+EVERY = ("pneumoniamnist", "covid_cxr3_112", "pbc_blood_64", "ham10000")
+HOUR = ("meddistill", "mtt", "pruned", "progressive", "mtt-soft", "frepo", "random", "herding")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "subset", "cohorts", "counts", "methods", "networks", "planned"),
+    [
+        ("cpu", "hour", EVERY[:1], (1, 2, 10), HOUR, ("convnet-d3-w32",), (28, 50)),
+        ("cpu", "night", EVERY, (1, 2, 10), OLD, ("convnet-d3-w32",), (208, 384)),
+        ("cpu", "own", EVERY[1:], (1,), ("meddistill", "mtt", "random"), ("convnet-d3-w32",), (12, 24)),
+        ("cpu", "transfer", EVERY, (1,), ("meddistill", "mtt", "random"), ("convnet-d3-w32", "resnet18-w16"), (32, 48)),
+        ("gpu", "hour", EVERY, (1, 10), ("mtt", "mtt-soft", "random"), None, (180, 320)),
+    ],
+)
+def test_subsets_that_have_been_carried_out_plan_what_they_always_have(
+    recipe, subset, cohorts, counts, methods, networks, planned
+):
+    grid = read_grid((RECIPES / f"{recipe}.toml").read_text(encoding="utf-8"), recipe, subset)
+    every = cells(grid)
+    assert (len(every), len(tasks(Layout(grid, Path("out"), "cpu")))) == planned
+    asked = {(one.source.name, one.images_per_class, one.method) for one in every if one.method in grid.methods}
+    assert asked == {(cohort, count, method) for cohort in cohorts for count in counts for method in methods}
+    assert networks is None or {one.evaluation for one in every} == set(networks)
+    assert not any(grid.settings_of(method) for method in methods)
+    assert grid.total_images == ()
+
+
+@pytest.mark.parametrize("recipe", ["cpu", "gpu"])
+def test_the_ablation_sets_the_default_beside_its_parts(recipe):
+    text = (RECIPES / f"{recipe}.toml").read_text(encoding="utf-8")
+    grid = read_grid(text, recipe, "ablation")
+    assert grid.distillations >= 5
+    [source] = [one for one in grid.cohorts if one.name == "pneumoniamnist"]
+    matching = grid.matched_with(source)[0]
+    plans = {name: grid.plan_for(source, name, 1, matching, 0) for name in grid.methods if name != "random"}
+    assert {name: (plan.method, plan.formed) for name, plan in plans.items()} == {
+        "meddistill": ("meddistill", 2),
+        "mtt-soft": ("mtt-soft", 1),
+        "mtt-small": ("mtt", 2),
+        "pruned-small": ("pruned", 2),
+        "progressive-small": ("progressive", 2),
+        "mtt": ("mtt", 1),
+    }
+    # But for these two they are one plan, and look at the same teachers.
+    alike = {replace(plan, method="mtt", formation=0) for plan in plans.values()}
+    assert len(alike) == 1
+    made = [task for task in tasks(Layout(grid, Path("out"), "cpu")) if task.kind == "make"]
+    counts = len(grid.cohorts) * len(grid.images_per_class)
+    assert len(made) == counts * len(plans) * grid.distillations
+    fewest = read_grid(text, recipe, "fewest")
+    assert {cell.amount for cell in cells(fewest)} == {"1 in all", "2 in all", "5 in all"}
+
+
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("[cg]pu.toml")), ids=lambda path: path.stem)
 def test_recipes_are_grids_over_all_sizes_and_have_a_subset_for_an_hour(recipe):
     text = recipe.read_text(encoding="utf-8")
@@ -135,5 +244,6 @@ def test_recipes_are_grids_over_all_sizes_and_have_a_subset_for_an_hour(recipe):
     assert grid.seeds * grid.distillations == 5
     named = {"covid_cxr3_112", "ham10000", "pbc_blood_64", "pneumoniamnist"}
     assert {source.name for source in grid.cohorts} <= named
+    assert set(METHODS) <= set(grid.methods)
     if "gpu" not in recipe.stem:
         assert set(cells(read_grid(text, recipe.name, "hour"))) < set(cells(grid))

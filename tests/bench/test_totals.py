@@ -30,8 +30,11 @@ TOTALS = (
         "images_per_class = [1]\ntotal_images = [1, 3]\nrobust = false\nreference = 'random'",
         1,
     )
-    .replace('["mtt", "mtt-soft", "random", "herding", "k-center-soft"]', '["mtt", "mtt-soft", "random"]')
+    .replace('["mtt", "mtt-soft", "random", "herding", "k-center-soft"]', '["mtt", "mtt-soft", "short", "random"]')
     .replace("distillations = 2", "distillations = 1")
+    .replace(
+        "[subsets.small]", "[methods.short]\nmethod = 'mtt-soft'\nmatching = { iterations = 1 }\n\n[subsets.small]"
+    )
 )
 
 
@@ -56,9 +59,9 @@ def test_rows_with_soft_labels_and_random_images_have_cells_of_so_many_in_all(ma
     found, _, layout = made
     assert (found.failed, found.missing) == ((), 0)
     in_all = {(one.cell.method, one.cell.total_images) for one in found.lines if one.cell.total_images}
-    assert in_all == {(method, total) for method in ("mtt-soft", "random", "random-soft") for total in (1, 3)}
+    assert in_all == {(method, total) for method in ("mtt-soft", "short", "random", "random-soft") for total in (1, 3)}
     per_class = {(one.cell.method, one.cell.images_per_class) for one in found.lines if not one.cell.total_images}
-    assert per_class == {("mtt", 1), ("mtt-soft", 1), ("random", 1), ("random-soft", 1), ("full", 0)}
+    assert per_class == {("mtt", 1), ("mtt-soft", 1), ("short", 1), ("random", 1), ("random-soft", 1), ("full", 0)}
     assert all((cell.images_per_class == 0) == (cell.total_images > 0) for cell in cells(layout.grid) if cell.amount)
 
 
@@ -97,10 +100,24 @@ def test_gain_is_over_as_many_with_soft_labels_and_methods_are_compared_where_bo
         assert mine["gain"]["per_seed"] == pytest.approx([a - b for a, b in zip(*scores, strict=True)])
     rows = list(csv.DictReader((out / "paired.csv").open()))
     in_all = [(row["method"], row["images_per_class"], row["total_images"]) for row in rows if row["total_images"]]
-    assert in_all == [("mtt-soft", "", total) for _ in (OWN, OTHER) for total in ("1", "3")]
+    assert in_all == [(name, "", total) for name in ("mtt-soft", "short") for _ in (OWN, OTHER) for total in ("1", "3")]
     counted = {row["method"]: row["cells"] for row in rows if row["cohort"] == "all"}
-    assert counted == {"mtt": "2", "mtt-soft": "6"}
-    assert [one.cells for one in found.ranking] == [2, 2, 2]  # one a class, on two networks
+    assert counted == {"mtt": "2", "mtt-soft": "6", "short": "6"}
+    assert [one.cells for one in found.ranking] == [2, 2, 2, 2]  # one a class, on two networks
+
+
+def test_a_variant_stands_under_its_own_name_and_says_what_it_is(made):
+    _, out, _ = made
+    short, soft = line(out, "short", 3), line(out, "mtt-soft", 3)
+    assert (short["variant_of"], short["labels"]) == ("mtt-soft", "soft")
+    assert "variant_of" not in soft
+    page = (Path(__file__).parents[2] / "docs/bench.md").read_text(encoding="utf-8")
+    assert all(f"`{key}`" in page.split("A line of `results.jsonl` has")[1].split("\n## ")[0] for key in short)
+    packages = [read(out / one["sets"][0]) for one in (short, soft)]
+    assert [package.card.recipe.method for package in packages] == ["mtt-soft"] * 2
+    assert [package.card.recipe.plan["matching.iterations"] for package in packages] == [1, 3]
+    assert short["scores"] != soft["scores"]
+    assert "short: mtt-soft with matching.iterations = 1." in (out / "results.md").read_text()
 
 
 def test_tables_and_reports_say_how_many_in_all(made, tmp_path):
@@ -136,7 +153,11 @@ def test_totals_change_no_other_outcome_and_a_subset_may_have_nothing_else():
     [
         ("total_images = [1, 3]", "total_images = [0]", "grid.total_images is [0]: expected a list of whole numbers"),
         ("total_images = [1, 3]", "total_images = 3", "grid.total_images is 3: expected a list of whole numbers"),
-        ('["mtt", "mtt-soft", "random"]', '["mtt", "herding"]', "grid.total_images is for methods with soft labels"),
+        (
+            '["mtt", "mtt-soft", "short", "random"]',
+            '["mtt", "herding"]',
+            "grid.total_images is for methods with soft labels",
+        ),
         ("images_per_class = [1]\ntotal_images = [1, 3]\n", "images_per_class = []\n", "images_per_class is empty"),
     ],
 )
@@ -150,7 +171,7 @@ def test_what_is_wrong_is_told(old, new, expected):
 def test_more_than_there_are_random_images_for_is_refused_by_name(tmp_path, data):
     text = (
         TOTALS.replace("[1, 3]", "[5000]")
-        .replace('"mtt", "mtt-soft", ', "")
+        .replace('"mtt", "mtt-soft", "short", ', "")
         .replace("seeds = 2", "seeds = 2\nfull = false")
     )
     (tmp_path / "grid.toml").write_text(text)

@@ -4,7 +4,7 @@ Paths of sources start from a folder that the user gives, so that a file can be 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ _COHORT = ("source", "size", "fit", "leak", "matching", "reading", "plan", "pret
 # Among the evaluation networks, the one that the set was distilled with.
 _SAME = "matching"
 _NAME = re.compile(r"[\w.-]+")
+_VARIANT = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 # What the grid says itself, so that a plan must not.
 _OF_THE_GRID = ("method", "images_per_class", "total_images", "size", "fit", "network", "seed", "evaluation")
 
@@ -74,7 +75,8 @@ class Grid:
     its own; ``seeds`` networks are trained on each.
     ``reference``: the method that others are compared with. ``full``: whether networks are trained on all images, too.
     ``robust``: whether they are also trained without augmentation and with one class each, for LRS and ARS.
-    ``plan``, ``by_cohort`` and ``by_method``: settings of plans, the later ones before the earlier ones;
+    ``plan``, ``by_cohort`` and ``by_method``: settings of plans, the later ones before the earlier ones, of a variant
+    (``by_method`` says ``method``) those of its method before its own;
     ``pretraining``, ``pretraining_by_cohort`` and ``by_method``: the same of pretrained encoders.
     """
 
@@ -96,11 +98,20 @@ class Grid:
     pretraining: Mapping[str, Any]
     pretraining_by_cohort: Mapping[str, Mapping[str, Any]]
 
+    @property
+    def variants(self) -> dict[str, str]:
+        """Rows with a name of their own, and the method that each is with other settings."""
+        return {name: part["method"] for name, part in self.by_method.items() if "method" in part}
+
+    def settings_of(self, name: str) -> dict[str, Any]:
+        """What a row of the grid has of its own among the settings of a plan."""
+        return {key: value for key, value in self.by_method.get(name, {}).items() if key != "method"}
+
     def takes_total(self, method: str) -> bool:
         """Whether a row may have any number of images, and fewer than classes: soft labels, or random real images."""
         if method in SELECTIONS or method in ROWS:
             return method.removesuffix(SOFT) == CORESETS[0]
-        return find(method).labels != "hard"
+        return find(self.variants.get(method, method)).labels != "hard"
 
     def plan_for(
         self,
@@ -115,11 +126,13 @@ class Grid:
 
         ``total_images``: so many in all, in the place of ``images_per_class``.
         """
-        settings = _merged(self.plan, self.by_cohort.get(cohort.name, {}), self.by_method.get(method, {}))
+        made_by = self.variants.get(method, method)
+        own = (self.settings_of(name) for name in dict.fromkeys((made_by, method)))
+        settings = _merged(self.plan, self.by_cohort.get(cohort.name, {}), *own)
         plan = replace(from_mapping(settings, f"the plan of {method}"), evaluation=Evaluation(seeds=0, random_sets=0))
         return override(
             plan,
-            method=None if method in SELECTIONS else method,
+            method=None if method in SELECTIONS else made_by,
             images_per_class=None if total_images else images_per_class,
             total_images=total_images or None,
             size=cohort.size,
@@ -318,19 +331,35 @@ def _misfits(grid: Grid) -> list[str]:
     problems = [f"grid.{name} is empty" for name in needed if not getattr(grid, name)]
     problems += [f"unknown cohort '{source.name}'" for source in grid.cohorts if not source.source]
     known = (*method_names(), *SELECTIONS, *ROWS)
+    problems += _variant_problems(grid, (*known, *WAYS, FULL))
+    known = (*known, *grid.variants)
     strange = [name for name in grid.methods if name not in known]
     problems += [f"unknown method '{name}': expected one of {', '.join(known)}" for name in strange]
-    problems += [f"[methods.{name}] is not a method" for name in grid.by_method if name not in (*known, *WAYS)]
+    problems += [
+        f"[methods.{name}] is not a method, nor says of which it is a variant"
+        for name in grid.by_method
+        if name not in (*known, *WAYS)
+    ]
     if grid.reference not in grid.methods:
         problems.append(f"grid.reference is '{grid.reference}', which is not among grid.methods")
     for name in (name for name in grid.by_method if name in ROWS and name not in WAYS):
         problems.append(f"[methods.{name}] is a row of [methods.{way_of(name).name}]: say it there")
-    plans = (part for name, part in grid.by_method.items() if name not in WAYS)
+    plans = (grid.settings_of(name) for name in grid.by_method if name not in WAYS)
     for part in (grid.plan, *grid.by_cohort.values(), *plans):
         problems += [f"a plan says {name}: the grid does" for name in part if name in _OF_THE_GRID]
     if not problems and grid.total_images and not any(map(grid.takes_total, grid.methods)):
         problems.append("grid.total_images is for methods with soft labels, of which grid.methods has none")
     return problems or list(dict.fromkeys(_plan_problems(grid)))
+
+
+def _variant_problems(grid: Grid, taken: Sequence[str]) -> Iterator[str]:
+    for name, method in grid.variants.items():
+        if name in taken:
+            yield f"[methods.{name}] says method: {name} is a row already; give the variant another name"
+        elif not _VARIANT.fullmatch(name):
+            yield f"[methods.{name}]: a variant's name takes lower-case letters, digits and single hyphens"
+        if method not in method_names():
+            yield f"methods.{name}.method is {method!r}: expected one of {', '.join(method_names())}"
 
 
 def _plan_problems(grid: Grid) -> list[str]:

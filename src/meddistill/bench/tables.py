@@ -87,6 +87,7 @@ class Line:
             "images_per_class": cell.images_per_class or None,
             **({"total_images": cell.total_images} if cell.total_images else {}),
             "method": cell.method,
+            **({"variant_of": cell.variant_of} if cell.variant_of else {}),
             "matching": cell.matching or None,
             "evaluation": cell.evaluation,
             "labels": "soft" if cell.has_soft_labels else "hard",
@@ -388,6 +389,7 @@ def markdown(layout: Layout, found: Sequence[Line]) -> str:
         "augmentation-robust score, of balanced accuracy. Sets of real images (*) hold patients' images. Shared: what "
         "somebody has to hand out; in rows with † the few labelled images are the receiver's own."
     ]
+    parts += [_variants(grid)] if any(name in grid.variants for name in grid.methods) else []
     parts += [_overall(layout, found)] if len(grid.methods) > 1 else []
     for source in grid.cohorts:
         mine = [line for line in found if line.cell.source == source]
@@ -410,6 +412,19 @@ def _measured(grid: Grid) -> str:
         "without splits, the split among it, but not what other patients would. Random real images are drawn anew for "
         "every network."
     )
+
+
+def _variants(grid: Grid) -> str:
+    """What each variant is."""
+    told = []
+    for name, method in ((name, grid.variants[name]) for name in grid.methods if name in grid.variants):
+        settings = (
+            {f"{key}.{inner}": one for inner, one in value.items()} if isinstance(value, dict) else {key: value}
+            for key, value in grid.settings_of(name).items()
+        )
+        words = [f"{key} = {json.dumps(value)}" for part in settings for key, value in part.items()]
+        told.append(f"{name}: {method} with {', '.join(words) or 'nothing of its own'}.")
+    return " ".join(told)
 
 
 _HEADERS = (

@@ -35,9 +35,9 @@ class Cell:
     """One line of a table: a set of a kind, and the network that is trained on it.
 
     ``images_per_class``: 0 where ``total_images`` says how many there are in all, and where both are 0 all there are.
-    ``method``: a method, a way to choose real images, ``full`` for all of them, or what few of them make of an encoder
-    (:mod:`~meddistill.pretrain.ways`). ``matching``: the network that the set was distilled with, or whose teachers
-    looked at it; empty where there is none.
+    ``method``: a method, or a variant, which is ``variant_of`` with other settings; a way to choose real images,
+    ``full`` for all of them, or what few of them make of an encoder (:mod:`~meddistill.pretrain.ways`). ``matching``:
+    the network that the set was distilled with, or whose teachers looked at it; empty where there is none.
     """
 
     source: Source
@@ -46,6 +46,12 @@ class Cell:
     matching: str
     evaluation: str
     total_images: int = 0
+    variant_of: str = ""
+
+    @property
+    def made_by(self) -> str:
+        """The method itself."""
+        return self.variant_of or self.method
 
     @property
     def amount(self) -> str:
@@ -59,7 +65,7 @@ class Cell:
     @property
     def has_soft_labels(self) -> bool:
         """Whether an image's label is more than its class."""
-        return self.method.endswith(SOFT) if not self.is_distilled else find(self.method).labels != "hard"
+        return self.method.endswith(SOFT) if not self.is_distilled else find(self.made_by).labels != "hard"
 
     @property
     def is_distilled(self) -> bool:
@@ -214,7 +220,7 @@ class Layout:
     def scores(self, cell: Cell) -> Path:
         """The scores of a cell's networks."""
         # Without pretraining it is the row of random real images: the same networks, trained once.
-        method = CORESETS[0] if cell.method == SCRATCH else cell.method
+        method = CORESETS[0] if cell.method == SCRATCH else cell.made_by
         told: dict[str, Any] = {"method": method, "images": cell.images_per_class, "network": cell.evaluation}
         # However many distillations there are: the networks of further ones are added to the file, like those of
         # further seeds. The number has stood here since version 1.
@@ -269,7 +275,7 @@ def cells(grid: Grid) -> list[Cell]:
 class Place:
     """Where methods are compared; ``own``: the networks of rows that do not take the evaluation network.
 
-    Either ``images_per_class`` or ``total_images`` is 0.
+    ``variants``: the methods of rows that are variants. Either ``images_per_class`` or ``total_images`` is 0.
     """
 
     source: Source
@@ -278,19 +284,20 @@ class Place:
     images_per_class: int
     own: Mapping[str, str] = field(default_factory=dict)
     total_images: int = 0
+    variants: Mapping[str, str] = field(default_factory=dict)
 
     def cell(self, method: str) -> Cell:
         """A method's cell; random real images with hard labels have no matching network."""
         matching = "" if method in (CORESETS[0], *ROWS) else self.matching
-        evaluation = self.own.get(method, self.evaluation)
-        return Cell(self.source, method, self.images_per_class, matching, evaluation, self.total_images)
+        evaluation, variant_of = self.own.get(method, self.evaluation), self.variants.get(method, "")
+        return Cell(self.source, method, self.images_per_class, matching, evaluation, self.total_images, variant_of)
 
 
 def places(grid: Grid) -> list[Place]:
     """All places of the grid."""
     amounts = [*((count, 0) for count in grid.images_per_class), *((0, total) for total in grid.total_images)]
     return [
-        Place(source, matching, evaluation, count, grid.own_networks(source), total)
+        Place(source, matching, evaluation, count, grid.own_networks(source), total, grid.variants)
         for source in grid.cohorts
         for matching in grid.matched_with(source)
         for evaluation in grid.evaluated_with(matching)
