@@ -204,15 +204,8 @@ def _settings(document: Mapping[str, Any], subset: str | None, problems: list[st
     if subset is not None and subset not in subsets:
         problems.append(f"there is no subset '{subset}': it has {', '.join(subsets) or 'none'}")
     known: dict[str, Any] = {"cohorts": list(document.get("cohorts", {})), "matching": [Plan().network]}
-    known |= {
-        "total_images": [],
-        "evaluation": [],
-        "seeds": 5,
-        "distillations": 1,
-        "seed": 0,
-        "full": True,
-        "robust": True,
-    }
+    known |= {"total_images": [], "evaluation": [], "full": True, "robust": True}
+    known |= {"seeds": 5, "distillations": 1, "seed": 0}
     given = {"grid": document.get("grid", {}), **{f"subsets.{name}": part for name, part in subsets.items()}}
     for section, part in given.items():
         for name, value in part.items():
