@@ -29,7 +29,7 @@ from meddistill.bench.tasks import (
 )
 from meddistill.report.cells import SETS, Spread, cell_of, transfers
 from meddistill.report.cells import Cell as Told
-from meddistill.train.metrics import METRICS, Summary, summarise_distillations
+from meddistill.train.metrics import METRICS, Repeated, Summary, summarise_distillations
 from meddistill.train.protocol import PROTOCOL_VERSION
 
 # What comparisons and the two robust scores are made of.
@@ -66,8 +66,7 @@ class Line:
     @property
     def repeated(self) -> dict[str, int]:
         """How many distillations the figures are over, where there are several."""
-        count = len(self.main.per_distillation)
-        return {"distillations": count} if count else {}
+        return {"distillations": len(self.main.per_distillation)} if isinstance(self.main, Repeated) else {}
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""

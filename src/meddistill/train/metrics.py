@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,22 +30,30 @@ class Scores:
 
 @dataclass(frozen=True)
 class Summary:
-    """A score over seeds: mean and the 95 % interval of Student's t, which needs at least two seeds.
-
-    ``per_distillation``: where networks were trained on several sets made alike, the mean of each set's; the interval
-    is then one over these. Empty where there is one set.
-    """
+    """A score over seeds: mean and the 95 % interval of Student's t, which needs at least two seeds."""
 
     mean: float
     low: float
     high: float
     per_seed: tuple[float, ...]
-    per_distillation: tuple[float, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able; ``per_distillation`` only where there are several."""
-        told = {"mean": self.mean, "low": self.low, "high": self.high, "per_seed": list(self.per_seed)}
-        return told | ({"per_distillation": list(self.per_distillation)} if self.per_distillation else {})
+        """JSON-able."""
+        return {"mean": self.mean, "low": self.low, "high": self.high, "per_seed": list(self.per_seed)}
+
+
+@dataclass(frozen=True)
+class Repeated(Summary):
+    """A score over several sets made alike: ``per_distillation`` the mean over each set's networks.
+
+    The mean and the interval are over these.
+    """
+
+    per_distillation: tuple[float, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return super().as_dict() | {"per_distillation": list(self.per_distillation)}
 
 
 @dataclass(frozen=True)
@@ -142,10 +150,8 @@ def summarise_distillations(values: Sequence[float], distillations: int) -> Summ
     """
     if distillations == 1:
         return summarise(values)
-    means = np.reshape(values, (distillations, -1)).mean(1)
-    return replace(
-        summarise(means.tolist()), per_seed=tuple(map(float, values)), per_distillation=tuple(means.tolist())
-    )
+    means = summarise(np.reshape(values, (distillations, -1)).mean(1).tolist())
+    return Repeated(means.mean, means.low, means.high, tuple(map(float, values)), means.per_seed)
 
 
 def summarise_scores(scores: Sequence[Scores]) -> dict[str, Summary]:
