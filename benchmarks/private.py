@@ -30,6 +30,8 @@ from meddistill.audit.run import audit
 from meddistill.cohort.prepare import prepare
 from meddistill.nets.convnet import parse
 from meddistill.nets.params import unflatten
+from meddistill.package.read import read
+from meddistill.pipeline.dp import COUNTS
 from meddistill.pipeline.plan import Plan, override, protected
 from meddistill.pipeline.plan_file import to_toml
 from meddistill.pipeline.request import Request
@@ -77,6 +79,8 @@ def cell(name: str, route: str, epsilon: float, seed: int, data: Path, out: Path
     found = {route: 100 * report.evaluated.results["test"]["distilled"]["balanced_accuracy"].mean}
     if route == "teachers":
         found["direct"] = direct(plan, prepared.cohort, report.run / "teachers", math.isfinite(epsilon))
+        if math.isfinite(epsilon):
+            found["noise"] = 100 * noise_share(plan, package, report.run / "teachers")
     rounded = {row: round(value, 2) for row, value in found.items()}
     return rounded | {"seconds": round(time.monotonic() - begun, 1)}
 
@@ -118,12 +122,27 @@ def direct(plan: Plan, cohort: Any, folder: Path, noised: bool) -> float:
     return 100 * measure(probabilities(network, params, test), test.labels.numpy()).balanced_accuracy
 
 
+def noise_share(plan: Plan, package: Path, folder: Path) -> float:
+    """Of the squared length of what trajectory matching has to match, how much is noise in the mean; about."""
+    card = read(package).card
+    network = parse(plan.network, channels=card.images.channels, size=card.images.size, classes=len(card.task.classes))
+    store = TrajectoryStore(folder, plan.teacher_plan().snapshots, network.parameters)
+    (training,) = (look for look in card.privacy.history if look.sampling_rate < 1)
+    counts = torch.tensor(json.loads((folder / COUNTS).read_text()), dtype=torch.float64)
+    expected = len(counts) * plan.privacy.sampling_rate * float(counts.clamp_min(1).min())
+    step = plan.privacy.learning_rate / expected * training.noise_multiplier * plan.privacy.clip
+    steps = plan.matching.segment * plan.teachers.snapshot_every
+    points, ahead = store.trajectory(0).double(), plan.matching.segment
+    moved = (points[ahead:] - points[:-ahead]).square().sum(1)
+    return float((step**2 * steps * network.parameters / moved).clamp(max=1).mean())
+
+
 def curves(cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Mean and standard deviation over seeds, by set, row and epsilon."""
     grouped: dict[tuple[str, str, str], list[float]] = {}
     for key, found in cells.items():
         name, _, epsilon, _ = key.split(" ")
-        for row in (row for row in found if row != "seconds"):
+        for row in (row for row in found if row in (*ROUTES, "direct")):
             grouped.setdefault((name, row, epsilon), []).append(found[row])
     told: dict[str, Any] = {}
     for (name, row, epsilon), values in sorted(grouped.items()):
