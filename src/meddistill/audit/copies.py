@@ -139,6 +139,7 @@ def _told(members: Compared, control: Compared, name: str, limit: float) -> dict
         "close_to_control": int((theirs < limit).sum()),
         "smallest_to_members": round(float(mine.min()), 4),
         "smallest_to_control": round(float(theirs.min()), 4),
+        "below_a_third_by_accident": round(float(accidents(np.full(len(mine), COPY), members.usual[name])[0]), 3),
     }
 
 
