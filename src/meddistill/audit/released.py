@@ -162,7 +162,8 @@ class Movement:
 class Drawn:
     """Canaries, some of the known patients, how probably each is drawn in a step, and the plan of the teachers.
 
-    ``stands_for``: how many known patients each of them stands for. ``noise``: the standard deviation in one step.
+    ``stands_for``: how many known patients each of them stands for. ``scale``: from the length of a movement to that of
+    the sum that caused it. ``noise``: the standard deviation in one step. ``views``: what views are drawn from.
     """
 
     planted: Patients
