@@ -36,6 +36,7 @@ from meddistill.pipeline.plan import Plan, override, protected
 from meddistill.pipeline.plan_file import to_toml
 from meddistill.pipeline.request import Request
 from meddistill.pipeline.run import run
+from meddistill.privacy.sgd import load_counts
 from meddistill.privacy.statistics import fixed_normalisation
 from meddistill.runtime.files import write_atomic
 from meddistill.runtime.progress import Silent
@@ -65,43 +66,39 @@ def plan_of(route: str, epsilon: float, size: int, seed: int) -> Plan:
     return replace(plan, evaluation=replace(plan.evaluation, seeds=NETWORKS))
 
 
+def request_for(plan: Plan, name: str, data: Path, base: Path) -> Request:
+    """To distil a set by the plan, which is written beside the package ``base``."""
+    source, _, leak = SETS[name]
+    base.parent.mkdir(parents=True, exist_ok=True)
+    written = base.with_name(f"{base.name}.toml")
+    written.write_text(to_toml(plan))
+    package = base.with_name(f"{base.name}.mdz")
+    return Request(source=data / source, out=package, plan=written, leak=leak, device="cpu")
+
+
 def cell(name: str, route: str, epsilon: float, seed: int, data: Path, out: Path) -> dict[str, Any]:
     """Balanced accuracies of one cell, in per cent."""
     source, size, leak = SETS[name]
-    plan = plan_of(route, epsilon, size, seed)
-    base = out / f"{name}-{route}-{epsilon:g}-{seed}"
-    base.parent.mkdir(parents=True, exist_ok=True)
-    base.with_suffix(".toml").write_text(to_toml(plan))
-    package, begun = base.with_suffix(".mdz"), time.monotonic()
-    request = Request(source=data / source, out=package, plan=base.with_suffix(".toml"), leak=leak, device="cpu")
+    plan, begun = plan_of(route, epsilon, size, seed), time.monotonic()
+    request = request_for(plan, name, data, out / f"{name}-{route}-{epsilon:g}-{seed}")
     prepared = prepare(data / source, size=size, leak=leak, images_per_class=plan.images_per_class, seed=seed)
     report = run(request, Silent(), prepared)
     found = {route: 100 * report.evaluated.results["test"]["distilled"]["balanced_accuracy"].mean}
     if route == "teachers":
         found["direct"] = direct(plan, prepared.cohort, report.run / "teachers", math.isfinite(epsilon))
         if math.isfinite(epsilon):
-            found["noise"] = 100 * noise_share(plan, package, report.run / "teachers")
+            found["noise"] = 100 * noise_share(plan, report.package, report.run / "teachers")
     rounded = {row: round(value, 2) for row, value in found.items()}
     return rounded | {"seconds": round(time.monotonic() - begun, 1)}
 
 
 def audited(name: str, route: str, epsilon: float, seed: int, data: Path, out: Path, count: int) -> dict[str, Any]:
     """What canaries show of epsilon at least: by the package, and by the noised release in the run folder."""
-    source, size, leak = SETS[name]
+    source, size, _ = SETS[name]
     plan = plan_of(route, epsilon, size, seed)
     plan = replace(plan, evaluation=replace(plan.evaluation, seeds=0))
-    base = out / f"{name}-{route}-{epsilon:g}-{seed}-canaries"
-    base.parent.mkdir(parents=True, exist_ok=True)
-    base.with_suffix(".toml").write_text(to_toml(plan))
-    request = Request(
-        source=data / source,
-        out=base.with_suffix(".mdz"),
-        plan=base.with_suffix(".toml"),
-        leak=leak,
-        device="cpu",
-        canaries=count,
-    )
-    made = run(request, Silent())
+    request = request_for(plan, name, data, out / f"{name}-{route}-{epsilon:g}-{seed}-canaries")
+    made = run(replace(request, canaries=count), Silent())
     report = audit(made.package, str(data / source), planted=made.canaries, effort=Effort(references=4), device="cpu")
     found = {one.attack: one.figures for one in report.findings}
     return {
@@ -128,7 +125,7 @@ def noise_share(plan: Plan, package: Path, folder: Path) -> float:
     network = parse(plan.network, channels=card.images.channels, size=card.images.size, classes=len(card.task.classes))
     store = TrajectoryStore(folder, plan.teacher_plan().snapshots, network.parameters)
     (training,) = (look for look in card.privacy.history if look.sampling_rate < 1)
-    counts = torch.tensor(json.loads((folder / COUNTS).read_text()), dtype=torch.float64)
+    counts = load_counts(folder / COUNTS)
     expected = len(counts) * plan.privacy.sampling_rate * float(counts.clamp_min(1).min())
     step = plan.privacy.learning_rate / expected * training.noise_multiplier * plan.privacy.clip
     steps = plan.matching.segment * plan.teachers.snapshot_every

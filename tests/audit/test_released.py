@@ -128,15 +128,10 @@ def test_teachers_with_hardly_any_noise_tell_who_was_in():
     rng, network = np.random.default_rng(0), ConvNet(4, 2, 1, 8, 2)
     images = torch.from_numpy(rng.integers(0, 256, (220, 1, 8, 8)).astype(np.uint8))
     labels, included = torch.from_numpy(rng.integers(0, 2, 220)), torch.from_numpy(rng.random(60) < 0.5)
-    people, canaries, rest = (
-        LabelledImages(images, labels, 255, 2, fixed_normalisation(1)),
-        torch.arange(60),
-        torch.arange(60, 220),
-    )
-    planted, known, everyone = (
-        patients_of(people.subset(rows), rows.numpy())
-        for rows in (canaries, rest, torch.cat([canaries[included], rest]))
-    )
+    people = LabelledImages(images, labels, 255, 2, fixed_normalisation(1))
+    canaries, rest = torch.arange(60), torch.arange(60, 220)
+    groups = (canaries, rest, torch.cat([canaries[included], rest]))
+    planted, known, everyone = (patients_of(people.subset(rows), rows.numpy()) for rows in groups)
     plan = NoisyPlan(20, 1, 0.5, 1.0, 0.3, 1, Augmentation(0, 0, 0, 0, 0, 0))
     counts = noised_counts(everyone, 0.0)
     (rates, expected), (known_rates, _) = (sampling_rates(some, 0.3, counts) for some in (planted, known))

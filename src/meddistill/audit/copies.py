@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from meddistill.audit.case import Case, Side
-from meddistill.audit.finding import Finding, Outcome, worst
+from meddistill.audit.finding import Finding, Outcome, numbered, worst
 from meddistill.audit.finding import judge as judge_excess
 from meddistill.audit.people import People
 from meddistill.audit.statistics import CONFIDENCE, area, difference, share
@@ -175,8 +175,7 @@ def _by_nearness(copied: list[int], alike: list[int]) -> Outcome:
 def _to_be_seen(alike: list[int]) -> tuple[str, ...]:
     if not alike:
         return ()
-    which = ", ".join(str(place + 1) for place in alike[:_SHOWN]) + ", …" * (len(alike) > _SHOWN)
-    return (f"as near to one patient as strangers come in a set of this size: look at image {which}",)
+    return (f"as near to one patient as strangers come in a set of this size: look at {numbered(alike, _SHOWN)}",)
 
 
 def ratios(case: Case, images: Tensor, people: People) -> Ratios:

@@ -6,7 +6,7 @@ more patients may decide. ``pass``: the whole interval lies within what may pass
 were made, with the strength they had; none of them proves that nothing can be learned of a patient.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -78,6 +78,12 @@ class Finding:
             "warnings": list(self.warnings),
             "figures": dict(self.figures),
         }
+
+
+def numbered(places: Sequence[int], most: int) -> str:
+    """Images to look at, by their numbers from 1 on as reports have them; no more than ``most`` are named."""
+    told = ", ".join(str(place + 1) for place in places[:most])
+    return f"image {told}" + (", …" if len(places) > most else "")
 
 
 def judge(found: Interval, chance: float, passes: float, fails: float) -> Outcome:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meddistill.audit.case import Case, Side
-from meddistill.audit.finding import Finding, Outcome
+from meddistill.audit.finding import Finding, Outcome, numbered
 from meddistill.audit.people import People
 from meddistill.audit.statistics import difference, share
 from meddistill.cohort.resize import resize_intensities
@@ -107,12 +107,13 @@ def attack(prepared: Prepared, side: Side) -> Marked:
 def judge(members: Marked, control: Marked, case: Case) -> Finding:
     """No row in any synthetic image, or which have one and whether control images have the like."""
     synthetic, side = control.synthetic, case.package.images.shape[-1]
-    marked = np.flatnonzero(synthetic)
+    marked = np.flatnonzero(synthetic).tolist()
     hits, others = len(marked), int((control.real > 0).sum())
     excess = difference(hits, len(synthetic), others, len(control.real))
     beyond = int(synthetic.max(initial=0)) > int(control.real.max(initial=0)) or excess.low > 0
     outcome: Outcome = "pass" if not hits else "alarm" if beyond else "inconclusive"
-    found = f"{hits} of {len(synthetic)} synthetic images have what may be characters: look at {_numbered(marked)}"
+    named = numbered(marked, _SHOWN)
+    found = f"{hits} of {len(synthetic)} synthetic images have what may be characters: look at {named}"
     return Finding(
         NAME,
         ASKS,
@@ -124,7 +125,7 @@ def judge(members: Marked, control: Marked, case: Case) -> Finding:
         figures={
             "synthetic_images": len(synthetic),
             "marked": hits,
-            "images": [int(place) + 1 for place in marked[:_SHOWN]],
+            "images": [place + 1 for place in marked[:_SHOWN]],
             "members": share(int((members.real > 0).sum()), len(members.real)).as_dict(),
             "longest_row": {
                 name: int(rows.max(initial=0))
@@ -134,12 +135,6 @@ def judge(members: Marked, control: Marked, case: Case) -> Finding:
             "letters_from": LETTER,
         },
     )
-
-
-def _numbered(marked: npt.NDArray[np.intp]) -> str:
-    """Images by their numbers, from 1 on as the report has them."""
-    told = ", ".join(str(place + 1) for place in marked[:_SHOWN])
-    return f"image {told}" + (", …" if len(marked) > _SHOWN else "")
 
 
 def _limits(images: Floats) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ from meddistill.privacy.sgd import NoisyPlan, load_counts, patient_slopes, sampl
 from meddistill.privacy.statistics import clean_sum, contributions, load_release
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.streams import numpy_stream
-from meddistill.teachers.images import LabelledImages
+from meddistill.teachers.images import LabelledImages, pixels_of
 
 __all__ = ["ASKS", "NAME", "attack", "judge", "prepare"]
 
@@ -221,9 +221,8 @@ def _known(case: Case) -> Patients:
 
 def _patients(case: Case, people: People, *, alone: bool) -> Patients:
     """People as a run under differential privacy has them; ``alone``: every image as a patient of its own."""
-    pixels = people.pixels if people.pixels.dtype == np.uint8 else people.pixels.astype(np.int32)
     images = LabelledImages(
-        torch.from_numpy(pixels).to(case.device),
+        pixels_of(people.pixels).to(case.device),
         torch.from_numpy(people.labels).to(case.device),
         people.peak,
         len(case.classes),

@@ -23,7 +23,7 @@ from meddistill.runtime.device import as_one_process, choose
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import require_writable
 from meddistill.runtime.progress import Progress, Silent
-from meddistill.teachers.images import LabelledImages
+from meddistill.teachers.images import LabelledImages, pixels_of
 from meddistill.train.combine import Combined, Part, Share, combine
 from meddistill.train.metrics import (
     METRICS,
@@ -366,7 +366,7 @@ def labelled(cohort: Cohort, model: Model, split: Scored, source: Path, device: 
     rows = _rows(cohort, split, source)
     labels = _relabel(cohort, model.classes, source)[rows]
     pixels = _as_channels(cohort.images[rows], model.network.channels, source)
-    tensor = torch.from_numpy(pixels if pixels.dtype == np.uint8 else pixels.astype(np.int32))
+    tensor = pixels_of(pixels)
     return LabelledImages(
         tensor.to(device), torch.from_numpy(labels).to(device), cohort.peak, len(model.classes), model.normalisation
     )

@@ -1,8 +1,10 @@
 """Labelled images as tensors on a device: integers at rest, normalised floats a batch at a time."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -75,12 +77,16 @@ def measure_normalisation(cohort: Cohort) -> Normalisation:
     return Normalisation(tuple(map(float, mean)), tuple(float(s) if s > 1e-6 else 1.0 for s in std))
 
 
+def pixels_of(images: npt.NDArray[Any]) -> Tensor:
+    """Images as :class:`LabelledImages` holds them; those of 16 bits as int32, which torch can index and convert."""
+    return torch.from_numpy(images if images.dtype == np.uint8 else images.astype(np.int32))
+
+
 def split_images(
     cohort: Cohort, split: SplitName, normalisation: Normalisation, device: torch.device
 ) -> LabelledImages:
-    """One split of the cohort on the device. 16-bit images are held as int32, which torch can index and convert."""
+    """One split of the cohort on the device."""
     rows = cohort.indices(split)
-    images = cohort.images[rows]
-    pixels = torch.from_numpy(images if images.dtype == np.uint8 else images.astype(np.int32))
+    pixels = pixels_of(cohort.images[rows])
     labels = torch.from_numpy(cohort.labels[rows])
     return LabelledImages(pixels.to(device), labels.to(device), cohort.peak, len(cohort.classes), normalisation)
