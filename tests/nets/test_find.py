@@ -42,6 +42,7 @@ def test_shapes_and_that_images_do_not_see_each_other(name, channels, size):
         ("convnet-d3-w128", 3, 32, 10, 320_010),  # dataset condensation, Zhao et al. 2021
         ("resnet18", 3, 224, 1000, 11_689_512),  # He et al. 2016, as commonly counted
         ("resnet18", 3, 32, 10, 11_173_962),  # its variant for CIFAR
+        ("resnet18-strided", 3, 64, 1000, 11_689_512),  # on smaller images the same network
         ("vgg11", 3, 32, 10, 9_231_114),  # with norms and one linear layer, for CIFAR
         ("vit-d12-w192", 3, 224, 1000, 5_717_416),  # DeiT-Ti, Touvron et al. 2021
     ],
@@ -88,6 +89,26 @@ def test_the_protocol_trains_it(name):
     network = named(name, classes=2)
     params = train_network(network, synthetic_set(images, F.one_hot(labels).float()), Protocol(steps=60, epochs=0), 0)
     assert torch.equal(network.apply(params, images).argmax(1), labels)
+
+
+@pytest.mark.parametrize("size", [65, 112])
+def test_the_strided_resnet_is_the_one_of_large_images(size):
+    usual, strided = named("resnet18-w4", 3, size), named("resnet18-w4-strided", 3, size)
+    params = usual.init(stream(0, "init"))
+    assert (strided.name, strided.shapes) == ("resnet18-w4-strided", usual.shapes)
+    images = torch.randn(3, 3, size, size, generator=stream(0, "x"))
+    torch.testing.assert_close(strided.apply(params, images), usual.apply(params, images))
+
+
+@pytest.mark.parametrize("size", [33, 64])
+def test_the_strided_resnet_takes_small_images_as_long_as_a_plane_is_left(size):
+    network = named("resnet18-w4-strided", 1, size)
+    params = leaves(network.init(stream(0, "init")))
+    images = torch.randn(4, 1, size, size, generator=stream(0, "x"))
+    loss = F.cross_entropy(network.apply(params, images), torch.tensor([0, 1, 2, 0]))
+    assert all(bool((slope != 0).any()) for slope in torch.autograd.grad(loss, params))
+    with pytest.raises(InputError, match=r"32 pixels are too small for its stem.*take resnet18-w4$"):
+        named("resnet18-w4-strided", 1, 32)
 
 
 def test_batch_norm_learns_with_the_batch_and_answers_with_what_it_measured():

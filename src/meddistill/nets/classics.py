@@ -20,6 +20,7 @@ from meddistill.runtime.errors import InputError
 MAX_BASE_WIDTH = 256
 _SMALLEST = 32  # pixels that five halvings take
 _LARGE = 64  # pixels above which a ResNet has the stem for large images
+_STRIDED_FROM = 33  # pixels of which that stem and three halvings leave four, so that there is a plane to normalise
 _ENLARGED = 112  # pixels that a network for photographs sees at least
 _RESNET_DEPTH, _RESNET_STAGES = 2, 4
 _VGG = (1, "pool", 2, "pool", 4, 4, "pool", 8, 8, "pool", 8, 8, "pool")
@@ -105,6 +106,30 @@ class ResNet18(_Classic):
             for stage in range(_RESNET_STAGES)
             for place in range(_RESNET_DEPTH)
         ]
+
+
+@dataclass(frozen=True)
+class StridedResNet18(ResNet18):
+    """The same with the stem for large images at any size from 33 pixels: what users have who train a ResNet-18 made
+    for photographs on images of 64 pixels, with a fifteenth of the products that the stem for small ones leads to.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size < _STRIDED_FROM:
+            raise InputError(
+                f"network {self.name}: images of {self.size} pixels are too small for its stem, which wants at least "
+                f"{_STRIDED_FROM}; take {super().name}"
+            )
+
+    @property
+    def name(self) -> str:
+        """``resnet18-strided``, or ``resnet18-w16-strided`` with a quarter of the width."""
+        return f"{super().name}-strided"
+
+    @property
+    def _is_large(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)

@@ -4,24 +4,25 @@ import re
 from collections.abc import Callable
 
 from meddistill.nets import convnet
-from meddistill.nets.classics import VGG11, AffineResNet18, AlexNet, ResNet18
+from meddistill.nets.classics import VGG11, AffineResNet18, AlexNet, ResNet18, StridedResNet18
 from meddistill.nets.network import Network
 from meddistill.nets.vit import ViT
 from meddistill.runtime.errors import InputError
 
-_CLASSIC = re.compile(r"(resnet18|vgg11|alexnet)(?:-w(\d{1,6}))?(-affine)?")
+_CLASSIC = re.compile(r"(resnet18|vgg11|alexnet)(?:-w(\d{1,6}))?(-affine|-strided)?")
 _VIT = re.compile(r"vit(?:-d(\d{1,6})-w(\d{1,6}))?(-mean)?")
 _CLASSICS: dict[str, tuple[Callable[[int, int, int, int], Network], int]] = {
     "resnet18": (ResNet18, 64),
     "resnet18-affine": (AffineResNet18, 64),
+    "resnet18-strided": (StridedResNet18, 64),
     "vgg11": (VGG11, 64),
     "alexnet": (AlexNet, 128),
 }
 _VIT_DEPTH, _VIT_WIDTH = 6, 192
 EXPECTED = (
     "convnet-dDEPTH-wWIDTH (with -gn or -bn for group or batch norm), resnet18, vgg11, alexnet (with -wWIDTH for "
-    "another width), resnet18-affine (for weights from elsewhere), vit or vit-dDEPTH-wWIDTH (with -mean for the mean "
-    "of its patches)"
+    "another width), resnet18-affine (for weights from elsewhere), resnet18-strided (with the stem for photographs), "
+    "vit or vit-dDEPTH-wWIDTH (with -mean for the mean of its patches)"
 )
 
 
