@@ -22,7 +22,7 @@ from typing import Any
 from meddistill.runtime.files import write_atomic
 
 RECORD = Path(__file__).parent / "records" / "audits.json"
-STARTS = ("prototypes", "noise", "real")
+STARTS = ("prototypes", "noise", "public", "real")
 PER_CLASS = 10
 
 
@@ -30,7 +30,8 @@ PER_CLASS = 10
 class RealSet:
     """A set: its title, where it is below the data folder, the working size, options of ``distill`` and of reading.
 
-    ``images``: the folder of the images that a table names, below the data folder as well.
+    ``images``: the folder of the images that a table names, below the data folder as well. ``public``: where images of
+    nobody in the set are, of the same kind where there are any.
     """
 
     title: str
@@ -39,12 +40,13 @@ class RealSet:
     options: tuple[str, ...] = ()
     reading: tuple[str, ...] = ()
     images: str = ""
+    public: str = "covid_cxr3_112"
 
 
 SETS = {
     "pneumonia": RealSet("PneumoniaMNIST", "pneumoniamnist.npz", 28, ("--resplit",)),
     "kermany": RealSet("Kermany chest X-ray", "kermany_pneumonia_224", 32, ("--resplit",)),
-    "covid": RealSet("COVID-19 radiography, 3 classes", "covid_cxr3_112", 32),
+    "covid": RealSet("COVID-19 radiography, 3 classes", "covid_cxr3_112", 32, public="kermany_pneumonia_224"),
     "blood": RealSet("PBC blood cells", "pbc_blood_64", 32),
     "skin": RealSet(
         "HAM10000, patients are lesions",
@@ -62,7 +64,8 @@ def commands(name: str, start: str, data: str, out: str) -> tuple[list[str], lis
     source = f"{data}/{real.source}"
     distil = ["distill", source, "--out", package, "--size", str(real.size), "--images-per-class", str(PER_CLASS)]
     reading = [*real.reading, *(("--images", f"{data}/{real.images}") if real.images else ())]
-    return [*distil, "--start", start, *real.options, *reading], ["audit", package, "--members", source, *reading]
+    begin = ["--start-images", f"{data}/{real.public}"] if start == "public" else ["--start", start]
+    return [*distil, *begin, *real.options, *reading], ["audit", package, "--members", source, *reading]
 
 
 def measure(name: str, start: str, data: str, out: Path) -> dict[str, Any]:

@@ -11,6 +11,9 @@ validation images. ``--sets covid`` is therefore no test of them.
 
 ``--canaries 400`` measures instead what can be shown of every cell with an epsilon: the same command once more, with so
 many planted records, and the audit of its package and of its noised release.
+
+``--looks 8 32 128`` measures packages of the first route with so many untrained networks, on validation images: that
+is how :func:`meddistill.privacy.statistics.looks_for` was chosen, with ``--sets covid``.
 """
 
 import argparse
@@ -18,7 +21,9 @@ import json
 import math
 import statistics
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -90,6 +95,15 @@ def cell(name: str, route: str, epsilon: float, seed: int, data: Path, out: Path
             found["noise"] = 100 * noise_share(plan, report.package, report.run / "teachers")
     rounded = {row: round(value, 2) for row, value in found.items()}
     return rounded | {"seconds": round(time.monotonic() - begun, 1)}
+
+
+def looked(name: str, epsilon: float, seed: int, data: Path, out: Path, looks: int) -> dict[str, float]:
+    """Balanced accuracy, in per cent of validation images, by statistics of so many looks."""
+    plan = plan_of("statistics", epsilon, SETS[name][1], seed)
+    plan = replace(plan, privacy=replace(plan.privacy, looks=looks))
+    request = request_for(plan, name, data, out / f"{name}-{epsilon:g}-{seed}-{looks}-looks")
+    evaluated = run(request, Silent()).evaluated
+    return {"validation": round(100 * evaluated.results["val"]["distilled"]["balanced_accuracy"].mean, 2)}
 
 
 def audited(name: str, route: str, epsilon: float, seed: int, data: Path, out: Path, count: int) -> dict[str, Any]:
@@ -192,6 +206,25 @@ def _at(key: str, name: str, epsilon: str) -> bool:
     return key.startswith(f"{name} ") and key.split(" ")[2] == epsilon
 
 
+Job = tuple[str, str, Callable[[], dict[str, Any]]]
+
+
+def jobs(options: argparse.Namespace) -> Iterator[Job]:
+    """All that was asked for: the part of the record, the key in it, and what measures it."""
+    for seed, name, epsilon in product(range(options.seeds), options.sets, options.epsilons):
+        where, folders = (name, epsilon, seed), (options.data, options.out)
+        if options.looks:
+            for looks in options.looks:
+                yield "looks", f"{name} {epsilon:g} {seed} {looks}", partial(looked, *where, *folders, looks)
+            continue
+        for route in options.routes:
+            key, cells = f"{name} {route} {epsilon:g} {seed}", (name, route, epsilon, seed, *folders)
+            if not options.canaries:
+                yield "cells", key, partial(cell, *cells)
+            elif math.isfinite(epsilon):
+                yield "audited", key, partial(audited, *cells, options.canaries)
+
+
 def main() -> None:
     """Measure what is not in the record yet, and write it after every cell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -203,23 +236,20 @@ def main() -> None:
     parser.add_argument("--epsilons", type=float, nargs="+", default=list(EPSILONS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--canaries", type=int, default=0, help="plant so many, and audit instead of scoring")
+    parser.add_argument("--looks", type=int, nargs="+", default=[], help="score statistics of so many, on validation")
     options = parser.parse_args()
     if options.table:
         print(table(json.loads(RECORD.read_text())))
         return
-    for seed, name, epsilon, route in product(range(options.seeds), options.sets, options.epsilons, options.routes):
-        if options.canaries and math.isinf(epsilon):
-            continue
-        record: dict[str, Any] = {"balanced_accuracy_percent": {}, "cells": {}, "audited": {}}
+    for part, key, measured in jobs(options):
+        record: dict[str, Any] = {"balanced_accuracy_percent": {}, "cells": {}, "audited": {}, "looks": {}}
         record |= json.loads(RECORD.read_text()) if RECORD.exists() else {}
-        key, part = f"{name} {route} {epsilon:g} {seed}", "audited" if options.canaries else "cells"
         if key in record[part]:
             continue
-        asked = (name, route, epsilon, seed, options.data, options.out)
-        record[part][key] = audited(*asked, options.canaries) if options.canaries else cell(*asked)
+        record[part][key] = measured()
         record["balanced_accuracy_percent"] = curves(record["cells"])
         write_atomic(RECORD, (json.dumps(record, indent=1) + "\n").encode())
-        print(key, record[part][key], flush=True)
+        print(part, key, record[part][key], flush=True)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import flatten
 from meddistill.privacy import noise
+from meddistill.privacy.accountant import gaussian_noise
 from meddistill.privacy.patients import Patients, clipped, patients_of
 from meddistill.privacy.sgd import NoisyPlan, clean_step, noised_counts, sampling_rates, shards, train_noisily
-from meddistill.privacy.statistics import Looks, clean_sum, fixed_normalisation, release
+from meddistill.privacy.statistics import Looks, clean_sum, contributions, fixed_normalisation, looks_for, release
 from meddistill.runtime.streams import numpy_stream
 from meddistill.teachers.images import LabelledImages
 
@@ -55,6 +56,36 @@ def test_the_bound_is_reached_by_a_patient_of_one_image():
     patients = cohort([0, 1])
     change = clean_sum(patients, LOOKS) - clean_sum(without(patients, 0), LOOKS)
     assert float(change.norm()) == pytest.approx(1, abs=ROUNDING)
+
+
+@settings(max_examples=25)
+@given(owners, st.integers(0, 1000))
+def test_the_sum_is_that_of_all_contributions(ids, seed):
+    patients = cohort(ids, seed)
+    rows = torch.cat(list(contributions(patients, LOOKS)))
+    assert len(rows) == patients.count
+    torch.testing.assert_close(clean_sum(patients, LOOKS), rows.sum(0), rtol=0, atol=1e-12)
+
+
+@settings(max_examples=25)
+@given(owners, st.integers(1, 20))
+def test_the_sum_does_not_depend_on_how_many_are_looked_at_together(ids, rows):
+    patients = cohort(ids)
+    whole = clean_sum(patients, LOOKS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("meddistill.privacy.statistics._ROWS", rows)
+        torch.testing.assert_close(clean_sum(patients, LOOKS), whole, rtol=0, atol=ROUNDING)
+
+
+@settings(max_examples=25)
+@given(st.floats(0.05, 50), st.floats(1e-9, 1e-3))
+def test_looks_are_as_many_as_keep_the_noise_of_each_what_it_is_at_epsilon_1(epsilon, delta):
+    usual, count = gaussian_noise(1, 1e-5), looks_for(epsilon, delta)
+    assert looks_for(1, 1e-5) == 8
+    assert 8 <= count <= 128
+    if 8 < count < 128:
+        assert gaussian_noise(epsilon, delta) * count**0.5 == pytest.approx(usual * 8**0.5, rel=0.04)
+    assert looks_for(2 * epsilon, delta) >= count
 
 
 @settings(max_examples=25)

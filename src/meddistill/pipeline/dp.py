@@ -26,7 +26,7 @@ from meddistill.pipeline.teach import trajectory_store
 from meddistill.privacy.accountant import Event
 from meddistill.privacy.patients import Patients, patients_of
 from meddistill.privacy.sgd import Budget, NoisyPlan, budget, kept_counts, shards, train_noisily
-from meddistill.privacy.statistics import Looks, Release, load_release, release
+from meddistill.privacy.statistics import Looks, Release, load_release, looks_for, release
 from meddistill.runtime.files import write_atomic
 from meddistill.runtime.progress import Progress
 from meddistill.teachers.images import LabelledImages
@@ -98,7 +98,8 @@ def nobody(images: LabelledImages) -> LabelledImages:
 
 def looks_of(plan: Plan, network: ConvNet) -> Looks:
     """Through what the plan's route ``statistics`` looks at patients."""
-    return Looks(network, Augmentation(), plan.seed, plan.privacy.looks)
+    part = plan.privacy
+    return Looks(network, Augmentation(), plan.seed, part.looks or looks_for(part.epsilon, part.delta))
 
 
 def noisy_plan(plan: Plan) -> NoisyPlan:

@@ -30,15 +30,15 @@ class Patients:
         rows = chosen[self.patient].nonzero().flatten()
         return patients_of(self.images.subset(rows), self.patient[rows].numpy())
 
-    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """All rows, some hundred at a time and every patient's together; and which patient of the block each is of."""
+    def blocks(self, limit: int = _BLOCK) -> Iterator[tuple[Tensor, Tensor]]:
+        """All rows, every patient's together, ``limit`` at a time or somewhat more; and whose in the block each is."""
         order = torch.argsort(self.patient, stable=True)
         owners = self.patient[order]
         begins = (torch.diff(owners, prepend=torch.tensor([-1])) > 0).nonzero().flatten().tolist()
         ends = [*begins[1:], len(owners)]
         begin = 0
         for place, end in enumerate(ends):
-            if end - begin >= _BLOCK or place == len(ends) - 1:
+            if end - begin >= limit or place == len(ends) - 1:
                 yield order[begin:end], owners[begin:end] - owners[begin]
                 begin = end
 

@@ -39,7 +39,10 @@ from meddistill.teachers.images import Normalisation
 _COUNTS, _FEATURES = 0.1, 0.9
 _BOUND = 1.0
 _NOISE_IMAGES = 64
-_REMEMBERED = 64
+_REMEMBERED = 512  # looks that are not drawn anew in every iteration
+# How many looks the noise of ε = 1 and δ = 1e-5 bears, and never more than; chosen by `benchmarks/private.py --looks`.
+_LOOKS, _AT_NOISE, _MOST_LOOKS = 8, 3.73, 128
+_ROWS = 32  # images that are looked at together: what a network of width 32 makes of more does not stay in a cache
 MECHANISM = "Gaussian mechanism on the sum of clipped feature statistics and class shares"
 
 
@@ -76,6 +79,15 @@ class Looks:
         params, change, zero = look
         seen = change.repeated(len(images)).apply(images)
         return F.normalize(self.network.features(params, seen) - zero, dim=1)
+
+
+def looks_for(epsilon: float, delta: float) -> int:
+    """How many looks a release may have: as many as keep the noise of each the same, as far as that goes.
+
+    A patient's vector has length 1 whatever the number of looks, so that noise in a look's means grows with its root.
+    """
+    borne = round(_LOOKS * (_AT_NOISE / gaussian_noise(epsilon, delta)) ** 2)
+    return min(max(borne, _LOOKS), _MOST_LOOKS)
 
 
 @dataclass(frozen=True)
@@ -152,33 +164,47 @@ def release(
 def clean_sum(patients: Patients, looks: Looks, progress: Progress = Silent()) -> Tensor:
     """What noise is put on, float64 on the CPU: the sum of all contributions. In a run only :func:`release` sees it.
 
-    A patient more or less changes it by a vector of length 1 at most, but for the rounding of sums.
+    A patient more or less changes it by a vector of length 1 at most, but for the rounding of sums. A patient mostly
+    has images of one class, so the rows of :func:`contributions`, zero in all others, are never made.
     """
-    total = torch.zeros(())
+    classes, total = patients.images.classes, torch.zeros(())
     with progress.stage("looking", patients.count) as stage:
-        for found in contributions(patients, looks):
-            total = total + found.sum(0)
-            stage.advance(len(found))
-    return total
+        for seen, labels, owner in _looked_at(patients, looks):
+            place, of_class = torch.unique(owner * classes + labels, return_inverse=True)
+            rows = _summed(seen, of_class, len(place))
+            whose, label = place // classes, place % classes
+            lengths = _summed(rows.square().sum(1), whose, int(owner.max()) + 1).sqrt()
+            within = (_BOUND / lengths.clamp_min(1e-300)).clamp_max(1.0)[whose]
+            total = total + _summed(rows * within[:, None], label, classes)
+            stage.advance(len(lengths))
+    return _features_then_shares(total[None])[0]
+
+
+def contributions(patients: Patients, looks: Looks) -> Iterator[Tensor]:
+    """Each patient's vector, float64 on the CPU and of length 1 at most; some patients at a time, in order."""
+    classes = patients.images.classes
+    for seen, labels, owner in _looked_at(patients, looks):
+        count = int(owner.max()) + 1
+        rows = _summed(seen, owner * classes + labels, count * classes).view(count, classes, -1)
+        yield clipped(_features_then_shares(rows), _BOUND)
 
 
 @torch.no_grad()
-def contributions(patients: Patients, looks: Looks) -> Iterator[Tensor]:
-    """Each patient's vector, float64 on the CPU and of length 1 at most; some hundred patients at a time, in order."""
+def _looked_at(patients: Patients, looks: Looks) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """What each image adds to its patient: rows ``(n, D + 1)`` of features and a share; its class; its patient."""
     drawn = [looks.draw(place, patients.images.device) for place in range(looks.count)]
-    for rows, owner in patients.blocks():
+    for rows, owner in patients.blocks(_ROWS):
         inputs = patients.images.inputs(rows)
         seen = torch.cat([looks.features(look, inputs) for look in drawn], 1).double().cpu()
+        seen = F.pad(seen * (_FEATURES / looks.count) ** 0.5, (0, 1), value=_COUNTS**0.5)
         labels = patients.images.labels[rows.to(patients.images.device)].cpu()
-        found = _by_class(seen * (_FEATURES / looks.count) ** 0.5, labels, owner, patients.images.classes)
-        yield clipped(found, _BOUND)
+        yield seen / torch.bincount(owner).double()[owner, None], labels, owner
 
 
-def _by_class(seen: Tensor, labels: Tensor, owner: Tensor, classes: int) -> Tensor:
-    """Each patient's shares ``(P, classes · D + classes)``, from features ``(n, D)`` of images, labels and owners."""
-    count = int(owner.max()) + 1
-    share = 1 / torch.bincount(owner).double()[owner]
-    place = owner * classes + labels
-    features = torch.zeros(count * classes, seen.shape[1], dtype=seen.dtype).index_add(0, place, seen * share[:, None])
-    shares = torch.zeros(count * classes, dtype=seen.dtype).index_add(0, place, share * _COUNTS**0.5)
-    return torch.cat([features.view(count, -1), shares.view(count, -1)], 1)
+def _summed(values: Tensor, place: Tensor, places: int) -> Tensor:
+    return torch.zeros(places, *values.shape[1:], dtype=values.dtype).index_add(0, place, values)
+
+
+def _features_then_shares(rows: Tensor) -> Tensor:
+    """From ``(P, classes, D + 1)`` to vectors ``(P, classes · D + classes)``."""
+    return torch.cat([rows[..., :-1].flatten(1), rows[..., -1]], 1)
