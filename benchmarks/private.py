@@ -13,7 +13,7 @@ validation images. ``--sets covid`` is therefore no test of them.
 many planted records, and the audit of its package and of its noised release.
 
 ``--looks 8 32 128`` measures packages of the first route with so many untrained networks, on validation images: that
-is how :func:`meddistill.privacy.statistics.looks_for` was chosen, with ``--sets covid``.
+is how their number was chosen, with ``--sets covid``.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from meddistill.pipeline.plan import Plan, override, protected
 from meddistill.pipeline.plan_file import to_toml
 from meddistill.pipeline.request import Request
 from meddistill.pipeline.run import run
-from meddistill.privacy.sgd import load_counts
+from meddistill.privacy.sgd import TRAINING, load_counts
 from meddistill.privacy.statistics import fixed_normalisation
 from meddistill.runtime.files import write_atomic
 from meddistill.runtime.progress import Silent
@@ -138,7 +138,7 @@ def noise_share(plan: Plan, package: Path, folder: Path) -> float:
     card = read(package).card
     network = parse(plan.network, channels=card.images.channels, size=card.images.size, classes=len(card.task.classes))
     store = TrajectoryStore(folder, plan.teacher_plan().snapshots, network.parameters)
-    (training,) = (look for look in card.privacy.history if look.sampling_rate < 1)
+    (training,) = (look for look in card.privacy.history if look.mechanism == TRAINING)
     counts = load_counts(folder / COUNTS)
     expected = len(counts) * plan.privacy.sampling_rate * float(counts.clamp_min(1).min())
     step = plan.privacy.learning_rate / expected * training.noise_multiplier * plan.privacy.clip

@@ -132,14 +132,18 @@ def private(sources, tmp_path_factory):
 
 def test_what_canaries_prove_of_a_private_run_stays_below_its_epsilon(private, check, tmp_path):
     package, secret = private
-    report = check(package, planted=secret, out=tmp_path / "audit.json", attached=True)
+    before = package.read_bytes()
+    with pytest.raises(InputError, match=r"states an epsilon, and a report .* without noise would tell more"):
+        check(package, planted=secret, out=tmp_path / "audit.json", attached=True)
+    assert package.read_bytes() == before and not (tmp_path / "audit.json").exists()
+    report = check(package, planted=secret, out=tmp_path / "audit.json")
     (found,) = (one for one in report.findings if one.attack == "canaries")
     assert found.figures["epsilon_at_least"] < found.figures["epsilon_stated"] == 1.0
     assert found.figures["canaries"] == COUNT
     written = json.loads((tmp_path / "audit.json").read_text())
     assert [one["attack"] for one in written["findings"]][-2:] == ["canaries", "release"]
     assert written["groups"]["members"]["patients"] == 2000 - COUNT // 2
-    inside = read(package).audit["findings"][-1]
+    inside = report.shared()["findings"][-1]
     assert set(inside) == {"attack", "asks", "outcome"}  # counts are withheld
 
 

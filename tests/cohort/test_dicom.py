@@ -12,6 +12,7 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 
 from meddistill.cohort.check import check
 from meddistill.cohort.files import NoPictureError, pictures
+from meddistill.cohort.fingerprint import fingerprint
 from meddistill.cohort.prepare import CohortError, prepare
 from meddistill.cohort.read import ReadOptions, read
 from meddistill.cohort.scan import scan
@@ -232,6 +233,22 @@ def site(tmp_path) -> Path:
     shutil.copytree(TREE / "77654033", tmp_path / "scans" / "77654033")
     shutil.copy(TREE / "DICOMDIR", tmp_path / "scans" / "DICOMDIR")
     return tmp_path
+
+
+@pytest.mark.parametrize(("patient", "known"), [("K-17", True), ("", False), (None, False)])
+def test_a_study_holds_images_together_and_is_no_patient(tmp_path, patient, known):
+    """No guarantee about a person may rest on it."""
+    for label in ("a", "b"):
+        (tmp_path / "scans" / label).mkdir(parents=True)
+        for _ in range(2):
+            changed(tmp_path / "scans" / label, "CT_small.dcm", PatientID=patient, StudyInstanceUID="1.2.3")
+    found = read(tmp_path / "scans", ReadOptions())
+    assert [record.names_patient for record in found.records] == [known] * 4
+    assert {record.patient for record in found.records} == {"K-17" if known else "1.2.3"}
+    told = fingerprint(scan(found, 16), np.zeros(4, np.int8), "given")
+    assert told.without_patient == (0 if known else 4)
+    named = read(tmp_path / "scans", ReadOptions(patient_pattern=r"(\d+)"))
+    assert all(record.names_patient for record in named.records)
 
 
 def ids(folder: Path, keyword: str) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 from meddistill.cohort.prepare import prepare
 from meddistill.package.read import read, verify
 from meddistill.pipeline import run as running
+from meddistill.pipeline.dp import unit_of
 from meddistill.pipeline.request import Request
 from meddistill.pipeline.run import run
 from meddistill.privacy.accountant import Event, gaussian_noise, spent
@@ -31,6 +32,7 @@ batch = 4
 seeds = {seeds}
 [privacy]
 shards = {shards}
+looks = 4
 """
 
 
@@ -78,7 +80,7 @@ def test_the_run_folder_holds_the_release_and_nothing_else_of_patients(made):
     folder = made.out.with_suffix(".run")
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.parent.name != "snapshots"}
     common = {"distilled.safetensors", "events.jsonl", "lock", "plan.toml", "run.json", "scores.json"}
-    common |= {"snapshots", "status.json"}  # of the synthetic images, and of the process
+    common |= {"released.json", "snapshots", "status.json"}  # a digest, of the synthetic images, of the process
     routes = {
         "statistics": {"release.safetensors"},
         "teachers": {
@@ -95,6 +97,59 @@ def test_the_same_request_continues_without_a_second_release(made, tmp_path):
     again.out.unlink()
     run(again)
     assert contents(again) == before
+
+
+def test_no_run_goes_on_from_another_release(made, tmp_path):
+    again = copied(made, tmp_path)
+    before = contents(again)
+    seen = {"statistics": "release.safetensors", "teachers": "teachers/teacher-0000.safetensors"}[made.dp_route]
+    (again.out.with_suffix(".run") / seen).rename(tmp_path / "kept")
+    with pytest.raises(InputError, match="is gone, and releasing anew would spend epsilon once more"):
+        run(again)
+    (tmp_path / "kept").rename(again.out.with_suffix(".run") / seen)
+    run(again)
+    assert contents(again) == before
+
+
+def test_no_run_goes_on_with_other_teachers(source, tmp_path):
+    """A set that was matched to two releases would state the epsilon of one."""
+    asked = request_in(tmp_path, source, "teachers")
+    run(asked)
+    other = request_in(tmp_path / "other", source, "teachers")
+    run(other)
+    with pytest.raises(InputError, match="began from another noised release"):
+        run(replace(asked, teachers=other.out.with_suffix(".run") / "teachers"))
+    with pytest.raises(InputError, match="is gone, and releasing anew would spend epsilon once more"):
+        run(replace(asked, teachers=tmp_path / "fresh"))
+    assert not list((tmp_path / "fresh").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("route", ["statistics", "teachers"])
+def test_no_run_for_images_goes_on_as_one_for_patients(source, tmp_path, route):
+    asked = replace(request_in(tmp_path, source, route), leak="resplit")
+    run(asked)
+    assert read(asked.out).card.privacy.unit == "image"
+    before = asked.out.read_bytes()
+    options = replace(asked.options, patient_pattern=r"mueller-(\d+)")
+    assert unit_of(prepare(source, size=10, options=options, leak="resplit")) == "patient"
+    with pytest.raises(InputError, match="belongs to another run"):
+        run(replace(asked, options=options))
+    if route == "teachers":
+        teachers = asked.out.with_suffix(".run") / "teachers"
+        with pytest.raises(InputError, match="trained on other images or by another plan"):
+            run(replace(asked, options=options, run=tmp_path / "new.run", teachers=teachers))
+    assert asked.out.read_bytes() == before
+
+
+def test_a_release_for_another_epsilon_is_refused(source, tmp_path):
+    asked = request_in(tmp_path, source, "statistics")
+    other = replace(request_in(tmp_path / "other", source, "statistics"), epsilon=8.0)
+    run(asked)
+    run(other)
+    (tmp_path / "x.run" / "released.json").unlink()
+    shutil.copy(tmp_path / "other" / "x.run" / "release.safetensors", tmp_path / "x.run")
+    with pytest.raises(InputError, match="epsilon 8, delta 1e-05 and 4 looks, not for 4, 1e-05 and 4"):
+        run(asked)
 
 
 def test_nothing_behind_the_release_touches_training_images(made, tmp_path, monkeypatch):
@@ -171,6 +226,14 @@ def test_teachers_with_patients_of_their_own_share_no_budget(source, tmp_path):
     run(asked)
     _, training = read(asked.out).card.privacy.history
     assert (training.steps, training.groups) == (9, 2)
+
+
+def test_teachers_that_see_everybody_in_every_step_have_groups_as_well(source, tmp_path):
+    asked = request_in(tmp_path, source, "teachers", count=2, shards="true")
+    asked.plan.write_text(asked.plan.read_text() + "sampling_rate = 1.0\n")
+    run(asked)
+    counting, training = read(asked.out).card.privacy.history
+    assert (counting.groups, training.groups, training.sampling_rate) == (1, 2, 1.0)
 
 
 def test_the_unit_is_the_patient_where_all_images_have_one(source, tmp_path):

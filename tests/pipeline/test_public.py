@@ -144,3 +144,13 @@ def test_an_epsilon_allows_public_images_to_start_from(source, public, tmp_path)
     card = read(request.out).card
     assert card.recipe.start == "public" and card.privacy.epsilon == 8
     assert torch.isfinite(torch.from_numpy(read(request.out).images)).all()
+    assert any("start images" in text for text in card.privacy.outside)
+
+
+def test_with_an_epsilon_no_package_is_a_start(source, request_, tmp_path):
+    """It may have been made of the very patients."""
+    run(replace(request_, start_images=None))
+    again = Request(source, tmp_path / "y.mdz", device="cpu", start_images=request_.out, epsilon=8, size=10)
+    with pytest.raises(InputError, match="would come past the noise"):
+        run(again)
+    assert not (tmp_path / "y.mdz").exists() and not (tmp_path / "y.run").exists()

@@ -50,7 +50,7 @@ from meddistill.pipeline.plan_file import from_toml
 from meddistill.pipeline.teach import trajectory_store
 from meddistill.privacy.noise import Source
 from meddistill.privacy.patients import Patients, patients_of
-from meddistill.privacy.sgd import NoisyPlan, load_counts, patient_slopes, sampling_rates
+from meddistill.privacy.sgd import TRAINING, NoisyPlan, load_counts, patient_slopes, sampling_rates
 from meddistill.privacy.statistics import clean_sum, contributions, load_release
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.streams import numpy_stream
@@ -200,7 +200,7 @@ def _drawn(plan: Plan, planted: Patients, known: Patients, case: Case, folder: R
     draws = numpy_stream(case.seed, "released")
     chosen = torch.zeros(known.count, dtype=torch.bool)
     chosen[torch.from_numpy(draws.permutation(known.count)[:_KNOWN])] = True
-    (training,) = (look for look in _stated(case).history if look.sampling_rate < 1)
+    (training,) = (look for look in _stated(case).history if look.mechanism == TRAINING)
     return Drawn(
         planted=planted,
         planted_rates=planted_rates / groups,

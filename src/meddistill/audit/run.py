@@ -62,6 +62,7 @@ def audit(
     begun = time.monotonic()
     if attached:
         require_unsigned(package)
+        _require_nothing_proved(package)
     if out is not None:
         require_writable(out)
     secret = _canaries(package, planted)
@@ -85,6 +86,15 @@ def audit(
         attach(package, report.shared())
     write(report, out)
     return report
+
+
+def _require_nothing_proved(package: Path) -> None:
+    """Raises :class:`InputError` where a report, which is made without noise, would go past a card's epsilon."""
+    if read_judged(package)[0].card.privacy is not None:
+        raise InputError(
+            f"{package} states an epsilon, and a report that is made of its patients without noise would tell more: "
+            "leave --attach out and keep the report in the house"
+        )
 
 
 def _released(case: Case, secret: Canaries | None, planted: Path | None) -> list[Finding]:

@@ -49,7 +49,7 @@ def dicom_frames(path: Path, options: ReadOptions) -> tuple[Frame, ...]:
     rows, columns, count = int(header.Rows), int(header.Columns), _frame_count(header)
     if rows * columns > MAX_PIXELS or not 1 <= count <= MAX_FRAMES:
         raise ValueError(f"{count} frames of {columns} × {rows} pixels: more than are read")
-    patient, no_window = _patient(header, path), _lacks_window(header)
+    patient, no_window, stands_in = _patient(header, path), _lacks_window(header), _text(header, "PatientID") is None
     burned_in = str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES"
     return tuple(
         Frame(
@@ -59,6 +59,7 @@ def dicom_frames(path: Path, options: ReadOptions) -> tuple[Frame, ...]:
             patient,
             burned_in,
             no_window,
+            stands_in,
         )
         for index in range(count)
     )

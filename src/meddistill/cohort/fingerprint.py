@@ -29,9 +29,9 @@ class Fingerprint:
     ``counts``: images per class and split. ``split_origin``: ``given`` by the source, ``assigned`` by meddistill, or
     ``completed`` (some given, some taken out of training). ``width``, ``height``: native. ``channels``: 1 or 3.
     ``bit_depth``: 8 or 16. ``imbalance``: largest over smallest class in training, ``None`` if one is empty.
-    ``patients``: different ids per split, ``None`` where no image has one. ``without_patient``: images without id.
-    ``unreadable``: images that could not be decoded. ``ignored``: files left aside, by suffix.
-    ``proposed_size``: pixels.
+    ``patients``: different ids per split, ``None`` where no image has one. ``without_patient``: images without id, or
+    with that of a study or file alone. ``unreadable``: images that could not be decoded. ``ignored``: files left
+    aside, by suffix. ``proposed_size``: pixels.
     """
 
     name: str
@@ -74,7 +74,7 @@ def fingerprint(scan: Scan, splits: npt.NDArray[np.int8], origin: str) -> Finger
         bit_depth=max((fact.bits for fact in facts), default=8),
         imbalance=_imbalance(counts["train"]),
         patients=_patients(scan, splits),
-        without_patient=sum(scan.records[row].patient is None for row in kept),
+        without_patient=sum(not scan.records[row].names_patient for row in kept),
         unreadable=len(scan.unreadable),
         ignored=dict(sorted(scan.listing.ignored.items())),
         proposed_size=propose_size([(fact.width, fact.height) for fact in facts]),

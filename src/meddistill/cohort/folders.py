@@ -66,6 +66,7 @@ def read_folder(source: Path, options: ReadOptions) -> Listing:
             finder(parts[-1]) if options.patient_pattern else frame.patient,
             frame.load,
             frame.peek,
+            frame.stands_in and not options.patient_pattern,
         )
         for parts, frame in frames
     )

@@ -48,6 +48,7 @@ def nifti_slices(path: Path, options: ReadOptions) -> tuple[Frame, ...]:
             partial(_load, path, axis, index, options.window),
             partial(_size, width, height),
             patient=str(path),
+            stands_in=True,
         )
         for index in range(shape[axis])
     )

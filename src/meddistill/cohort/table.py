@@ -164,7 +164,9 @@ def _entries(
         name = f"{where} ({path.name if locate.several else cell})"
         for frame in _frames(path, name, options, faults):
             patient = _patient(row, columns, options, path, frame)
-            entries.append((Record(name + frame.place, label, split, patient, frame.load, frame.peek), name, frame))
+            stands_in = frame.stands_in and not (columns.patient or options.patient_pattern)
+            record = Record(name + frame.place, label, split, patient, frame.load, frame.peek, stands_in)
+            entries.append((record, name, frame))
     return entries
 
 

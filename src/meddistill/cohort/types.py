@@ -42,7 +42,8 @@ class Frame:
 
     ``place``: where in the file, for people (`` (frame 3)``), empty if it is the only one. ``load`` and ``peek``: as of
     :class:`Record`. ``patient``: whose it is, as far as the file tells. ``burned_in``: the file says that text stands
-    in the picture. ``no_window``: grey of more than 8 bits without a word on what is black and white.
+    in the picture. ``no_window``: grey of more than 8 bits without a word on what is black and white. ``stands_in``:
+    ``patient`` is a study or a file, which holds pictures together and names no person.
     """
 
     place: str
@@ -51,6 +52,7 @@ class Frame:
     patient: str | None = None
     burned_in: bool = False
     no_window: bool = False
+    stands_in: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Record:
 
     ``where`` names it for people (a file, or ``file:row``); ``load`` decodes it and raises ``OSError`` or
     ``ValueError`` for an unreadable image; ``peek`` gives its native ``(width, height)`` without decoding, under the
-    same errors.
+    same errors. ``stands_in``: as of :class:`Frame`.
     """
 
     where: str
@@ -68,6 +70,12 @@ class Record:
     patient: str | None
     load: Callable[[], Picture]
     peek: Callable[[], tuple[int, int]]
+    stands_in: bool = False
+
+    @property
+    def names_patient(self) -> bool:
+        """Whether it is known whose it is."""
+        return self.patient is not None and not self.stands_in
 
     def decode(self) -> npt.NDArray[np.generic]:
         """The pixels, as in :class:`Picture`."""

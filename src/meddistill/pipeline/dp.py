@@ -1,14 +1,19 @@
 """A run under differential privacy: the patients are looked at once, under noise, and then put out of reach.
 
 :func:`protect` is given the patients and returns what distilling may know. The run then goes on with
-:func:`nobody` in the place of the training images.
+:func:`nobody` in the place of the training images. The run folder keeps a digest of what was released, without which,
+or with another, no run goes on: the card states the epsilon of one release.
 """
 
+import hashlib
+import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
+import numpy.typing as npt
 import safetensors.torch
 import torch
 
@@ -25,12 +30,15 @@ from meddistill.pipeline.plan import Plan
 from meddistill.pipeline.teach import trajectory_store
 from meddistill.privacy.accountant import Event
 from meddistill.privacy.patients import Patients, patients_of
-from meddistill.privacy.sgd import Budget, NoisyPlan, budget, kept_counts, shards, train_noisily
-from meddistill.privacy.statistics import Looks, Release, load_release, looks_for, release
+from meddistill.privacy.sgd import TRAINING, Budget, NoisyPlan, budget, kept_counts, shards, train_noisily
+from meddistill.privacy.statistics import Looks, Release, load_release, release
+from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import write_atomic
 from meddistill.runtime.progress import Progress
 from meddistill.teachers.images import LabelledImages
 from meddistill.teachers.store import TrajectoryStore
+
+Unit = Literal["patient", "image"]
 
 COUNTS = "counts.json"  # beside the teachers
 OUTSIDE = (
@@ -38,6 +46,9 @@ OUTSIDE = (
     "which patients stand in the training split, and which images were refused or left out as leaks or duplicates",
     "scores on validation and test images, whose patients are not in the training split; nothing else is used of those",
     "settings that the sender chose after seeing other results on these patients, and any other release about them",
+)
+PUBLIC_START = (
+    "the start images, which the sender says are public: whether they derive from these patients is not known here"
 )
 
 
@@ -55,7 +66,7 @@ def protect(
     plan: Plan,
     network: ConvNet,
     patients: Patients,
-    unit: Literal["patient", "image"],
+    unit: Unit,
     folder: RunFolder,
     teachers: Path,
     identity: str,
@@ -69,14 +80,14 @@ def protect(
         )
     shell = nobody(patients.images)
     if plan.privacy.route == "statistics":
-        looks, seen = _statistics(plan, network, patients, folder.release, progress)
+        looks, seen = _statistics(plan, network, patients, folder, progress)
         folder.events.write("released", epsilon=seen.epsilon, delta=seen.delta, noise=seen.event.noise_multiplier)
         method = replace(find(plan.method), objective=ReleasedMeans(looks, seen))
         statement = _statement(plan, unit, Release.accountant, (seen.event,), 1)
         return Protected(Matching(network, None, 0, shell), method, (0, 0), statement)
     noisy, spending = noisy_teachers(plan)
     with filling(teachers, identity):
-        store = _teach(plan, network, noisy, spending, patients, teachers, progress)
+        store = _teach(plan, network, noisy, spending, patients, folder, teachers, progress)
     groups = plan.teachers.count if plan.privacy.shards else 1
     statement = _statement(plan, unit, Budget.accountant, spending.history, groups)
     # Where segments may start is not asked of validation images: anywhere.
@@ -84,11 +95,26 @@ def protect(
     return Protected(Matching(network, store, plan.teachers.count, shell), find(plan.method), window, statement)
 
 
-def train_patients(prepared: Prepared, train: LabelledImages) -> tuple[Patients, Literal["patient", "image"]]:
-    """Whose the training images are; and the unit: images, each for itself, unless every image has a patient."""
-    if prepared.fingerprint.without_patient:
-        return patients_of(train, np.arange(len(train))), "image"
-    return patients_of(train, prepared.people[prepared.cohort.indices("train")]), "patient"
+def unit_of(prepared: Prepared) -> Unit:
+    """Whom a guarantee can be about: images, each for itself, unless every image has a patient."""
+    return "image" if prepared.fingerprint.without_patient else "patient"
+
+
+def train_patients(prepared: Prepared, train: LabelledImages) -> Patients:
+    """Whose the training images are."""
+    return patients_of(train, _owners(prepared))
+
+
+def whose(prepared: Prepared) -> dict[str, str]:
+    """What a run's identity needs of the patients: the unit, and which training images are of one, by no name."""
+    _, first, group = np.unique(_owners(prepared), return_index=True, return_inverse=True)
+    shared = first[group].astype("<i8").tobytes()
+    return {"unit": unit_of(prepared), "patients": hashlib.sha256(shared).hexdigest()}
+
+
+def _owners(prepared: Prepared) -> npt.NDArray[np.int64]:
+    rows = prepared.cohort.indices("train")
+    return prepared.people[rows] if unit_of(prepared) == "patient" else np.arange(len(rows))
 
 
 def nobody(images: LabelledImages) -> LabelledImages:
@@ -98,8 +124,7 @@ def nobody(images: LabelledImages) -> LabelledImages:
 
 def looks_of(plan: Plan, network: ConvNet) -> Looks:
     """Through what the plan's route ``statistics`` looks at patients."""
-    part = plan.privacy
-    return Looks(network, Augmentation(), plan.seed, part.looks or looks_for(part.epsilon, part.delta))
+    return Looks(network, Augmentation(), plan.seed, plan.privacy.looks)
 
 
 def noisy_plan(plan: Plan) -> NoisyPlan:
@@ -128,12 +153,45 @@ def noisy_identity(plan: Plan) -> dict[str, Any]:
 
 
 def _statistics(
-    plan: Plan, network: ConvNet, patients: Patients, path: Path, progress: Progress
+    plan: Plan, network: ConvNet, patients: Patients, folder: RunFolder, progress: Progress
 ) -> tuple[Looks, Release]:
-    looks = looks_of(plan, network)
+    part, path = plan.privacy, folder.release
+    _require_first(folder, path.exists())
     if not path.exists():
-        release(patients, looks, plan.privacy.epsilon, plan.privacy.delta, progress=progress).save(path)
-    return looks, load_release(path)
+        looks = looks_of(plan, network)
+        release(patients, looks, part.epsilon, part.delta, progress=progress).save(path)
+    seen = load_release(path)
+    if (seen.epsilon, seen.delta, seen.looks) != (part.epsilon, part.delta, part.looks):
+        raise InputError(
+            f"the release {path} was made for epsilon {seen.epsilon:g}, delta {seen.delta:g} and {seen.looks} looks, "
+            f"not for {part.epsilon:g}, {part.delta:g} and {part.looks}: put the release of this run back"
+        )
+    _keep(folder, (path.read_bytes(),))
+    return looks_of(plan, network), seen
+
+
+def _require_first(folder: RunFolder, there: bool) -> None:
+    """Nobody is looked at twice by one run. ``there``: whether all is that the run has released."""
+    if folder.released.exists() and not there:
+        raise InputError(
+            f"what the run in {folder.path} has released under noise is gone, and releasing anew would spend epsilon "
+            "once more: put it back, or delete the folder and begin a new run, whose epsilon adds to that of this one"
+        )
+
+
+def _keep(folder: RunFolder, parts: Iterable[bytes]) -> None:
+    """Mark the run as one that goes on from this release. Raises :class:`InputError` if it was another one."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    mark = json.dumps({"sha256": digest.hexdigest()}).encode()
+    if not folder.released.exists():
+        write_atomic(folder.released, mark)
+    elif folder.released.read_bytes() != mark:
+        raise InputError(
+            f"the run in {folder.path} began from another noised release, and a package of two would state the epsilon "
+            "of one: give the folder of teachers, or put back the release, that it began with"
+        )
 
 
 def _teach(
@@ -142,14 +200,17 @@ def _teach(
     noisy: NoisyPlan,
     spending: Budget,
     patients: Patients,
-    folder: Path,
+    folder: RunFolder,
+    place: Path,
     progress: Progress,
 ) -> TrajectoryStore:
     """The teachers that are missing; one that was interrupted is trained anew, and what it had seen is never used."""
-    store, count = trajectory_store(folder, plan, network), plan.teachers.count
+    store, count = trajectory_store(place, plan, network), plan.teachers.count
     store.tidy()
-    counts = kept_counts(folder / COUNTS, patients, spending.counting)
-    groups = _kept_groups(folder / "groups.safetensors", patients.count, count) if plan.privacy.shards else None
+    is_there = (place / COUNTS).exists() and all(store.is_complete(teacher) for teacher in range(count))
+    _require_first(folder, is_there)
+    counts = kept_counts(place / COUNTS, patients, spending.counting)
+    groups = _kept_groups(place / "groups.safetensors", patients.count, count) if plan.privacy.shards else None
     with progress.stage("teaching", count * (noisy.snapshots - 1)) as stage:
         for teacher in range(count):
             if store.is_complete(teacher):
@@ -159,6 +220,8 @@ def _teach(
             near = counts if groups is None else counts / count
             made = train_noisily(network, own, noisy, spending.training, near, plan.seed, teacher, stage=stage)
             store.save(teacher, made)
+    told = (store.trajectory(teacher).numpy().tobytes() for teacher in range(count))
+    _keep(folder, ((place / COUNTS).read_bytes(), *told))
     return store
 
 
@@ -169,11 +232,9 @@ def _kept_groups(path: Path, patients: int, count: int) -> torch.Tensor:
     return safetensors.torch.load_file(path)["groups"]
 
 
-def _statement(
-    plan: Plan, unit: Literal["patient", "image"], accountant: str, history: tuple[Event, ...], groups: int
-) -> Statement:
+def _statement(plan: Plan, unit: Unit, accountant: str, history: tuple[Event, ...], groups: int) -> Statement:
     # Counts are released of all patients together, teachers of each group.
-    looks = tuple(Look(**vars(event), groups=groups if event.sampling_rate < 1 else 1) for event in history)
+    looks = tuple(Look(**vars(event), groups=groups if event.mechanism == TRAINING else 1) for event in history)
     return Statement(
         epsilon=plan.privacy.epsilon,
         delta=plan.privacy.delta,
@@ -181,5 +242,5 @@ def _statement(
         route=cast(Literal["statistics", "teachers"], plan.privacy.route),
         accountant=accountant,
         history=looks,
-        outside=OUTSIDE,
+        outside=(*OUTSIDE, PUBLIC_START) if plan.start == "public" else OUTSIDE,
     )

@@ -56,6 +56,10 @@ class RunFolder:
         return self.path / "release.safetensors"
 
     @property
+    def released(self) -> Path:
+        return self.path / "released.json"
+
+    @property
     def canaries(self) -> Path:
         return self.path / "canaries.safetensors"
 

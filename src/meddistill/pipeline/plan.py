@@ -119,7 +119,7 @@ class Privacy:
     epsilon: float = _setting(0.0, "differential privacy for every patient; 0: none", low=0, high=MAX_EPSILON)
     delta: float = _setting(1e-5, "far below 1 / number of patients", low=1e-15, high=0.1)
     route: str = _setting("statistics", "of untrained networks' features; or noised teachers", of=ROUTES)
-    looks: int = _setting(0, "statistics: untrained networks that look; 0: as epsilon allows", low=0, high=10_000)
+    looks: int = _setting(32, "statistics: untrained networks that look at the images", low=1, high=10_000)
     sampling_rate: float = _setting(0.05, "teachers: share of the patients in a step", low=1e-6, high=1)
     learning_rate: float = _setting(0.5, "teachers: of their steps", low=1e-8, high=100)
     clip: float = _setting(1.0, "teachers: the longest gradient of a patient", low=1e-6, high=1e6)

@@ -10,8 +10,21 @@ from meddistill.cohort.public import Intensities, in_channels, intensities, publ
 from meddistill.cohort.resize import resize_intensities
 from meddistill.cohort.types import Cohort, Fit
 from meddistill.package.read import read
+from meddistill.pipeline.plan import Plan
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.progress import Progress
+
+
+def require_public(source: Path, plan: Plan) -> None:
+    """Raises :class:`InputError` where a run under differential privacy would start from the images of a package.
+
+    They may be of the same patients, as any other release about them, and no epsilon is paid for that here.
+    """
+    if plan.privacy.epsilon and source.suffix.lower() == ".mdz":
+        raise InputError(
+            f"an epsilon and the package {source} as start images were given: images that were distilled from these "
+            "patients would come past the noise. Start from noise (leave --start-images out) or from public images"
+        )
 
 
 def start_images(source: Path, cohort: Cohort, fit: Fit, progress: Progress) -> Intensities:

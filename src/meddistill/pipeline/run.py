@@ -13,7 +13,6 @@ import torch
 from meddistill import __version__
 from meddistill.cohort.prepare import Prepared
 from meddistill.cohort.public import Intensities
-from meddistill.cohort.types import Cohort
 from meddistill.distill.formation import Formation
 from meddistill.distill.labels import classes_of, first_logits, shared_logits
 from meddistill.distill.loop import Matching, distill
@@ -30,13 +29,13 @@ from meddistill.pipeline.card import (
     make_terms,
     training_bytes,
 )
-from meddistill.pipeline.dp import Protected, nobody, noisy_identity, protect, train_patients
+from meddistill.pipeline.dp import Protected, nobody, noisy_identity, protect, train_patients, unit_of, whose
 from meddistill.pipeline.estimate import LEAST_ITERATIONS, Estimate, estimate, fit_to_time
 from meddistill.pipeline.evaluate import Evaluated
 from meddistill.pipeline.folder import RunFolder, identify, owned
 from meddistill.pipeline.pack import pack
 from meddistill.pipeline.plan import Plan, checked
-from meddistill.pipeline.public import start_images
+from meddistill.pipeline.public import require_public, start_images
 from meddistill.pipeline.request import (
     Request,
     base_plan,
@@ -150,6 +149,7 @@ def run(request: Request, progress: Progress = Silent(), prepared: Prepared | No
     base = sized(request, base, cohort)
     public = None
     if request.start_images is not None:  # beside the whole cohort: canaries would leave patients out of it
+        require_public(request.start_images, base)
         public = start_images(request.start_images, cohort, base.fit, progress)
     preview = request.out.with_suffix(".png")
     place = request.run or request.out.with_suffix(".run")
@@ -160,7 +160,7 @@ def run(request: Request, progress: Progress = Silent(), prepared: Prepared | No
         if request.canaries:
             prepared, planted = _plant(request, base, prepared, folder)
             cohort = prepared.cohort
-        plan, budget = _settle_plan(request, base, cohort, public, device, folder, begun, progress)
+        plan, budget = _settle_plan(request, base, prepared, public, device, folder, begun, progress)
         # Not before: a request that does not belong to this folder leaves no trace in it.
         watch = opened.enter_context(watched(place, progress))
         tracker = opened.enter_context(tracked(request.track, place, request.track_images, watch.warn))
@@ -215,7 +215,7 @@ def _plant(request: Request, plan: Plan, prepared: Prepared, folder: RunFolder) 
 def _settle_plan(
     request: Request,
     base: Plan,
-    cohort: Cohort,
+    prepared: Prepared,
     public: Intensities | None,
     device: torch.device,
     folder: RunFolder,
@@ -226,7 +226,10 @@ def _settle_plan(
 
     A run that is continued does all that its plan says, so that it ends with the bytes of an uninterrupted one.
     """
+    cohort = prepared.cohort
     asked = {"plan": base.as_dict(), "seconds": request.seconds, "device": device.type, "leak": request.leak}
+    if base.privacy.epsilon:
+        asked |= whose(prepared)
     if public is not None:
         asked["start_images"] = hashlib.sha256(public.data).hexdigest()
     identity = identify(asked | {"version": __version__}, cohort)
@@ -253,9 +256,10 @@ def _protect(
 ) -> tuple[SplitImages, Protected]:
     """Look at the patients under noise; from here on there are no training images."""
     train = data.splits["train"]
-    patients, unit = train_patients(prepared, train)
+    patients, unit = train_patients(prepared, train), unit_of(prepared)
     network, place = network_of(plan.network, data.cohort), request.teachers or folder.teachers
-    identity = identify(noisy_identity(plan) | {"network": plan.network, "seed": plan.seed}, data.cohort)
+    asked = noisy_identity(plan) | {"network": plan.network, "seed": plan.seed} | whose(prepared)
+    identity = identify(asked, data.cohort)
     proved = protect(plan, network, patients, unit, folder, place, identity, progress)
     return replace(data, splits={**data.splits, "train": nobody(train)}), proved
 

@@ -22,9 +22,12 @@ _SUMMED = 4
 
 
 def uniform(count: int, source: Source = SYSTEM) -> npt.NDArray[np.float64]:
-    """``(count,)`` independent numbers strictly between 0 and 1, multiples of 2^-53 less a half."""
-    bits = np.frombuffer(source(8 * count), np.uint64) >> np.uint64(11)
-    return np.asarray((bits.astype(np.float64) + 0.5) * 2.0**-53)
+    """``(count,)`` independent numbers strictly between 0 and 1, odd multiples of 2^-53.
+
+    With one bit more the largest would be rounded to 1.
+    """
+    bits = np.frombuffer(source(8 * count), np.uint64) >> np.uint64(12)
+    return np.asarray((bits.astype(np.float64) + 0.5) * 2.0**-52)
 
 
 def normal(count: int, source: Source = SYSTEM) -> npt.NDArray[np.float64]:

@@ -7,6 +7,9 @@ but the noised sum is ever kept. Matching class means of features of random netw
 Bilen 2023, arXiv 2110.04181); noise on sums of clipped features is that of Zheng & Li (2022), put on once, not in
 every iteration.
 
+More looks cost time, not accuracy: a patient's length is shared among them, so that noise in each grows with the root
+of their number, and it falls by the same root in the mean over all that images follow.
+
 Nothing that a patient's contribution is computed from depends on other patients: looks and the zero point of
 features follow from the seed, and intensities are normalised by fixed numbers.
 """
@@ -40,8 +43,6 @@ _COUNTS, _FEATURES = 0.1, 0.9
 _BOUND = 1.0
 _NOISE_IMAGES = 64
 _REMEMBERED = 512  # looks that are not drawn anew in every iteration
-# How many looks the noise of ε = 1 and δ = 1e-5 bears, and never more than; chosen by `benchmarks/private.py --looks`.
-_LOOKS, _AT_NOISE, _MOST_LOOKS = 8, 3.73, 128
 _ROWS = 32  # images that are looked at together: what a network of width 32 makes of more does not stay in a cache
 MECHANISM = "Gaussian mechanism on the sum of clipped feature statistics and class shares"
 
@@ -81,15 +82,6 @@ class Looks:
         return F.normalize(self.network.features(params, seen) - zero, dim=1)
 
 
-def looks_for(epsilon: float, delta: float) -> int:
-    """How many looks a release may have: as many as keep the noise of each the same, as far as that goes.
-
-    A patient's vector has length 1 whatever the number of looks, so that noise in a look's means grows with its root.
-    """
-    borne = round(_LOOKS * (_AT_NOISE / gaussian_noise(epsilon, delta)) ** 2)
-    return min(max(borne, _LOOKS), _MOST_LOOKS)
-
-
 @dataclass(frozen=True)
 class Release:
     """All that is known of the patients from here on.
@@ -105,6 +97,11 @@ class Release:
     delta: float
 
     accountant = ANALYTIC
+
+    @property
+    def looks(self) -> int:
+        """How many looks there were."""
+        return len(self.features)
 
     @property
     def vector(self) -> Tensor:
