@@ -11,7 +11,6 @@ from meddistill.audit import canaries, membership
 from meddistill.audit.people import without
 from meddistill.audit.run import audit
 from meddistill.cohort.prepare import prepare
-from meddistill.package.read import read
 from meddistill.package.types import Look, Privacy
 from meddistill.pipeline.canaries import coins, design, tossed
 from meddistill.runtime.errors import InputError

@@ -17,6 +17,7 @@ from meddistill.compress import coding
 from meddistill.compress.codebook import Coded, Floats, at_levels, code
 from meddistill.compress.prune import Ranking, may_narrow, narrowed, ranked, without_idle_biases
 from meddistill.compress.retrain import Course, Pace, Slopes, retrain, slopes_of
+from meddistill.nets.classics import AffineResNet18, Classic
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.network import Network
 from meddistill.nets.params import Params
@@ -24,6 +25,8 @@ from meddistill.runtime.progress import Progress, Silent
 from meddistill.runtime.progress import Stage as Progressing
 from meddistill.runtime.streams import stream
 from meddistill.train.protocol import protocol_for
+
+Widths = ConvNet | Classic
 
 _BITS_A_WEIGHT = 1.5
 _VECTOR_LEVELS = 15
@@ -87,7 +90,7 @@ def essential(
 ) -> Essential:
     """Reduce a network so that its codebooks and codes take at most ``target`` bytes, or as few as there can be.
 
-    ``fresh``: a ConvNet does not start with the original's channels, it is trained anew (distillation into a small
+    ``fresh``: what is left does not start with the original's channels, it is trained anew (distillation into a small
     network). Of other networks than ConvNets with instance norm all channels stay, unless ``fresh``.
     """
     stages = [Stage("original", 4 * network.parameters)]
@@ -135,7 +138,7 @@ def reduced(
     return _within(params, moved, prunable, target), sparse
 
 
-def width_for(network: ConvNet, target: int) -> int:
+def width_for(network: Widths, target: int) -> int:
     """The width at which pruning, quantising and coding can well reach the target."""
     widths = range(1, network.width + 1)
     fits = [width for width in widths if replace(network, width=width).parameters * _BITS_A_WEIGHT <= 8 * target]
@@ -177,13 +180,18 @@ def _started(network: Network, params: Params, target: int, seed: int, *, fresh:
         params = without_idle_biases(network, params)
         width = width_for(network, target)
         return narrowed(network, params, width) if width < network.width else (network, params)
-    wide = network if may_narrow(network) else _small(network)
+    wide = _of_widths(network)
     slim = replace(wide, width=width_for(wide, target))
     return slim, without_idle_biases(slim, slim.init(stream(seed, "small")))
 
 
-def _small(network: Network) -> ConvNet:
-    """The ConvNet that another network teaches: it halves images until 3 to 5 pixels a side are left."""
+def _of_widths(network: Network) -> Widths:
+    """What the original teaches a narrow one of: its own kind, or a ConvNet where that has no widths or no norms.
+
+    The ConvNet halves images until 3 to 5 pixels a side are left.
+    """
+    if may_narrow(network) or (isinstance(network, Classic) and not isinstance(network, AffineResNet18)):
+        return network
     depth = min(_DEEPEST, max(1, int(math.log2(network.size / _LEAST_SIDE))))
     return ConvNet(_WIDEST, depth, network.channels, network.size, network.classes)
 

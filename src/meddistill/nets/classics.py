@@ -28,7 +28,7 @@ _ALEXNET_SIDE = 4
 
 
 @dataclass(frozen=True)
-class _Classic(OfParts):
+class Classic(OfParts):
     """What the three share: a base width that a name may change, and the images' shape."""
 
     width: int
@@ -51,7 +51,7 @@ def _name(kind: str, width: int, usual: int) -> str:
 
 
 @dataclass(frozen=True)
-class ResNet18(_Classic):
+class ResNet18(Classic):
     """He et al. 2016 (arXiv 1512.03385), table 1, with 18 layers.
 
     Up to 64 pixels a side the stem is a 3 × 3 convolution (their section 4.2); above, 7 × 7 with stride 2 and pooling.
@@ -160,7 +160,7 @@ class AffineResNet18(ResNet18):
 
 
 @dataclass(frozen=True)
-class VGG11(_Classic):
+class VGG11(Classic):
     """Simonyan & Zisserman 2015 (arXiv 1409.1556), configuration A, with norms and one linear layer."""
 
     @property
@@ -192,7 +192,7 @@ class VGG11(_Classic):
 
 
 @dataclass(frozen=True)
-class AlexNet(_Classic):
+class AlexNet(Classic):
     """Krizhevsky et al. 2012 as evaluated by Zhao et al. 2021: five convolutions without norms and one linear layer."""
 
     @property
