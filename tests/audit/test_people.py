@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from meddistill.audit.people import People, Sample, making_of_package, read_groups, sample
+from meddistill.cohort.read import ReadOptions
 from meddistill.package.read import read
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.progress import Silent
@@ -43,6 +44,16 @@ def test_a_patient_of_both_groups_is_a_member_alone_and_images_are_counted_by_pa
     assert (groups.members.count, groups.control.count, len(groups.control.labels)) == (2, 2, 3)
     again = read_groups(Sample(inside, "train"), Sample(inside, "test"), making)
     assert (again.members.count, again.control.count) == (2, 1)
+
+
+def test_a_cohort_that_was_read_without_its_broken_images_can_be_audited_so(tmp_path, making):
+    source = draw(tmp_path, [(f"p{place}", ("train", "test")[place % 4 > 1]) for place in range(12)], 3)
+    (tmp_path / "3-6.png").write_bytes(b"broken")
+    samples = Sample(source, "train"), Sample(source, "test")
+    with pytest.raises(InputError, match="--skip-unreadable"):
+        read_groups(*samples, making)
+    groups = read_groups(*samples, making, ReadOptions(skip_unreadable=True))
+    assert groups.control.count == 5  # of six
 
 
 class Named(Silent):

@@ -50,6 +50,7 @@ def test_with_one_distillation_outcomes_have_the_names_that_they_have_always_had
     one = layout(ONE)
     [source] = one.grid.cohorts
     identity = {name: value for name, value in asdict(source).items() if name != "matching"}
+    del identity["options"]["skip_unreadable"]
     around = {"source": identity, "version": __version__, "bench": "1", "device": "cpu"}
     plan = one.grid.plan_for(source, "mtt", 2, "convnet-d2-w4", 0)
     told = {"images": 2, "network": "convnet-d1-w4", "seed": 0, "distillations": 1, "protocol": PROTOCOL_VERSION}

@@ -130,6 +130,7 @@ def test_tasks_come_after_what_they_need():
         ("[subsets.small]", "[subsets]\nhour = 1\n[subsets.small]", "[subsets.hour] is not a section"),
         ("size = 10", "size = 10\nreading = 3", "cohorts.stripes.reading is 3: expected a section"),
         ("size = 10", "size = 10\nreading = {images = 3}", "cohorts.stripes.reading.images is 3"),
+        ("size = 10", "size = 10\nreading = {skip_unreadable = 'yes'}", "reading.skip_unreadable is 'yes'"),
         ("size = 10", 'size = 10\nmatching = "x"', "cohorts.stripes.matching is 'x': expected a list of names"),
         ("cohorts.stripes", 'cohorts."../x"', "a cohort's name takes letters"),
         ("[grid]", "[grid", "is not a TOML file"),

@@ -11,6 +11,8 @@ from meddistill.cohort.read import ReadOptions
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.progress import Silent
 
+SKIPPING = ReadOptions(skip_unreadable=True)
+
 
 def codes(problems, level=None):
     return [found.code for found in problems if level in (None, found.level)]
@@ -81,9 +83,11 @@ def test_all_errors_are_listed_at_once(class_folders):
     assert codes(caught.value.problems, "error") == ["unreadable", "too-few-images"]
     assert "at most 14" in str(caught.value)
     assert caught.value.exit_code == 2
-    prepared = prepare(class_folders, size=8, skip_unreadable=True)
+    prepared = prepare(class_folders, size=8, options=SKIPPING)
     assert len(prepared.cohort.labels) == 40
     assert named(prepared.problems, "unreadable").level == "warning"
+    seen = survey(class_folders, options=SKIPPING)
+    assert "Left out as asked" in named(seen.problems, "unreadable").message
 
 
 def test_a_truncated_jpeg_is_never_half_decoded(class_folders, noise):
@@ -102,7 +106,7 @@ def test_nothing_readable(tmp_path):
         with pytest.raises(CohortError, match="2 images cannot be read"):
             attempt()
     with pytest.raises(CohortError):
-        prepare(tmp_path, size=8, skip_unreadable=True)
+        prepare(tmp_path, size=8, options=SKIPPING)
 
 
 def test_one_class_is_an_error(class_folders):
@@ -152,6 +156,16 @@ def test_leaks_stop_and_say_what_can_be_done(leaking):
     assert "1 of them byte for byte" in text
     for remedy in ("--resplit", "--drop-leak", "--allow-leak"):
         assert remedy in text
+
+
+def test_what_is_advised_about_leaks_is_what_the_caller_can_do(leaking):
+    seen = prepare(leaking, size=8, options=PATTERN, evaluation=True)
+    told = [found for found in seen.problems if found.level == "leak"]
+    assert len(told) == 3
+    assert not any("--" in found.message for found in told)
+    with pytest.raises(CohortError, match=r"Ask somebody\.") as caught:
+        prepare(leaking, size=8, options=PATTERN, leak_remedy="Ask somebody.")
+    assert "--resplit" not in str(caught.value)
 
 
 def test_leaks_can_be_allowed(leaking):

@@ -61,6 +61,8 @@ class Source:
         """What determines its images and splits."""
         told = asdict(self)
         del told["matching"]
+        if not self.options.skip_unreadable:  # folders that were filled before there was this option stay known
+            del told["options"]["skip_unreadable"]
         return told
 
 
@@ -293,7 +295,7 @@ def _source(name: str, part: Any, problems: list[str]) -> Source:
 def _is_reading(key: str, value: Any) -> bool:
     if key == "window":
         return isinstance(value, list) and len(value) == 2 and all(type(one) in (int, float) for one in value)
-    return type(value) is bool if key == "allow_burned_in" else _is_text(value)
+    return type(value) is bool if key in ("allow_burned_in", "skip_unreadable") else _is_text(value)
 
 
 def _grid(document: Mapping[str, Any], settings: Mapping[str, Any], sources: Mapping[str, Source]) -> Grid:

@@ -95,6 +95,7 @@ class Worker:
             leak=source.leak,
             images_per_class=max(grid.images_per_class, default=1),
             seed=grid.seed + distillation,
+            leak_remedy=f'Set leak = "resplit", "drop" or "allow" in [cohorts.{source.name}] of the grid.',
             progress=self._progress,
         )
         cohort = prepared.cohort

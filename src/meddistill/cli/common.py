@@ -97,6 +97,9 @@ class Reading(Volumes):
     allow_burned_in: Annotated[Flag, Parameter(help="Take DICOM images that say that text is burned into them.")] = (
         False
     )
+    skip_unreadable: Annotated[Flag, Parameter(help="Leave out images that cannot be read instead of stopping.")] = (
+        False
+    )
 
     def options(self) -> ReadOptions:
         """The same as the cohort readers take it."""
@@ -109,6 +112,7 @@ class Reading(Volumes):
             images=self.images,
             patient_pattern=self.patient_pattern,
             allow_burned_in=self.allow_burned_in,
+            skip_unreadable=self.skip_unreadable,
         )
 
 

@@ -38,7 +38,6 @@ def distill(
     track_images: Flag = False,
     withhold_counts: Flag = False,
     full_data: Flag = False,
-    skip_unreadable: Flag = False,
     epsilon: DpNumber = None,
     delta: DpNumber = None,
     dp_route: DpRoute = None,
@@ -75,7 +74,6 @@ def distill(
         track_images: Draw the synthetic images for TensorBoard as well.
         withhold_counts: Do not tell how many images the cohort has.
         full_data: Measure networks trained on all training images, too (may take longer than the rest).
-        skip_unreadable: Leave out images that cannot be read instead of stopping.
         epsilon: Make images and labels differentially private, for every patient, with this epsilon.
         delta: Its delta; far below one over the number of patients [default: 1e-5].
         dp_route: From noised statistics of the images, or from teachers trained under noise [default: statistics].
@@ -103,7 +101,6 @@ def distill(
         start=start,
         start_images=start_images,
         leak=_leak(resplit, drop_leak, allow_leak),
-        skip_unreadable=skip_unreadable,
         licence=licence,
         terms=terms,
         track=track,

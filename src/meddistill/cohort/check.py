@@ -20,9 +20,10 @@ __all__ = ["CohortError", "Problem", "check"]
 _DARK = 8
 _LONG = 2
 _LEAK_REMEDY = (
-    "Split anew by patient (--resplit), drop the copies from the less protected split (--drop-leak), "
+    "Let distill split anew by patient (--resplit), drop the copies from the less protected split (--drop-leak), "
     "or keep them knowing that results will look too good (--allow-leak)."
 )
+_LEAK_REMEDY_EVALUATION = "Mend the splits: results on one look too good for a model that was trained on the other."
 Splits = npt.NDArray[np.int8]
 
 
@@ -32,29 +33,32 @@ def check(
     splits: Splits | None = None,
     *,
     evaluation: bool = False,
+    leak_remedy: str | None = None,
 ) -> tuple[Problem, ...]:
     """All problems of ``scan``, errors first, then leaks, then warnings.
 
     ``splits`` ``(N,)``: the splits that will be used, for the checks of classes in splits; by default those that the
     source gives. Leaks are always looked for in what the source gives. ``images_per_class``: how many images a class
     will be distilled into. ``evaluation``: a source that is only evaluated on may lack training images and classes.
+    ``leak_remedy``: what to advise about leaks in the place of the options of ``distill``.
     """
     used = scan.given_splits if splits is None else splits
+    advice = leak_remedy or (_LEAK_REMEDY_EVALUATION if evaluation else _LEAK_REMEDY)
     found = [
         *scan.listing.problems,
         *_unreadable(scan),
-        *leaks(scan),
+        *leaks(scan, advice),
         *images(scan),
         *classes(scan, used, images_per_class, evaluation=evaluation),
     ]
     return in_order(found)
 
 
-def leaks(scan: Scan) -> list[Problem]:
+def leaks(scan: Scan, remedy: str) -> list[Problem]:
     """Patients and identical images that stand in more than one of the given splits: one problem a pair of splits."""
     return [
-        *_across(scan, _patients(scan), "patient-across-splits", _patient_leak),
-        *_across(scan, _identical(scan), "duplicate-across-splits", _duplicate_leak),
+        *_across(scan, _patients(scan), "patient-across-splits", _patient_leak, remedy),
+        *_across(scan, _identical(scan), "duplicate-across-splits", _duplicate_leak, remedy),
     ]
 
 
@@ -87,6 +91,7 @@ def _across(
     members: dict[Hashable, list[int]],
     code: str,
     describe: Callable[[Scan, list[tuple[Hashable, list[int]]], str], tuple[str, list[str]]],
+    remedy: str,
 ) -> list[Problem]:
     given = scan.given_splits
     spread = {key: rows for key, rows in members.items() if len({*given[rows].tolist()} - {UNSPLIT}) > 1}
@@ -97,7 +102,7 @@ def _across(
         inside = [(key, [row for row in rows if given[row] in (first, second)]) for key, rows in both]
         if inside:
             what, places = describe(scan, inside, f"both {SPLITS[first]} and {SPLITS[second]}")
-            found.append(problem(code, "leak", what, places, _LEAK_REMEDY))
+            found.append(problem(code, "leak", what, places, remedy))
     return found
 
 

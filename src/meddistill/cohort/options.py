@@ -15,7 +15,7 @@ class ReadOptions:
     first group, or the whole match if it has no group.
     ``window``: centre and width of the grey values of DICOM and NIfTI files that go from black to white, instead of
     the file's own. ``slice_axis``: how NIfTI volumes are cut. ``allow_burned_in``: take DICOM images that say that
-    text is burned into them.
+    text is burned into them. ``skip_unreadable``: leave out images that cannot be read instead of stopping.
     """
 
     path_column: str = "path"
@@ -27,3 +27,4 @@ class ReadOptions:
     window: tuple[float, float] | None = None
     slice_axis: Literal["axial", "coronal", "sagittal"] = "axial"
     allow_burned_in: bool = False
+    skip_unreadable: bool = False

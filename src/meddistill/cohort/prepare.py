@@ -71,8 +71,8 @@ def prepare(
     leak: Leak = "stop",
     images_per_class: int | None = None,
     seed: int = 0,
-    skip_unreadable: bool = False,
     evaluation: bool = False,
+    leak_remedy: str | None = None,
     progress: Progress = Silent(),
 ) -> Prepared:
     """Read ``source`` into a cohort of square images.
@@ -81,8 +81,8 @@ def prepare(
     images in more than one split: ``stop``; ``allow`` them; ``drop`` them (test is kept whole, training and validation
     lose what test has, validation loses what training has); or ``resplit`` everything. ``images_per_class``: how many
     will be asked for, so that a class with fewer training images is an error. ``seed``: of splits that are assigned.
-    ``skip_unreadable``: leave out images that cannot be read instead of stopping. ``evaluation``: the source is only
-    evaluated on: it may have no training images and need not have every class, and its leaks do not stop.
+    ``evaluation``: the source is only evaluated on: it may have no training images and need not have every class, and
+    its leaks do not stop. ``leak_remedy``: what to advise about leaks in the place of the options of ``distill``.
 
     Raises :class:`~meddistill.cohort.problems.CohortError` with all errors, and with leaks under ``stop``, at once.
     """
@@ -90,15 +90,14 @@ def prepare(
     listing = read(source, options)
     working = propose_size(native_sizes(listing)) if size is None else size
     scanned = scan(listing, working, fit, progress)
-    settled = _settle(scanned, leak, images_per_class, seed, evaluation=evaluation)
-    problems = tuple(_skipped(found) if skip_unreadable else found for found in settled.problems)
+    settled = _settle(scanned, options, leak, images_per_class, seed, evaluation=evaluation, leak_remedy=leak_remedy)
     stopping = {"error", "leak"} if leak == "stop" and not evaluation else {"error"}
-    if not scanned.records or any(found.level in stopping for found in problems):
-        raise CohortError(str(source), problems)
+    if not scanned.records or any(found.level in stopping for found in settled.problems):
+        raise CohortError(str(source), settled.problems)
     cohort = _assemble(scanned, settled.splits)
     return Prepared(
         cohort,
-        in_order(problems),
+        settled.problems,
         fingerprint(scanned, settled.splits, settled.origin),
         _people(scanned)[settled.splits >= 0],
     )
@@ -114,7 +113,7 @@ def survey(
 ) -> Survey:
     """The fingerprint of ``source`` and all its problems. Raises only if there is not one image that can be read."""
     scanned = scan(read(source, options), None, progress=progress)
-    settled = _settle(scanned, "allow", images_per_class, seed, evaluation=False)
+    settled = _settle(scanned, options, "allow", images_per_class, seed)
     if not scanned.records:
         raise CohortError(str(source), settled.problems)
     return Survey(fingerprint(scanned, settled.splits, settled.origin), settled.problems)
@@ -125,11 +124,22 @@ def _require_size(size: int | None) -> None:
         raise InputError(f"a working size of {size} pixels was asked for: expected {MIN_SIZE} to {MAX_SIZE}")
 
 
-def _settle(scanned: Scan, leak: Leak, images_per_class: int | None, seed: int, *, evaluation: bool) -> _Settled:
+def _settle(
+    scanned: Scan,
+    options: ReadOptions,
+    leak: Leak,
+    images_per_class: int | None,
+    seed: int,
+    *,
+    evaluation: bool = False,
+    leak_remedy: str | None = None,
+) -> _Settled:
     given = scanned.given_splits
     kept = _without_leaks(scanned) if leak == "drop" else given
     splits = split(scanned, seed) if leak == "resplit" else complete(scanned, kept, seed)
-    problems = check(scanned, images_per_class, splits, evaluation=evaluation)
+    problems = check(scanned, images_per_class, splits, evaluation=evaluation, leak_remedy=leak_remedy)
+    if options.skip_unreadable:
+        problems = in_order(map(_skipped, problems))
     if leak in ("drop", "resplit"):
         problems = in_order((*map(_resolved, problems), *_remedied(leak, given, kept)))
     origin = "assigned" if leak == "resplit" or (given == UNSPLIT).all() else "given"

@@ -25,6 +25,9 @@ from meddistill.train.received import received
 
 _CPU = torch.device("cpu")
 _VIEWS = 16  # of every image of a package, in place of the validation images that a receiver does not have
+_LEAK_REMEDY = (
+    "Mend the splits of the source, or compress with the package that the model was trained from (--data FILE.mdz)."
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def material(model: Model, data: Path, test: Path | None, options: ReadOptions, 
         return _of_package(model, data, test, options, progress)
     if test is not None:
         raise InputError("--test is for packages: a source is measured on its own test split; leave --test out")
-    cohort = read_cohort(data, model, options, progress, evaluation=False)
+    cohort = read_cohort(data, model, options, progress, evaluation=False, leak_remedy=_LEAK_REMEDY)
     validation = labelled(cohort, model, "val", data, _CPU)
     return Material(
         data=real_set(labelled(cohort, model, "train", data, _CPU)),

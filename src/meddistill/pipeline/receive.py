@@ -339,10 +339,18 @@ def read_images(
     return labelled(read_cohort(source, model, options, progress, evaluation=True), model, split, source, device)
 
 
-def read_cohort(source: Path, model: Model, options: ReadOptions, progress: Progress, *, evaluation: bool) -> Cohort:
+def read_cohort(
+    source: Path,
+    model: Model,
+    options: ReadOptions,
+    progress: Progress,
+    *,
+    evaluation: bool,
+    leak_remedy: str | None = None,
+) -> Cohort:
     """A source at the model's size; splits and leaks are treated as they were when the model was trained.
 
-    ``evaluation``: the source is only evaluated on, see :func:`~meddistill.cohort.prepare.prepare`.
+    ``evaluation``, ``leak_remedy``: as of :func:`~meddistill.cohort.prepare.prepare`.
     """
     prepared = prepare(
         source,
@@ -352,6 +360,7 @@ def read_cohort(source: Path, model: Model, options: ReadOptions, progress: Prog
         leak=model.leak,
         seed=model.seed,
         evaluation=evaluation,
+        leak_remedy=leak_remedy,
         progress=progress,
     )
     tell(prepared, progress)

@@ -39,7 +39,6 @@ class Request:
     run: Path | None = None
     teachers: Path | None = None
     leak: Leak = "stop"
-    skip_unreadable: bool = False
     full_row: bool | None = None
     fit: Fit | None = None
     seeds: int | None = None
@@ -145,7 +144,6 @@ def read_source(request: Request, plan: Plan, progress: Progress) -> Prepared:
         leak=request.leak,
         images_per_class=least_of_a_class(plan),
         seed=plan.seed,
-        skip_unreadable=request.skip_unreadable,
         progress=progress,
     )
 
