@@ -402,8 +402,10 @@ def merge(
 def export(package: Path, out: Path, *, to: Target) -> ExportReport:
     """Write a package's images for other programs: to a ``folder``, an ``npz`` file, or a ``huggingface`` folder."""
     from meddistill.package.read import read
+    from meddistill.runtime.files import require_another
     from meddistill.train.export import export as export_images
 
+    require_another(Path(out), [Path(package)])
     return export_images(read(Path(package)), Path(out), to)
 
 
@@ -535,8 +537,10 @@ def sign(package: Path, key: Path, *, out: Path | None = None, passphrase: str |
     from meddistill.compress import file
     from meddistill.package.keys import fingerprint
     from meddistill.package.sign import sign as sign_package
+    from meddistill.runtime.files import require_another
 
     source, target = Path(package), Path(package if out is None else out)
+    require_another(target, [Path(key)])
     sign_file = file.sign if file.is_compressed(source) else sign_package
     signer = sign_file(source, Path(key), target, passphrase)
     return Document({"package": str(target), "fingerprint": fingerprint(signer)})

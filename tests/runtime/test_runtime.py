@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from meddistill.runtime.device import choose
 from meddistill.runtime.errors import InputError, MeddistillError, OutputError, VerificationError
 from meddistill.runtime.events import EventLog
-from meddistill.runtime.files import remove_leftovers, require_writable, write_atomic, write_error
+from meddistill.runtime.files import remove_leftovers, require_another, require_writable, write_atomic, write_error
 from meddistill.runtime.progress import Silent
 from meddistill.runtime.streams import derive, numpy_stream, stream
 
@@ -108,6 +108,35 @@ def test_asking_whether_a_file_could_be_written_leaves_nothing(tmp_path):
     (tmp_path / "old").write_text("kept")
     require_writable(tmp_path / "old")
     assert (tmp_path / "old").read_text() == "kept"
+
+
+def refused(out, *used):
+    with pytest.raises(InputError, match="name another file"):
+        require_another(out, used)
+
+
+def test_an_output_is_another_file_than_all_that_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table, folder = tmp_path / "t.csv", tmp_path / "new" / "x.run"
+    table.write_text("path,label")
+    (tmp_path / "link").symlink_to(table)
+    (tmp_path / "hard").hardlink_to(table)
+    for name in ("t.csv", "./t.csv", "link", "hard"):
+        refused(Path(name), None, tmp_path / "other", table)
+    refused(folder, folder)
+    refused(folder.parent, folder)
+    require_another(tmp_path / "x.mdz", [None, table, folder, tmp_path / "other"])
+
+
+def test_in_a_folder_that_is_read_only_what_a_verb_wrote_is_replaced(tmp_path):
+    (tmp_path / "cat").mkdir()
+    for name in ("1.png", "1", "1.mdz", "1.JSON"):
+        (tmp_path / "cat" / name).write_text("kept")
+    refused(tmp_path / "cat" / "1.png", tmp_path)
+    refused(tmp_path / "cat" / "1", tmp_path)
+    for name in ("1.mdz", "1.JSON", "new.png", "new"):
+        require_another(tmp_path / "cat" / name, [tmp_path])
+    require_another(tmp_path / "cat" / "1.png", [tmp_path / "dog"])
 
 
 def test_a_process_that_dies_in_the_middle_leaves_the_old_file(tmp_path):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from meddistill.audit import hygiene
@@ -10,6 +11,7 @@ from meddistill.audit.finding import Finding, Gates, Outcome, worst
 from meddistill.audit.people import Groups, Making, Part, Sample, read_groups, sample
 from meddistill.cohort.read import ReadOptions, read
 from meddistill.runtime.errors import InputError
+from meddistill.runtime.files import require_another, require_writable
 from meddistill.runtime.progress import Progress
 
 _LEAST = 10  # patients of a group
@@ -34,6 +36,13 @@ def meet(
     if groups.overlap:
         progress.warn(f"{groups.overlap} patients of the control group are members too and were left out of it")
     return groups, (inside, outside)
+
+
+def require_own_place(out: Path, members: str, control: str | None, used: Sequence[Path | None]) -> None:
+    """Raises :class:`InputError` where the report would replace one of both sources, or what else is ``used``."""
+    samples = [sample(text, "all").source for text in (members, control) if text is not None]
+    require_another(out, (*samples, *used))
+    require_writable(out)
 
 
 def require_enough(groups: Groups) -> None:

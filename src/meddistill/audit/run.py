@@ -32,7 +32,6 @@ from meddistill.pipeline.canaries import Canaries, load
 from meddistill.pipeline.folder import RunFolder
 from meddistill.runtime.device import choose
 from meddistill.runtime.errors import InputError
-from meddistill.runtime.files import require_writable
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.teachers.images import Normalisation
 
@@ -64,7 +63,7 @@ def audit(
         require_unsigned(package)
         _require_nothing_proved(package)
     if out is not None:
-        require_writable(out)
+        attempt.require_own_place(out, members, control, (package, planted, options.images))
     secret = _canaries(package, planted)
     case, groups, samples = _open(package, members, control, secret, effort, gates, seed, device, options, progress)
     card = case.package.card

@@ -24,7 +24,6 @@ from meddistill.compress.load import load_model
 from meddistill.nets.convnet import ConvNet
 from meddistill.runtime.device import choose
 from meddistill.runtime.errors import InputError
-from meddistill.runtime.files import require_writable
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.train.model import Model, describe, params_digest
 
@@ -66,7 +65,7 @@ def audit_model(
     """
     begun = time.monotonic()
     if out is not None:
-        require_writable(out)
+        attempt.require_own_place(out, members, control, (path, options.images))
     attempt.require_sense(effort)
     if effort.shadows:
         raise InputError("shadows repeat a distillation, and a model has none: leave --shadows out")

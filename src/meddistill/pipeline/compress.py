@@ -21,7 +21,7 @@ from meddistill.compress.retrain import Course
 from meddistill.package.types import Software
 from meddistill.pipeline.material import Material, material
 from meddistill.runtime.errors import InputError
-from meddistill.runtime.files import require_writable
+from meddistill.runtime.files import require_another, require_writable
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.teachers.images import LabelledImages
 from meddistill.train.model import Model, describe, params_digest
@@ -118,6 +118,7 @@ def compress(
     """
     begun = time.monotonic()
     _require_sense(size, drop)
+    require_another(out, (model_file, data, test, options.images))
     model = load_model(model_file)
     _require_storable(model)
     require_writable(out)

@@ -13,7 +13,7 @@ from meddistill.pipeline.estimate import Estimate, Shape, estimate, fit_to_time,
 from meddistill.pipeline.plan import Plan, override
 from meddistill.pipeline.plan_file import to_toml
 from meddistill.runtime.device import choose
-from meddistill.runtime.files import write_atomic
+from meddistill.runtime.files import require_another, write_atomic
 from meddistill.runtime.progress import Progress, Silent
 
 
@@ -53,6 +53,8 @@ def inspect(
     progress: Progress = Silent(),
 ) -> Inspection:
     """Survey ``source``, propose a plan, estimate it from a few real steps, and write it to ``plan_out`` if given."""
+    if plan_out is not None:
+        require_another(plan_out, (source, options.images), "--plan-out")
     where = choose(device)
     plan = override(Plan(), images_per_class=images_per_class, method=method, fit=fit, seed=seed)
     seen = survey(source, options=options, images_per_class=plan.images_per_class, seed=plan.seed, progress=progress)

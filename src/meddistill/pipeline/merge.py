@@ -28,7 +28,7 @@ from meddistill.package.types import (
 from meddistill.package.write import write
 from meddistill.pipeline.receive import open_parts
 from meddistill.runtime.errors import InputError
-from meddistill.runtime.files import require_writable
+from meddistill.runtime.files import require_another, require_writable
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.train.combine import Combined, Floats, Part, combine
 from meddistill.train.renaming import NO_RENAMING, Renaming, read_renaming
@@ -71,6 +71,7 @@ def merge(
     """
     if not 2 <= len(files) <= MAX_PARTS:
         raise InputError(f"{len(files)} packages were given: 2 to {MAX_PARTS} are merged at a time")
+    require_another(out, (*files, classes))
     renaming = NO_RENAMING if classes is None else read_renaming(classes)
     parts = open_parts(files, progress)
     if planted := [part.name for part in parts if part.package.card.canaries]:

@@ -18,7 +18,7 @@ from meddistill.cohort.types import Picture
 from meddistill.compress.load import load_model
 from meddistill.runtime.device import choose
 from meddistill.runtime.errors import InputError
-from meddistill.runtime.files import write_atomic
+from meddistill.runtime.files import require_another, write_atomic
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.train.model import Model
 from meddistill.train.to_onnx import onnx_model
@@ -123,6 +123,7 @@ def predict(
 
 def export_model(model_file: Path, out: Path, *, to: Literal["onnx"] = "onnx") -> ModelExport:
     """Write a model in another form. Raises :class:`InputError` if the library for it is not installed."""
+    require_another(out, [model_file])
     model = load_model(model_file)
     data = onnx_model(model)
     write_atomic(out, data)

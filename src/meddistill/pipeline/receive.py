@@ -21,7 +21,7 @@ from meddistill.pipeline.tell import tell
 from meddistill.runtime.crew import News, Tell, do_all
 from meddistill.runtime.device import as_one_process, choose
 from meddistill.runtime.errors import InputError
-from meddistill.runtime.files import require_writable
+from meddistill.runtime.files import require_another, require_writable
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.teachers.images import LabelledImages, pixels_of
 from meddistill.train.combine import Combined, Part, Share, combine
@@ -159,6 +159,7 @@ def train(
     begun = time.monotonic()
     if seeds < 1:
         raise InputError(f"{seeds} seeds were asked for: expected 1 or more")
+    require_another(out, (*packages, classes, test, options.images))
     where = choose(device)
     if not packages:
         raise InputError("no package was given: expected one or more files (NAME.mdz)")

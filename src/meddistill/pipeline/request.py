@@ -12,9 +12,11 @@ from meddistill.cohort.types import Cohort, Fit, Leak
 from meddistill.distill.methods import find
 from meddistill.package.limits import limits_problems
 from meddistill.package.text import class_problems
+from meddistill.pipeline.folder import RunFolder
 from meddistill.pipeline.plan import Plan, override, protected
 from meddistill.pipeline.plan_file import read_plan
 from meddistill.runtime.errors import InputError
+from meddistill.runtime.files import is_there, require_another
 from meddistill.runtime.progress import Progress
 
 
@@ -54,6 +56,16 @@ class Request:
     dp_route: str | None = None
     canaries: int = 0
     untold: frozenset[str] = frozenset()  # codes of problems that the caller knows of: they are not shown
+
+    @property
+    def preview(self) -> Path:
+        """The picture of the synthetic images, beside the package."""
+        return self.out.parent / f"{self.out.stem}.png"
+
+    @property
+    def place(self) -> Path:
+        """The run folder."""
+        return self.run or self.out.parent / f"{self.out.stem}.run"
 
 
 def base_plan(request: Request) -> Plan:
@@ -149,12 +161,25 @@ def read_source(request: Request, plan: Plan, progress: Progress) -> Prepared:
 
 
 def require_own_places(request: Request) -> None:
-    """The preview and the run folder stand beside the package under its name and must not take its place."""
+    """What is written must not take the place of what is read, nor of each other. Raises :class:`InputError`.
+
+    The preview and the run folder stand beside the package under its name.
+    """
     if request.out.suffix in (".png", ".run"):
         raise InputError(
             f"the package cannot be named {request.out.name}: the preview picture and the run folder get its name with "
             ".png and .run; give the package the ending .mdz"
         )
+    read = (request.source, request.plan, request.start_images, request.options.images)
+    folders = (request.place, request.teachers)
+    require_another(request.out, (*read, *folders))
+    require_another(request.preview, folders, "the preview")
+    folder = RunFolder(request.place)
+    if not is_there(folder.identity_file):  # else the plan is there already
+        require_another(folder.plan_file, [request.plan], "--run: the plan")
+    if not (is_there(request.out) or is_there(request.place)):  # else a picture of its name is the old preview
+        images = request.source.parent if request.source.suffix.lower() in (".csv", ".tsv") else None
+        require_another(request.preview, (*read, images), "the preview")
 
 
 def require_packable(cohort: Cohort, plan: Plan) -> None:

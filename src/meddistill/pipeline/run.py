@@ -151,8 +151,7 @@ def run(request: Request, progress: Progress = Silent(), prepared: Prepared | No
     if request.start_images is not None:  # beside the whole cohort: canaries would leave patients out of it
         require_public(request.start_images, base)
         public = start_images(request.start_images, cohort, base.fit, progress)
-    preview = request.out.with_suffix(".png")
-    place = request.run or request.out.with_suffix(".run")
+    preview, place = request.preview, request.place
     with owned(place) as folder, contextlib.ExitStack() as opened:
         for written in (request.out, preview):
             remove_leftovers(written.parent, of=written.name)

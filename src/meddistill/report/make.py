@@ -15,7 +15,7 @@ from meddistill.report.of_package import Shared
 from meddistill.report.page import render
 from meddistill.report.runlog import FILE, RunLog, read_run
 from meddistill.runtime.errors import InputError
-from meddistill.runtime.files import require_writable, write_atomic
+from meddistill.runtime.files import require_another, require_writable, write_atomic
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def report(subject: Path, out: Path, audit: Path | None = None) -> Written:
         return _of_benchmark(subject, out, audit)
     run = read_run(subject) if subject.is_dir() else None
     file = subject if run is None else _package_of(subject, run)
-    _require_another(out, [path for path in (file, audit, subject / FILE) if path is not None])
+    require_another(out, (file, audit, subject / FILE))
     require_writable(out)
     shared = None if file is None else _open(file)
     told, tried = _audit(audit, shared), () if file is None else beside(file)
@@ -72,7 +72,7 @@ def report(subject: Path, out: Path, audit: Path | None = None) -> Written:
 def _of_benchmark(folder: Path, out: Path, audit: Path | None) -> Written:
     if audit is not None:
         raise InputError(f"--audit {audit} is of one package, and {folder} is a benchmark: report on the package")
-    _require_another(out, [folder / RESULTS])
+    require_another(out, [folder / RESULTS])
     require_writable(out)
     page = render(None, None, None, bench=read_results(folder)).encode()
     write_atomic(out, page)
@@ -110,9 +110,3 @@ def _audit(path: Path | None, shared: Shared | None) -> Audit | None:
     if shared is not None and shared.package.audit is not None:
         return audit_of(shared.package.audit, "the package itself")
     return None
-
-
-def _require_another(out: Path, read: list[Path]) -> None:
-    for path in read:
-        if out.resolve() == path.resolve():
-            raise InputError(f"--out {out} is what the report is made from: name another file, such as report.html")

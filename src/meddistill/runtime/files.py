@@ -6,10 +6,10 @@ import glob
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from meddistill.runtime.errors import OutputError
+from meddistill.runtime.errors import InputError, OutputError
 
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space or write elsewhere",
@@ -22,6 +22,9 @@ _REMEDIES = {
     errno.EISDIR: "the path is a folder: give the name of a file",
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
 }
+
+# What verbs write. Any other file in a folder that is read may be one of its images.
+_WRITTEN = frozenset({".html", ".json", ".mdw", ".mdz", ".onnx", ".safetensors", ".toml"})
 
 
 def write_error(path: Path, error: OSError) -> OutputError:
@@ -90,6 +93,44 @@ def require_writable(path: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise write_error(path, error) from error
+
+
+def is_there(path: Path) -> bool:
+    """Whether something stands at ``path``; of what the disk cannot hold at all (a name too long) nothing does."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
+
+
+def require_another(out: Path, used: Iterable[Path | None], option: str = "--out") -> None:
+    """Raise :class:`InputError` now, before any work, if a file at ``out`` would replace what a verb needs.
+
+    ``used``: the files and folders that it reads or works in, None for what was not given. Links are followed. Of files
+    that stand in such a folder already only those are replaced whose names say that a verb wrote them.
+    """
+    for path in used:
+        if path is not None and (what := _replaced(out, path)):
+            raise InputError(f"{option} {out} would replace {what}: name another file")
+
+
+def _replaced(out: Path, path: Path) -> str:
+    """What of ``path`` a file at ``out`` would replace, in words; nothing is the empty text."""
+    target, place = out.resolve(), path.resolve()
+    if target == place or target in place.parents or _is_one_file(target, place):
+        return f"what this command reads or works in ({path})"
+    if place in target.parents and target.suffix.lower() not in _WRITTEN and is_there(target) and target.is_file():
+        return f"a file of {path}, which this command reads"
+    return ""
+
+
+def _is_one_file(first: Path, second: Path) -> bool:
+    """Whether two names lead to one file, as on a disk that does not tell ``X`` from ``x``."""
+    try:
+        return first.samefile(second)
+    except OSError:  # one of them is not there
+        return False
 
 
 def remove_leftovers(folder: Path, of: str = "") -> None:
