@@ -277,6 +277,23 @@ def test_networks_of_a_pool_age_and_are_replaced(scene):
     assert step.ages.tolist()[0] == 1
 
 
+def test_a_network_that_is_looked_at_twice_takes_its_steps_on_different_images(scene, monkeypatch):
+    """The draws of its steps, of an iteration that looks at a pool of one network three times."""
+    drawn, trained = [], Upbringing._trained
+
+    def watch(self, scene, learned, params, steps, generator):
+        drawn.append(tuple(generator.get_state().tolist()))
+        return trained(self, scene, learned, params, steps, generator)
+
+    alone = replace(OBJECTIVES["frepo"], upbringing=replace(YOUNG, size=1, life=50))
+    learned = noise_of(dtype=torch.float64)
+    carried = alone.outcome(scene, learned, ()).carried
+    monkeypatch.setattr(Upbringing, "_trained", watch)
+    alone.outcome(replace(scene, at_once=3), learned, carried)
+    assert len(set(drawn)) == len(drawn) == 3
+    assert drawn[0] == tuple(scene.stream("pool", 0).get_state().tolist())  # of one look, what it always was
+
+
 def replace_ages(pool, age):
     return Pool(pool.networks, torch.full_like(pool.ages, age))
 

@@ -70,9 +70,16 @@ class Upbringing:
         stacked = tuple(torch.stack(parts) for parts in zip(*grown, strict=True))
         return Pool(stacked, torch.tensor(ages))
 
-    def older(self, pool: Pool, place: int, scene: Scene, learned: Learned, steps: int = 1) -> Pool:
-        """The pool whose network at ``place`` has taken some more steps, or is a new one if it was old."""
-        age, generator = int(pool.ages[place]), scene.stream("pool", place)
+    def older(
+        self, pool: Pool, place: int, scene: Scene, learned: Learned, steps: int = 1, number: int = 0
+    ) -> Pool:
+        """The pool whose network at ``place`` has taken some more steps, or is a new one if it was old.
+
+        ``number``: how many networks of the pool were looked at before in this iteration. One that is looked at again
+        takes its steps on other images than the first time.
+        """
+        again = (number,) if number else ()  # an iteration's first draw is named as it always was
+        age, generator = int(pool.ages[place]), scene.stream("pool", place, *again)
         if age + steps > self.life:
             return pool.with_network(place, scene.random_network(generator), 0)
         params = self._trained(scene, learned, pool.network(place), steps, generator)

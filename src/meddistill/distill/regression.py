@@ -56,7 +56,7 @@ class Regression:
             generator = scene.stream("regression", number)
             place = int(torch.randint(self.upbringing.size, (), generator=generator))
             outcomes.append(self._under_one(scene, learned, pool.network(place), generator))
-            pool = self.upbringing.older(pool, place, scene, learned)
+            pool = self.upbringing.older(pool, place, scene, learned, number=number)
         return Found(mean_of(outcomes), pool.carried)
 
     def _under_one(self, scene: Scene, learned: Learned, params: Params, generator: torch.Generator) -> Outcome:
