@@ -10,6 +10,7 @@ import torch
 
 from meddistill.distill import loop, loop_plan
 from meddistill.distill.distance import Pruned, SelfPaced, Weighted, normalised_l2
+from meddistill.distill.formation import Formation
 from meddistill.distill.labels import class_of_each, first_logits, taught_logits
 from meddistill.distill.loop import Matching, distill, student_batches
 from meddistill.distill.loop_plan import LoopPlan
@@ -17,7 +18,7 @@ from meddistill.distill.overlap import Mitigation
 from meddistill.distill.segments import ContinuousSegments, ProgressiveSegments, RandomSegments
 from meddistill.distill.start import first_images
 from meddistill.distill.state import State
-from meddistill.distill.unroll import Learned, Truncated, compiled, unroll
+from meddistill.distill.unroll import Learned, Outcome, Truncated, compiled, unroll
 from meddistill.distill.unroll.step import step_of
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
@@ -623,6 +624,27 @@ def test_overlapping_images_start_anew_and_only_they_are_retrained(first, matchi
     for change in moved[3:5]:
         assert (change[[0, 2]] == 0).all()
         assert (change[[1, 3]] > 0).all()
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+def test_images_that_start_anew_take_steps_as_long_as_the_others(first, optimiser):
+    """Under slopes of one scale, of the mean step over the rate: ten after the restart against ten before it."""
+    plan = replace(PLAN, warm_up=0, iterations=400, decay=False, optimiser=optimiser)
+    state = State(first, plan, (), Formation(8, 8))
+    draw, rows = stream(0, "slopes"), torch.tensor([1, 3])
+
+    def step():
+        slope = Learned(*(torch.randn(part.shape, generator=draw) for part in first.tensors()))
+        before = state.learned.images.clone()
+        state.update(Outcome(1.0, slope), usable=True)
+        return (state.learned.images - before).abs() / plan.image_rate
+
+    usual = torch.stack([step() for _ in range(40)])[-10:].mean()
+    state.restart(rows, torch.zeros(2, 1, 8, 8), Mitigation(every=40, retrained=10))
+    after = torch.stack([step()[rows] for _ in range(10)]).mean((1, 2, 3, 4))
+    assert after.max() < 1.3 * usual
+    assert 0.6 * usual < after.mean() < 1.1 * usual
+    assert after[0] < usual  # no direction of the images that they replaced is left
 
 
 def test_the_result_is_the_average_of_what_was_seen(first, matching, monkeypatch):

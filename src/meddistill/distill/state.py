@@ -63,12 +63,20 @@ class State:
         return Learned(*(self._average or self._variables))
 
     def restart(self, rows: Tensor, images: Tensor, rule: Mitigation) -> None:
-        """Give the images of ``rows`` ``(k,)`` new pixels, and for a while train only them."""
+        """Give the images of ``rows`` ``(k,)`` new pixels, and for a while train only them.
+
+        They have no direction yet, but steps as long as those of all images: Adam's step count is common to them, so
+        that a second moment of zero would not be corrected as in the beginning, and steps would be several times too
+        long.
+        """
         variable = self._variables[0]
-        variable[rows.to(variable.device)] = self._formation.shrunk(images.to(variable))
-        for moment in self._optimiser.state[variable].values():
-            if isinstance(moment, Tensor) and moment.shape == variable.shape:
-                moment[rows.to(variable.device)] = 0
+        rows_there = rows.to(variable.device)
+        variable[rows_there] = self._formation.shrunk(images.to(variable))
+        moments = self._optimiser.state[variable]
+        for name in moments.keys() & {"exp_avg", "momentum_buffer"}:
+            moments[name][rows_there] = 0
+        if "exp_avg_sq" in moments:
+            moments["exp_avg_sq"][rows_there] = moments["exp_avg_sq"].mean(0)
         self._retrained = torch.zeros(len(variable), dtype=torch.bool).index_fill(0, rows, True)
         self._retrained_until = self.iteration + rule.retrained
 
