@@ -626,6 +626,26 @@ def test_overlapping_images_start_anew_and_only_they_are_retrained(first, matchi
         assert (change[[1, 3]] > 0).all()
 
 
+@pytest.mark.parametrize(("start", "shown"), [("noise", False), ("prototypes", True)])
+def test_images_that_start_anew_from_noise_show_nothing_of_patients(first, matching, monkeypatch, start, shown):
+    twins = Learned(first.images[[0, 0, 2, 2]], first.label_logits, first.log_steps)
+    rule = Mitigation(every=3, retrained=2, start=start)
+    given, restart = {}, State.restart
+
+    def watch(state, rows, new, *rest):
+        given.update(zip(rows.tolist(), new, strict=True))
+        restart(state, rows, new, *rest)
+
+    monkeypatch.setattr(State, "restart", watch)
+    plan = replace(PLAN, warm_up=0, iterations=6, mitigation=rule, augmentation=Augmentation(flip=0))
+    distill(twins, matching, plan, SEED)
+    assert set(given) == {1, 3}
+    for row, image in given.items():
+        mean = matching.real.inputs(matching.real.rows_of(row // 2)).mean(0)
+        alike = torch.corrcoef(torch.stack([image.flatten(), mean.flatten()]))[0, 1]
+        assert alike > 0.6 if shown else abs(alike) < 0.4
+
+
 @pytest.mark.parametrize("optimiser", ["adam", "sgd"])
 def test_images_that_start_anew_take_steps_as_long_as_the_others(first, optimiser):
     """Under slopes of one scale, of the mean step over the rate: ten after the restart against ten before it."""

@@ -273,6 +273,16 @@ def test_a_progressive_plan_grows_to_where_teachers_stop_improving():
     assert override(Plan(), method="pruned").loop_plan((0, 8)).distance == Pruned(0.1)
 
 
+@pytest.mark.parametrize(
+    ("start", "anew"),
+    [("prototypes", "prototypes"), ("real", "prototypes"), ("noise", "noise"), ("public", "noise")],
+)
+def test_images_start_anew_from_nothing_that_the_card_does_not_say(start, anew):
+    mitigation = override(Plan(), method="progressive", start=start).loop_plan((3, 12)).mitigation
+    assert mitigation is not None
+    assert mitigation.start == anew
+
+
 def test_a_method_is_not_planned_what_it_does_without():
     for name in ("dm", "dc", "dsa", "soft-label"):
         plan = override(Plan(), method=name)

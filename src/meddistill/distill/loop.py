@@ -312,7 +312,7 @@ def _mitigate(state: State, matching: Matching, plan: LoopPlan, seed: int, event
     if len(rows):
         anew = derive(seed, "overlap", "start", state.iteration)
         labels = classes.cpu()[rows]
-        state.restart(rows, first_images("prototypes", matching.real, labels, plan.augmentation, anew), rule)
+        state.restart(rows, first_images(rule.start, matching.real, labels, plan.augmentation, anew), rule)
 
 
 def _highest(plan: LoopPlan, iteration: int) -> float:

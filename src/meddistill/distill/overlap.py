@@ -7,6 +7,7 @@ pairs of real images of the class have.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,8 @@ from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import Params
 from meddistill.teachers.images import LabelledImages
 
+# What images may start anew from: never from real ones.
+Fresh = Literal["prototypes", "noise"]
 # Real images of a class whose pairs say what is usual.
 REAL_IMAGES = 64
 
@@ -26,11 +29,13 @@ class Mitigation:
 
     Every ``every`` iterations, images that overlap with an earlier one of their class more than the ``quantile`` of
     real pairs start anew, and for ``retrained`` iterations only they are trained; ``retrained`` is less than ``every``.
+    ``start``: what from.
     """
 
     every: int
     retrained: int
     quantile: float = 0.99
+    start: Fresh = "prototypes"
 
 
 @dataclass(frozen=True)

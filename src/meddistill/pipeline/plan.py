@@ -10,7 +10,7 @@ from meddistill.distill.formation import stored_side
 from meddistill.distill.loop_plan import LoopPlan
 from meddistill.distill.methods import DEFAULT_METHOD, Method, find, names
 from meddistill.distill.objective import Objective
-from meddistill.distill.overlap import Mitigation
+from meddistill.distill.overlap import Fresh, Mitigation
 from meddistill.distill.segments import STAGES
 from meddistill.distill.start import STARTS, Start
 from meddistill.distill.training import STARTS_OF_STUDENTS, Starts, ThroughTraining
@@ -228,7 +228,9 @@ class Plan:
         if not method.mitigates_overlap:
             return None
         every = max(2, self.matching.iterations // (STAGES + 1))  # about once between two parts that segments grow in
-        return Mitigation(every=every, retrained=every // 2)
+        # What the card says of the start holds of images that start anew, too.
+        shown: Fresh = "noise" if self.start in ("noise", "public") else "prototypes"
+        return Mitigation(every=every, retrained=every // 2, start=shown)
 
 
 def protected(plan: Plan, teachers: int) -> Plan:
