@@ -616,7 +616,7 @@ def test_overlapping_images_start_anew_and_only_they_are_retrained(first, matchi
     monkeypatch.setattr(loop, "_iteration", watch)
     distill(twins, matching, plan, SEED, events=EventLog(tmp_path / "log"))
     (told,) = events_of(tmp_path / "log", "overlap")
-    assert told["share"] == 0.5
+    assert (told["share"], told["restarted"]) == (1, 2)
     assert 0 <= told["diversity"] < 2
     moved = [(after - before).abs().amax((1, 2, 3)) for before, after in pairwise(seen)]
     assert (moved[2][[1, 3]] > 0.1).all()  # new pixels, a step of the optimiser besides
@@ -624,6 +624,44 @@ def test_overlapping_images_start_anew_and_only_they_are_retrained(first, matchi
     for change in moved[3:5]:
         assert (change[[0, 2]] == 0).all()
         assert (change[[1, 3]] > 0).all()
+
+
+def test_the_share_of_overlapping_images_falls(images, matching, tmp_path):
+    """Four copies of one image in each of two classes, where nothing else moves the images."""
+    copies = real_images(images, [0, 0, 0, 0, 1, 1, 1, 1])
+    still = replace(PLAN, warm_up=0, iterations=9, image_rate=0.0, batch=4, augmentation=Augmentation(flip=0))
+    plan = replace(still, mitigation=Mitigation(every=2, retrained=1, draws=32))
+    first = Learned(copies, first_logits(class_of_each(2, 4), 2, "hard"), torch.tensor([0.05]).log())
+    distill(first, matching, plan, SEED, events=EventLog(tmp_path / "log"))
+    shares = [event["share"] for event in events_of(tmp_path / "log", "overlap")]
+    assert len(shares) == 3
+    assert shares[0] == 1
+    assert shares[0] > shares[1] > shares[2]
+    assert shares[2] <= 0.5
+
+
+def real_images(images, labels):
+    """The first of each label's class."""
+    return torch.cat([images.inputs(images.rows_of(label)[:1]) for label in labels])
+
+
+def test_a_run_that_ends_before_its_time_gives_no_images_that_have_only_begun(first, matching, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    twins = Learned(first.images[[0, 0, 2, 2]], first.label_logits, first.log_steps)
+    plan = replace(PLAN, warm_up=0, iterations=10, mitigation=Mitigation(every=5, retrained=3))
+
+    def ended(after):
+        path = tmp_path / f"{after}"
+        return distill(twins, matching, plan, SEED, is_enough=lambda done: done >= after, checkpoint=path)
+
+    looked, whole = ended(5), distill(twins, matching, plan, SEED)
+    assert same(ended(6), looked)
+    assert same(ended(7), looked)
+    assert not same(ended(8), looked)
+    assert same(distill(twins, matching, plan, SEED, checkpoint=tmp_path / "6"), whole)
+    with pytest.raises(StoppedError):
+        distill(twins, matching, plan, SEED, checkpoint=tmp_path / "killed", progress=StopAfter(6))
+    assert same(distill(twins, matching, plan, SEED, is_enough=lambda _: True, checkpoint=tmp_path / "killed"), looked)
 
 
 @pytest.mark.parametrize(("start", "shown"), [("noise", False), ("prototypes", True)])

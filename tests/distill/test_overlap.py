@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from meddistill.distill.overlap import measure_overlap
+from meddistill.distill.formation import Formation
+from meddistill.distill.overlap import judge_of, least_alike, measure_overlap, worse_of_pairs
 from meddistill.runtime.streams import stream
 
 
@@ -14,20 +17,23 @@ def params(network, store):
     return unflatten(store.snapshot(0, store.snapshots - 1), network.shapes)
 
 
+@pytest.fixture
+def judge(network, params, images):
+    return judge_of(network, params, images, torch.tensor([0, 1]), 0.99, stream(0, "overlap"))
+
+
 def real(images, label, count):
     return images.inputs(images.rows_of(label)[:count])
 
 
-def test_a_copy_overlaps_and_different_real_images_do_not(network, params, images):
+def test_a_copy_overlaps_and_different_real_images_do_not(judge, images):
     own, other = real(images, 0, 3), real(images, 1, 3)
     synthetic = torch.cat([own, own[:1], other])
     classes = torch.tensor([0, 0, 0, 0, 1, 1, 1])
-    found = measure_overlap(network, params, synthetic, classes, images, 0.99, stream(0, "overlap"))
-    assert found.similarity[3] == pytest.approx(1, abs=1e-6)
-    assert found.offending[3]
-    assert found.similarity[0] == found.similarity[4] == -1
-    assert not found.offending[[0, 4]].any()
-    assert found.share == pytest.approx(float(found.offending.double().mean()))
+    found = measure_overlap(judge, synthetic, classes)
+    assert found.similarity[[0, 3]].tolist() == pytest.approx([1, 1], abs=1e-6)
+    assert found.worse.tolist() == [False, False, False, True, False, False, False]
+    assert found.share == pytest.approx(2 / 7)
 
 
 def test_similarity_is_the_cosine_of_centred_features(network, params, images):
@@ -37,8 +43,10 @@ def test_similarity_is_the_cosine_of_centred_features(network, params, images):
     synthetic = real(images, 0, 2)
     first, second = (network.features(params, synthetic).double() - centre).detach()
     cosine = float(first @ second / first.norm() / second.norm())
-    found = measure_overlap(network, params, synthetic, torch.tensor([0, 0]), images, 0.9, stream(0, "overlap"))
-    assert float(found.similarity[1]) == pytest.approx(cosine, abs=1e-5)
+    classes = torch.tensor([0, 0])
+    judge = judge_of(network, params, images, classes, 0.9, stream(0, "overlap"))
+    found = measure_overlap(judge, synthetic, classes)
+    assert found.similarity.tolist() == pytest.approx([cosine, cosine], abs=1e-5)
     assert found.diversity == pytest.approx(1 - cosine, abs=1e-5)
 
     features = (network.features(params, images.inputs(rows)).double() - centre).detach()
@@ -48,9 +56,46 @@ def test_similarity_is_the_cosine_of_centred_features(network, params, images):
     assert float(found.threshold[0]) == pytest.approx(float(torch.tensor(usual).quantile(0.9)), abs=1e-5)
 
 
-def test_one_image_a_class_never_overlaps(network, params, images):
-    found = measure_overlap(
-        network, params, torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]), images, 0.5, stream(0, "overlap")
-    )
-    assert not found.offending.any()
+def test_one_image_a_class_never_overlaps(judge):
+    found = measure_overlap(judge, torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]))
+    assert found.similarity.tolist() == [-1, -1]
+    assert found.share == 0
+    assert not found.worse.any()
     assert found.diversity == 1
+
+
+def test_of_a_pair_the_image_goes_that_overlaps_with_more_and_the_good_ones_stay():
+    similarity = torch.full((5, 5), 0.1)
+    for one, other, alike in ((0, 1, 0.8), (1, 2, 0.9), (3, 4, 0.7)):
+        similarity[one, other] = similarity[other, one] = alike
+    # 1 overlaps with both 0 and 2, which do not overlap with each other; of 3 and 4 the later one
+    assert worse_of_pairs(similarity, 0.5).tolist() == [False, True, False, False, True]
+    assert not worse_of_pairs(similarity, 0.95).any()
+
+
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 12), threshold=st.floats(-0.5, 0.9))
+def test_where_images_overlap_some_go_and_at_most_half_of_them(seed, count, threshold):
+    similarity = 2 * torch.rand(count, count, generator=stream(seed, "similarity")) - 1
+    similarity = (similarity + similarity.T) / 2 - 3 * torch.eye(count)
+    worse = worse_of_pairs(similarity, threshold)
+    overlapping = (similarity > threshold).any(1)
+    assert not (worse & ~overlapping).any()
+    assert 2 * int(worse.sum()) <= int(overlapping.sum())
+    assert bool(worse.any()) == bool(overlapping.any())
+
+
+def test_what_starts_anew_is_the_least_alike_of_its_draws(judge, images):
+    """Against all choices tried one after the other, with the copies of what stays among the draws."""
+    synthetic, classes = real(images, 0, 4), torch.zeros(4, dtype=torch.int64)
+    worse = torch.tensor([False, True, False, True])
+    draws = {row: torch.cat([synthetic[:1], real(images, 0, 20)[4 + 4 * row : 8 + 4 * row]]) for row in (1, 3)}
+    found = least_alike(judge, synthetic, classes, worse, Formation(8, 8), draws.__getitem__)
+    stay = [synthetic[0], synthetic[2]]
+    for row, chosen in zip((1, 3), found, strict=True):
+        largest = []
+        for drawn in draws[row]:
+            directions = judge.directions(torch.stack([drawn, *stay]), 0)
+            largest.append(float((directions[0] * directions[1:]).sum(1).max()))
+        assert torch.equal(chosen, draws[row][largest.index(min(largest))])
+        stay.append(chosen)
+    assert not any(torch.equal(chosen, synthetic[0]) for chosen in found)

@@ -1,6 +1,7 @@
 """Plans: their file, their limits, and how they are fitted to images and to a time."""
 
 from dataclasses import MISSING, fields, is_dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -281,6 +282,17 @@ def test_images_start_anew_from_nothing_that_the_card_does_not_say(start, anew):
     mitigation = override(Plan(), method="progressive", start=start).loop_plan((3, 12)).mitigation
     assert mitigation is not None
     assert mitigation.start == anew
+
+
+@given(iterations=st.integers(1, 5000))
+def test_images_that_start_anew_are_retrained_to_the_end_and_then_all_are_trained(iterations):
+    plan = replace(override(Plan(), method="progressive"), matching=Matching(iterations=iterations))
+    rule = plan.loop_plan((3, 12)).mitigation
+    assert rule is not None
+    checks = [matched for matched in range(iterations + 1) if rule.is_due(matched, iterations)]
+    assert all(matched + rule.retrained < iterations for matched in checks)
+    assert all(later - earlier > rule.retrained for earlier, later in pairwise(checks))
+    assert bool(checks) == (iterations >= 4)
 
 
 def test_a_method_is_not_planned_what_it_does_without():

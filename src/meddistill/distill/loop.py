@@ -22,9 +22,9 @@ from meddistill.distill.loop_plan import LoopPlan
 from meddistill.distill.matching.distribution import match_features
 from meddistill.distill.matching.pairs import mean_of
 from meddistill.distill.objective import Scene
-from meddistill.distill.overlap import measure_overlap
+from meddistill.distill.overlap import Mitigation, judge_of, least_alike, measure_overlap
 from meddistill.distill.segments import Pace
-from meddistill.distill.start import first_images
+from meddistill.distill.start import MIN_PROTOTYPE_IMAGES, first_images
 from meddistill.distill.state import State
 from meddistill.distill.unroll import (
     Batch,
@@ -298,21 +298,33 @@ def _take_labels(state: State, matching: Matching, plan: LoopPlan) -> None:
 
 
 def _mitigate(state: State, matching: Matching, plan: LoopPlan, seed: int, events: EventLog) -> None:
-    """Where it is time to look for overlap: report it, and start the offending images anew."""
-    matched, rule = state.iteration - plan.warm_up, plan.mitigation
-    if rule is None or matched <= 0 or matched % rule.every:
+    """Where it is time to look for overlap: report it, and start one of every two overlapping images anew."""
+    rule = plan.mitigation
+    if rule is None or not rule.is_due(state.iteration - plan.warm_up, plan.iterations):
         return
     learned, generator = state.learned, stream(seed, "overlap", state.iteration)
+    images, classes = learned.images, learned.label_logits.argmax(1)
     teacher = int(torch.randint(matching.teachers, (), generator=generator))
-    params = matching.params(teacher, matching.trajectories.snapshots - 1, learned.images.device)
-    classes = learned.label_logits.argmax(1)
-    found = measure_overlap(matching.network, params, learned.images, classes, matching.real, rule.quantile, generator)
-    events.write("overlap", iteration=state.iteration, share=found.share, diversity=found.diversity)
-    rows = found.offending.nonzero().flatten()
+    params = matching.params(teacher, matching.trajectories.snapshots - 1, images.device)
+    judge = judge_of(matching.network, params, matching.real, classes, rule.quantile, generator)
+    found = measure_overlap(judge, images, classes)
+    rows = found.worse.nonzero().flatten()
+    events.write(
+        "overlap", iteration=state.iteration, share=found.share, diversity=found.diversity, restarted=len(rows)
+    )
     if len(rows):
-        anew = derive(seed, "overlap", "start", state.iteration)
-        labels = classes.cpu()[rows]
-        state.restart(rows, first_images(rule.start, matching.real, labels, plan.augmentation, anew), rule)
+
+        def draw(row: int) -> Tensor:
+            anew = derive(seed, "overlap", "start", state.iteration, row)
+            return state.formation.shrunk(_anew(rule, matching.real, classes[row], plan, anew).to(images))
+
+        state.restart(rows, least_alike(judge, images, classes, found.worse, state.formation, draw), rule)
+
+
+def _anew(rule: Mitigation, real: LabelledImages, label: Tensor, plan: LoopPlan, seed: int) -> Tensor:
+    """What an image of a class may start anew from, ``(d, C, H, W)`` on the CPU."""
+    labels = label.cpu().expand(rule.draws)
+    return first_images(rule.start, real, labels, plan.augmentation, seed, averaged=MIN_PROTOTYPE_IMAGES)
 
 
 def _highest(plan: LoopPlan, iteration: int) -> float:

@@ -70,9 +70,7 @@ class Upbringing:
         stacked = tuple(torch.stack(parts) for parts in zip(*grown, strict=True))
         return Pool(stacked, torch.tensor(ages))
 
-    def older(
-        self, pool: Pool, place: int, scene: Scene, learned: Learned, steps: int = 1, number: int = 0
-    ) -> Pool:
+    def older(self, pool: Pool, place: int, scene: Scene, learned: Learned, steps: int = 1, number: int = 0) -> Pool:
         """The pool whose network at ``place`` has taken some more steps, or is a new one if it was old.
 
         ``number``: how many networks of the pool were looked at before in this iteration. One that is looked at again

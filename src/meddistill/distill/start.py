@@ -24,24 +24,28 @@ def first_images(
     augmentation: Augmentation,
     seed: int,
     public: Tensor | None = None,
+    averaged: int = PROTOTYPE_IMAGES,
 ) -> Tensor:
     """Normalised images ``(n, C, H, W)`` on the CPU, one for each of the class ``labels`` ``(n,)``.
 
-    ``noise``: standard normal. ``prototypes``: each the mean of up to :data:`PROTOTYPE_IMAGES` augmented training
-    images of the class, with the contrast of a single image given back to it; a class with fewer than
-    :data:`MIN_PROTOTYPE_IMAGES` images starts from noise. ``real``: training images of the class, as they are.
+    ``noise``: standard normal. ``prototypes``: each the mean of up to ``averaged`` augmented training images of the
+    class, at least :data:`MIN_PROTOTYPE_IMAGES`, with the contrast of a single image given back to it; a class with
+    fewer images than that starts from noise. ``real``: training images of the class, as they are.
     ``public``: images of the normalised ``public`` ones ``(m, C, H, W)``, whatever they show, in a random order.
     """
     if kind == "public":
         assert public is not None, "public start images are to be given"
         order = torch.randperm(len(public), generator=stream(seed, "start", kind))
         return public[order[torch.arange(len(labels)) % len(public)]].clone()
-    made = [_first_image(kind, images, int(label), augmentation, seed, place) for place, label in enumerate(labels)]
+    many = max(averaged, MIN_PROTOTYPE_IMAGES)
+    made = [
+        _first_image(kind, images, int(label), augmentation, seed, place, many) for place, label in enumerate(labels)
+    ]
     return torch.stack(made)
 
 
 def _first_image(
-    kind: Start, images: LabelledImages, label: int, augmentation: Augmentation, seed: int, place: int
+    kind: Start, images: LabelledImages, label: int, augmentation: Augmentation, seed: int, place: int, averaged: int
 ) -> Tensor:
     generator = stream(seed, "start", kind, place)
     rows = images.rows_of(label)
@@ -50,7 +54,7 @@ def _first_image(
     if kind == "real":
         order = rows[torch.randperm(len(rows), generator=stream(seed, "start", kind, "class", label))]
         return images.inputs(order[place % len(order)][None])[0].cpu()
-    chosen = rows[torch.randperm(len(rows), generator=generator)[:PROTOTYPE_IMAGES]]
+    chosen = rows[torch.randperm(len(rows), generator=generator)[:averaged]]
     return _prototype(augmentation.draw(len(chosen), generator).apply(images.inputs(chosen))).cpu()
 
 

@@ -36,7 +36,8 @@ class State:
         self.carried, self.notes = carried, list[Params]()
         self._retrained = torch.ones(len(first.images), dtype=torch.bool)
         self._retrained_until = 0
-        self._plan, self._formation = plan, formation
+        self._replaced = list[Tensor]()  # the learned tensors before images started anew
+        self._plan, self.formation = plan, formation
         self._variables = [tensor.detach().clone() for tensor in first.tensors()]
         self._average = [tensor.clone() for tensor in self._variables] if plan.averaging else []
         self._optimiser = self._new_optimiser()
@@ -55,15 +56,26 @@ class State:
     def learned(self) -> Learned:
         """The set as networks see it: images enlarged."""
         images, logits, steps = self._variables
-        return Learned(self._formation.enlarged(images), logits, steps)
+        return Learned(self.formation.enlarged(images), logits, steps)
 
     @property
     def result(self) -> Learned:
-        """What a run gives: the average where one is kept."""
+        """What a run gives: the average where one is kept.
+
+        While images are being retrained the set as it was before, so that a run that ends before its time does not give
+        images that have only begun.
+        """
+        if self._is_retraining and self._replaced and not self._average:
+            return Learned(*self._replaced)
         return Learned(*(self._average or self._variables))
 
+    @property
+    def _is_retraining(self) -> bool:
+        return self.iteration < self._retrained_until
+
     def restart(self, rows: Tensor, images: Tensor, rule: Mitigation) -> None:
-        """Give the images of ``rows`` ``(k,)`` new pixels, and for a while train only them.
+        """Give the images of ``rows`` ``(k,)`` new pixels ``(k, C, s, s)``, as they are stored, and for a while train
+        only them.
 
         They have no direction yet, but steps as long as those of all images: Adam's step count is common to them, so
         that a second moment of zero would not be corrected as in the beginning, and steps would be several times too
@@ -71,7 +83,8 @@ class State:
         """
         variable = self._variables[0]
         rows_there = rows.to(variable.device)
-        variable[rows_there] = self._formation.shrunk(images.to(variable))
+        self._replaced = [tensor.clone() for tensor in self._variables]
+        variable[rows_there] = images
         moments = self._optimiser.state[variable]
         for name in moments.keys() & {"exp_avg", "momentum_buffer"}:
             moments[name][rows_there] = 0
@@ -89,7 +102,7 @@ class State:
             for group in self._optimiser.param_groups:
                 group["lr"] = group["full"] * self._share_of_rate()
             images, *others = outcome.gradient.tensors()
-            slopes = (self._formation.pulled_back(images), *others)
+            slopes = (self.formation.pulled_back(images), *others)
             for variable, slope in zip(self._variables, slopes, strict=True):
                 variable.grad = slope
             self._step()
@@ -103,7 +116,7 @@ class State:
 
     def _step(self) -> None:
         """The optimiser's step, after which everything but the images being retrained is put back."""
-        if self.iteration >= self._retrained_until:
+        if not self._is_retraining:
             self._optimiser.step()
             return
         frozen = (~self._retrained).nonzero().flatten().to(self._variables[0].device)
@@ -134,6 +147,8 @@ class State:
         tensors |= {f"average.{place}": mean for place, mean in enumerate(self._average)}
         tensors |= {f"carried.{place}": tensor for place, tensor in enumerate(self.carried)}
         tensors["retrained"] = self._retrained
+        if self._is_retraining:
+            tensors |= {f"replaced.{place}": tensor for place, tensor in enumerate(self._replaced)}
         numbers = {
             "iteration": self.iteration,
             "skipped": self.skipped,
@@ -157,6 +172,8 @@ class State:
                 if tensors[f"learned.{place}"].shape != variable.shape:
                     raise ValueError("it holds a synthetic set of another shape")
             self._retrained = tensors.pop("retrained")
+            replaced = [name for name in sorted(tensors) if name.startswith("replaced.")]
+            self._replaced = [tensors.pop(name).to(self._variables[0].device) for name in replaced]
             count = sum(name.startswith("carried.") for name in tensors)
             carried = [tensors.pop(f"carried.{place}") for place in range(count)]
             if count < len(self.carried):
