@@ -44,7 +44,7 @@ class Effort:
     """
 
     narrow: int = 300
-    fresh: int = 600
+    fresh: int = 1200
     rounds: int = 3
     prune: int = 100
     quantise: int = 200
