@@ -240,7 +240,13 @@ def _tensor_files(m: Members, pack: Pack) -> dict[str, tuple[bytes, str]]:
         "tensors-none": (b"", "header claims"),
         "tensors-pickle": (b"\x80\x04\x95cposix\nsystem\n.", "header claims"),
     }
-    return {name: (pack({T: data}), reason) for name, (data, reason) in other.items()}
+    found = {name: (pack({T: data}), reason) for name, (data, reason) in other.items()}
+    unlike = {"scale": np.full(2, 0.01, np.float32), "offset": np.zeros(3, np.float32)}
+    flat = {"images": np.zeros(128, np.uint8)}
+    for name, card in (("", bool), ("-without-a-card", _set("format", to=2))):
+        found[f"scale-and-offset-unlike{name}"] = (pack({T: _tensors(m, **unlike)}, card), "scale: the shape is (2,)")
+        found[f"scale-and-offset-flat{name}"] = (pack({T: _tensors(m, **unlike, **flat)}, card), "images: the shape")
+    return found
 
 
 def _card_texts(m: Members) -> dict[str, tuple[bytes, str]]:

@@ -40,6 +40,8 @@ def decode(data: memoryview, card: Card | None, problems: list[str]) -> dict[str
     if len(problems) > before:
         return {}
     _shape_problems(shapes, card, problems)
+    if len(problems) > before:  # numbers of shapes that do not belong together cannot be computed with
+        return {}
     try:
         arrays = safetensors.numpy.load(bytes(data))
     except (SafetensorError, ValueError) as error:
@@ -124,17 +126,13 @@ def _offset_problems(header: Mapping[str, Any], size: int, problems: list[str]) 
 
 
 def _shape_problems(shapes: Mapping[str, tuple[int, ...]], card: Card | None, problems: list[str]) -> None:
-    if card is None:
+    """What the card asks of the shapes; without a sound card, what the images ask of the others."""
+    if card is None and len(shapes["images"]) != 4:
+        problems.append(f"images: the shape is {quote(shapes['images'])}; expected images, channels, and two sides")
         return
-    facts, classes = card.images, len(card.task.classes)
-    expected: dict[str, tuple[int, ...]] = {
-        "images": (facts.count, facts.channels, facts.stored_size, facts.stored_size),
-        "labels": (facts.count, classes),
-        "scale": (facts.channels,),
-        "offset": (facts.channels,),
-    }
+    source, expected = ("images", _by_images(shapes["images"])) if card is None else ("card", _by_card(card))
     problems += [
-        f"{name}: the shape is {quote(shapes[name])}; by the card it should be {wanted}"
+        f"{name}: the shape is {quote(shapes[name])}; by the {source} it should be {wanted}"
         for name, wanted in expected.items()
         if shapes.get(name, wanted) != wanted
     ]
@@ -143,9 +141,20 @@ def _shape_problems(shapes: Mapping[str, tuple[int, ...]], card: Card | None, pr
         problems.append(f"step_sizes: the shape is {quote(steps)}; expected 1 to {limits.MAX_STEP_SIZES} numbers")
 
 
+def _by_card(card: Card) -> dict[str, tuple[int, ...]]:
+    facts = card.images
+    side = facts.stored_size
+    shapes = _by_images((facts.count, facts.channels, side, side))
+    return shapes | {"labels": (facts.count, len(card.task.classes))}
+
+
+def _by_images(shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    return {"images": shape, "scale": shape[1:2], "offset": shape[1:2]}
+
+
 def _number_problems(arrays: Mapping[str, Array], card: Card | None, problems: list[str]) -> None:
     scale, offset = arrays["scale"].astype(np.float64), arrays["offset"].astype(np.float64)
-    unit, bound, top = limits.INTENSITY_UNIT, limits.MAX_INTENSITY, _top(arrays["images"], scale.size)
+    unit, bound, top = limits.INTENSITY_UNIT, limits.MAX_INTENSITY, arrays["images"].max(axis=(0, 2, 3))
     if not (np.isfinite(scale).all() and np.isfinite(offset).all()):
         problems.append("scale, offset: not all numbers are finite")
     elif (
@@ -159,12 +168,6 @@ def _number_problems(arrays: Mapping[str, Array], card: Card | None, problems: l
         problems.append("scale, offset: not whole multiples of 2**-19")
     _label_problems(arrays["labels"], card, problems)
     _step_problems(arrays["step_sizes"], problems)
-
-
-def _top(numbers: Array, channels: int) -> Array:
-    """The largest number of each channel; of all, where the shape is not one of images."""
-    per_channel = numbers.ndim == 4 and numbers.shape[1] == channels
-    return np.asarray(numbers.max(axis=(0, 2, 3) if per_channel else None))
 
 
 def _label_problems(labels: Array, card: Card | None, problems: list[str]) -> None:
