@@ -138,6 +138,12 @@ def test_all_conflicts_are_listed_at_once():
     assert told.count("--classes") == 2
 
 
+def test_classes_that_no_model_file_could_hold_are_refused_before_training():
+    parts = [part(f"{place}.mdz", ("ill", *(f"{place}-{name}" for name in range(510)))) for place in range(2)]
+    with pytest.raises(InputError, match="1021 classes; expected 1 to 1000"):
+        combine(parts)
+
+
 def test_the_same_package_twice_is_refused():
     once = part("a.mdz")
     card = replace(once.package.card, digests={"tensors.safetensors": "0" * 64})

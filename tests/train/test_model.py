@@ -128,6 +128,29 @@ def test_a_description_that_cannot_be(path, change):
 
 
 @pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (described(size=1_000_000), "1000000 pixels a side, expected"),
+        (described(size=0), "0 pixels"),
+        (described(channels=2), "2 channels"),
+        (described(classes=["ill", "ill"]), "class 'ill' is there more than once"),
+        (described(classes=["ill", "\x1b[2Jwell"]), "control"),
+        (described(classes=["ill", "a" * 101]), "at most 100"),
+        (described(classes=["ill", 2]), "expected a text"),
+        (described(classes="ab"), "expected a list of names"),
+    ],
+)
+def test_what_no_package_could_be_either(tmp_path, change, said):
+    """A network whose tensors fit images of any size: they say nothing of the claims beside them."""
+    network = find("resnet18-w1", channels=3, size=8, classes=2)
+    save_model(tmp_path / "model", replace(MODEL, network=network, params=network.init(stream(0, "test"))))
+    rewrite(tmp_path / "model", change=change)
+    with pytest.raises(VerificationError, match="not a sound model") as caught:
+        load_model(tmp_path / "model")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "tensors",
     [
         lambda held: {},

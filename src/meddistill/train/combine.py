@@ -23,6 +23,7 @@ import numpy.typing as npt
 from meddistill.cohort.resize import resize_intensities
 from meddistill.cohort.types import Fit, Leak
 from meddistill.package.members import TENSORS
+from meddistill.package.text import class_problems
 from meddistill.package.types import Card, Package
 from meddistill.runtime.errors import InputError
 from meddistill.teachers.images import Normalisation
@@ -107,7 +108,7 @@ def combine(parts: Sequence[Part], renaming: Renaming = NO_RENAMING) -> Combined
         listed = "\n".join(f"- {text}" for text in problems)
         raise InputError(f"the packages cannot be used together:\n{listed}")
     cards = [part.package.card for part in parts]
-    classes = tuple(dict.fromkeys(name for part in parts for name in called[part.name]))
+    classes = _union(called)
     size = max(card.images.size for card in cards)
     channels = max(card.images.channels for card in cards)
     return Combined(
@@ -176,6 +177,7 @@ def _conflicts(parts: Sequence[Part], called: Mapping[str, Sequence[str]], renam
         *renaming.unused([(part.name, part.package.card.task.classes) for part in parts]),
         *_intensities(parts),
         *_similar(called),
+        *class_problems(_union(called)),
         *([] if renaming.rules else _strangers(called)),
     ]
 
@@ -199,6 +201,11 @@ def _intensities(parts: Sequence[Part]) -> list[str]:
         return []
     listed = "; ".join(f"{name}: {meaning}" for name, meaning in meanings.items())
     return [f"intensities mean different things ({listed}): ask for packages whose intensities mean the same"]
+
+
+def _union(called: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """The classes of all packages, in the order of the packages."""
+    return tuple(dict.fromkeys(name for names in called.values() for name in names))
 
 
 def _similar(called: Mapping[str, Sequence[str]]) -> list[str]:

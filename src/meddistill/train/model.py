@@ -17,11 +17,15 @@ from meddistill.cohort.types import Fit, Leak
 from meddistill.nets.find import find
 from meddistill.nets.network import Network
 from meddistill.nets.params import Params
+from meddistill.package.limits import MAX_SIZE
+from meddistill.package.text import class_problems, quote
 from meddistill.runtime.errors import InputError, MeddistillError, VerificationError
 from meddistill.runtime.files import write_atomic
 from meddistill.teachers.images import Normalisation
 
 _FORMAT, _ENTRY = "meddistill model 1", "model"
+_CHANNELS = (1, 3)
+_SHOWN = 5  # of the problems of class names
 _DIGEST = re.compile("[0-9a-f]{64}")
 MAX_MODEL_BYTES = 512 * 2**20
 # What reading a broken or hostile file can raise: numbers too large and brackets too deep included.
@@ -137,13 +141,14 @@ def load_model(path: Path) -> Model:
 
 def described_model(described: dict[str, Any], params: Params) -> Model:
     """The model of that description and those parameters, each checked; raises one of many errors if it cannot be."""
-    classes = tuple(str(name) for name in described["classes"])
-    network = find(
-        str(described["network"]),
-        channels=int(described["channels"]),
-        size=int(described["size"]),
-        classes=len(classes),
-    )
+    classes = _classes(described["classes"])
+    channels, size = int(described["channels"]), int(described["size"])
+    if channels not in _CHANNELS or not 1 <= size <= MAX_SIZE:  # some networks have weights that fit any size
+        raise ValueError(
+            f"its images have {channels} channels and {size} pixels a side, expected 1 or 3 channels and 1 to "
+            f"{MAX_SIZE} pixels"
+        )
+    network = find(str(described["network"]), channels=channels, size=size, classes=len(classes))
     shapes = tuple(param.shape for param in params)
     if shapes != network.shapes or any(param.dtype != torch.float32 for param in params):
         raise ValueError(f"its tensors do not fit the network {network.name}")
@@ -158,6 +163,14 @@ def described_model(described: dict[str, Any], params: Params) -> Model:
     fit, leak = fit_named(described["fit"]), leak_named(described["leak"])
     origin = _origin(described["origin"]) if "origin" in described else None
     return Model(network, params, classes, normalisation, fit, leak, int(described["seed"]), origin)
+
+
+def _classes(described: object) -> tuple[str, ...]:
+    if not isinstance(described, list):
+        raise ValueError(f"its classes are {quote(described)}, expected a list of names")
+    if problems := class_problems(described):
+        raise ValueError("; ".join(problems[:_SHOWN]))
+    return tuple(described)
 
 
 def _origin(described: dict[str, Any]) -> Origin:
