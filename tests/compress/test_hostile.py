@@ -6,6 +6,7 @@ import struct
 import time
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,32 @@ def test_a_small_file_that_claims_millions_of_weights(members: Members, tmp_path
         card["levels"] = [0] * 14
 
     refused(tmp_path / "x.mdw", repack(members, claim, struct.pack("<f", 1.0) * 14), "too few bytes")
+
+
+@pytest.mark.parametrize(
+    ("network", "size", "reason"),
+    [
+        ("convnet-d1-w1024", 1024, "card.json: '536883202 weights; at most 16777216"),
+        ("resnet18-w256", 8, "at most 16777216"),
+        ("vit-d24-w768", 8, "at most 16777216"),
+        ("resnet50", 8, "unknown network"),
+    ],
+)
+def test_a_recipe_of_a_network_that_is_too_large_or_unknown(
+    model: Model, tmp_path: Path, network: str, size: int, reason: str
+) -> None:
+    """It is refused before anybody looks for its package, by ``verify`` as by ``load_model``."""
+    origin = {"packages": ["0" * 64], "protocol": "1", "seed": 0, "weights": "0" * 64}
+    card = replace(
+        held(model)[0],
+        kind="recipe",
+        route="recreate",
+        model=describe(model) | {"origin": origin},
+        answers=((1.0, 0.0),),
+    )
+    recipe = {C: bytes(container.unpack(file.encode(card), [], file.MEMBERS)[C])}
+    refused(tmp_path / "x.mdw", repack(recipe, lambda c: c["model"].update(network=network, size=size)), reason)
+    assert not file.verify(tmp_path / "x.mdw").ok
 
 
 def test_a_bomb_is_not_unpacked(members: Members, tmp_path: Path) -> None:

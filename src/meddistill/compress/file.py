@@ -196,7 +196,7 @@ def _examine(data: bytes, problems: list[str]) -> Held | None:
         shapes = tensor_shapes(card)
         tensors = _tensors(bytes(members[WEIGHTS]), card, shapes) if shapes else ()
     except (ValueError, MeddistillError) as error:
-        problems.append(f"{WEIGHTS}: {quote(str(error), 300)}")
+        problems.append(f"{WEIGHTS if WEIGHTS in members else CARD}: {quote(str(error), 300)}")
         return None
     if tensors and values_digest(tensors) != card.weights:
         problems.append(f"{WEIGHTS}: the weights are not those that the card names")
@@ -204,16 +204,16 @@ def _examine(data: bytes, problems: list[str]) -> Held | None:
 
 
 def tensor_shapes(card: ModelCard) -> Shapes:
-    """The shapes of the tensors that a card stands for; none for a recipe.
+    """The shapes of the tensors that the file holds; none for a recipe, whose network yet has the limits of any.
 
     Raises :class:`ValueError` or :class:`InputError` for a network that cannot be or is too large.
     """
-    if card.kind == "recipe":
-        return []
     shapes = [tuple(tensor.shape) for tensor in card.tensors] if card.model is None else network_shapes(card.model)
     weights = sum(math.prod(shape) for shape in shapes)
     if weights > limits.MAX_WEIGHTS:
         raise ValueError(f"{weights} weights; at most {limits.MAX_WEIGHTS} are allowed")
+    if card.kind == "recipe":
+        return []
     if len(shapes) != len(card.levels):
         raise ValueError(f"{len(card.levels)} codebooks for {len(shapes)} tensors")
     return shapes
