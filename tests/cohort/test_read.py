@@ -277,6 +277,8 @@ def test_medmnist_class_names_are_known(tmp_path):
         (np.zeros((3, 4, 4), np.float32), np.zeros((3, 1), np.uint8), "float32: expected uint8 or uint16"),
         (np.zeros((3, 4, 4), np.uint8), np.zeros((3, 1), np.float32), "whole numbers"),
         (np.zeros((3, 4, 4), np.uint8), np.full((3, 1), -1), "-1 in row 0"),
+        (np.zeros((3, 4, 4), np.uint8), np.array([0, 1, 2**32 - 1], np.uint32), "4294967295 in row 2: .* to 65535"),
+        (np.zeros((3, 4, 4), np.uint8), np.array([0, 2**64 - 1, 1], np.uint64), "18446744073709551615 in row 1"),
         (np.zeros((3, 4, 4), np.uint8), np.zeros((2, 1), np.uint8), "3 images but train_labels 2"),
         (np.zeros((3, 0, 4), np.uint8), np.zeros((3, 1), np.uint8), "expected"),
         (np.zeros((0, 4, 4), np.uint8), np.zeros((0, 1), np.uint8), "holds no image"),

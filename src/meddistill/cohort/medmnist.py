@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +81,7 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "organcmnist": _ORGANS,
     "organsmnist": _ORGANS,
 }
+MAX_LABEL = 65_535
 _EXPECTED = "expected the arrays train_images and train_labels, val_images and val_labels, test_images and test_labels"
 
 
@@ -94,7 +95,8 @@ class _Split:
 def read_medmnist(source: Path, options: ReadOptions) -> Listing:
     """List a MedMNIST file. Raises :class:`~meddistill.runtime.errors.InputError`, naming what is not supported.
 
-    Images: ``(N, H, W)`` or ``(N, H, W, 3)``, uint8 or uint16; labels: ``(N, 1)`` or ``(N,)`` whole numbers from 0.
+    Images: ``(N, H, W)`` or ``(N, H, W, 3)``, uint8 or uint16; labels: ``(N, 1)`` or ``(N,)`` whole numbers from 0 to
+    ``MAX_LABEL``.
     """
     if options.patient_pattern is not None:
         raise InputError(f"{source} holds no file names, so a patient pattern cannot be used: leave it out")
@@ -211,8 +213,16 @@ def _require_labels(source: Path, name: str, shape: tuple[int, ...], dtype: np.d
 
 def _split(source: Path, name: SplitName, arrays: Mapping[str, npt.NDArray[np.generic]]) -> _Split:
     images = arrays[f"{name}_images"]
-    labels = arrays[f"{name}_labels"].reshape(-1).astype(np.int64)
-    if len(labels) and labels.min() < 0:
-        row = int(np.flatnonzero(labels < 0)[0])
-        raise InputError(f"{source}: {name}_labels has {labels[row]} in row {row}: expected whole numbers from 0")
-    return _Split(name, images[..., 0] if images.ndim == 4 and images.shape[3] == 1 else images, labels)
+    grey = images.ndim == 4 and images.shape[3] == 1
+    return _Split(name, images[..., 0] if grey else images, _labels(source, f"{name}_labels", arrays))
+
+
+def _labels(source: Path, name: str, arrays: Mapping[str, Any]) -> npt.NDArray[np.int64]:
+    labels = arrays[name].reshape(-1)
+    wrong = np.flatnonzero((labels < 0) | (labels > MAX_LABEL))
+    if len(wrong):
+        raise InputError(
+            f"{source}: {name} has {labels[wrong[0]]} in row {wrong[0]}: expected whole numbers from 0 to {MAX_LABEL}; "
+            "number the classes from 0"
+        )
+    return np.asarray(labels, np.int64)
