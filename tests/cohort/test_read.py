@@ -1,5 +1,7 @@
+import io
 import os
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -302,3 +304,50 @@ def test_broken_npz_files(tmp_path):
             read(tmp_path / "c.npz")
     with pytest.raises(InputError, match="no file names"):
         read(tmp_path / "b.npz", ReadOptions(patient_pattern="."))
+
+
+def claim(path: Path, name: str, shape: tuple[int, ...], data: bytes) -> None:
+    """Give an array of the file a header that claims a shape, before whatever data."""
+    with zipfile.ZipFile(path) as archive:
+        members = {member: archive.read(member) for member in archive.namelist()}
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, content in (members | {f"{name}.npy": header.getvalue() + data}).items():
+            archive.writestr(member, content)
+
+
+@pytest.mark.parametrize("count", [2**46, 4, 2])
+def test_npz_arrays_that_claim_other_bytes_than_there_are(tmp_path, count):
+    """The labels of as many images as are claimed, or their number would be told first."""
+    path = npz(tmp_path / "a.npz", np.zeros((3, 4, 4), np.uint8), np.zeros((3, 1), np.uint8))
+    claim(path, "train_labels", (count, 1), bytes(3))
+    claim(path, "train_images", (count, 4, 4), bytes(48))
+    with pytest.raises(InputError, match=f"takes {16 * count} bytes, but the file has 48 of it"):
+        read(path)
+
+
+def test_damaged_and_encrypted_npz_files_say_so(tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "a.npz"
+    images, labels = rng.integers(0, 9, (60, 16, 16), np.uint8), np.zeros((60, 1), np.uint8)
+    np.savez_compressed(path, train_images=images, train_labels=labels)
+    whole = path.read_bytes()
+    for place in range(200, len(whole) - 300, 397):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55] * 8) + whole[place + 8 :])
+        with pytest.raises(InputError, match="cannot be read as a MedMNIST"):
+            read(path)
+    encrypted = bytearray(whole)
+    for mark, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        encrypted[whole.index(mark) + flags] |= 1
+    path.write_bytes(encrypted)
+    with pytest.raises(InputError, match="is encrypted"):
+        read(path)
+
+
+@pytest.mark.parametrize("header", [b"(" * 4000, b"{[]: 1}", b"{'descr': '|u1", b"\xff" * 40, b""])
+def test_npz_headers_that_are_none(tmp_path, header):
+    path = npz(tmp_path / "a.npz", np.zeros((3, 4, 4), np.uint8), np.zeros((3, 1), np.uint8))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("val_images.npy", b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(InputError, match="cannot be read as a MedMNIST"):
+        read(path)

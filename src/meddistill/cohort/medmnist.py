@@ -3,6 +3,7 @@
 The classes' names are those that MedMNIST publishes (Yang et al. 2023, https://medmnist.com), chosen by file name.
 """
 
+import math
 import re
 import zipfile
 from collections.abc import Mapping
@@ -92,6 +93,15 @@ class _Split:
     labels: npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class _Header:
+    """What an array in the archive says of itself, and the bytes that follow that."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    held: int
+
+
 def read_medmnist(source: Path, options: ReadOptions) -> Listing:
     """List a MedMNIST file. Raises :class:`~meddistill.runtime.errors.InputError`, naming what is not supported.
 
@@ -157,16 +167,20 @@ def _load(source: Path) -> list[_Split]:
         _require_supported(source, headers)
         with np.load(source, allow_pickle=False) as arrays:
             found = [_split(source, name, arrays) for name in SPLITS if f"{name}_images" in arrays.files]
-    except (OSError, zipfile.BadZipFile, ValueError, EOFError, KeyError, NotImplementedError) as error:
-        raise InputError(f"{source} cannot be read as a MedMNIST .npz: {error}. Fetch or write it again") from error
+    except InputError:
+        raise
+    except Exception as error:  # a broken file makes zipfile, zlib and numpy raise errors of every kind
+        reason = str(error).strip() or type(error).__name__
+        raise InputError(f"{source} cannot be read as a MedMNIST .npz: {reason}. Fetch or write it again") from error
     if not any(len(split.labels) for split in found):
         raise InputError(f"{source} holds no image: {_EXPECTED}")
     return found
 
 
-def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+def _header(archive: zipfile.ZipFile, name: str) -> _Header:
     with archive.open(name) as member:
-        return _array_header(member)
+        shape, dtype = _array_header(member)
+        return _Header(shape, dtype, archive.getinfo(name).file_size - member.tell())
 
 
 def _array_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
@@ -176,18 +190,32 @@ def _array_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.gener
     return shape, dtype
 
 
-def _require_supported(source: Path, headers: dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]]) -> None:
+def _require_supported(source: Path, headers: Mapping[str, _Header]) -> None:
     """Refuse by name, before any pixel is loaded, whatever is not one picture with one label."""
     names = [name for name in SPLITS if f"{name}_images.npy" in headers]
     if not names or any(f"{name}_labels.npy" not in headers for name in names):
         found = ", ".join(sorted(name.removesuffix(".npy") for name in headers)) or "no array"
         raise InputError(f"{source} is not laid out like MedMNIST: found {found}; {_EXPECTED}")
     for name in names:
-        _require_images(source, f"{name}_images", *headers[f"{name}_images.npy"])
-        _require_labels(source, f"{name}_labels", *headers[f"{name}_labels.npy"])
-        images, labels = headers[f"{name}_images.npy"][0][0], headers[f"{name}_labels.npy"][0][0]
-        if images != labels:
-            raise InputError(f"{source}: {name}_images has {images} images but {name}_labels {labels} labels")
+        images, labels = headers[f"{name}_images.npy"], headers[f"{name}_labels.npy"]
+        _require_images(source, f"{name}_images", images.shape, images.dtype)
+        _require_labels(source, f"{name}_labels", labels.shape, labels.dtype)
+        if images.shape[0] != labels.shape[0]:
+            raise InputError(
+                f"{source}: {name}_images has {images.shape[0]} images but {name}_labels {labels.shape[0]} labels"
+            )
+        _require_whole(source, f"{name}_images", images)
+        _require_whole(source, f"{name}_labels", labels)
+
+
+def _require_whole(source: Path, name: str, header: _Header) -> None:
+    """Before anything is allocated: the bytes that an array claims are those that the archive has of it."""
+    claimed = math.prod(header.shape) * header.dtype.itemsize
+    if claimed != header.held:
+        raise InputError(
+            f"{source}: {name} of shape {header.shape} takes {claimed} bytes, but the file has {header.held} of it: "
+            "fetch or write it again"
+        )
 
 
 def _require_images(source: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
