@@ -225,6 +225,24 @@ def test_a_file_that_claims_endless_frames_or_pixels_is_refused(tmp_path):
             pictures(changed(tmp_path, "MR_small.dcm", **values), PLAIN)
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"Columns": None}, "nothing as Columns"),
+        ({"Rows": [64, 64]}, "'[64, 64]' as Rows"),
+        ({"BitsStored": [16, 16]}, "'[16, 16]' as BitsStored"),
+    ],
+)
+def test_a_bad_header_is_one_unreadable_picture_among_others(tmp_path, values, said):
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    shutil.copy(FILES / "MR_small.dcm", tmp_path / "set" / "a" / "good.dcm")
+    bad = changed(tmp_path / "set" / "a", "MR_small.dcm", **values)
+    [told] = scan(read(tmp_path / "set"), 16).unreadable
+    assert told.startswith("a/1.dcm: broken") and said in told
+    with pytest.raises(ValueError, match="expected one whole number"):
+        pictures(bad, PLAIN)
+
+
 @pytest.fixture
 def site(tmp_path) -> Path:
     """Files without suffixes in folders, as an archive writes them, without classes: two patients' CR, CT, MR."""

@@ -79,6 +79,15 @@ def test_links_are_followed_but_not_in_circles(class_folders, tmp_path, save, no
     assert named(listing, "link-loop").places == ("cat/up",)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs symbolic links")
+def test_a_link_to_itself_is_named(class_folders):
+    (class_folders / "cat" / "itself").symlink_to("itself")
+    listing = read(class_folders)
+    assert len(listing.records) == 40
+    [place] = named(listing, "closed-folder").places
+    assert place.startswith("cat/itself (")
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [

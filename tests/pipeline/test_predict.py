@@ -1,5 +1,6 @@
 """Probabilities of single files are those that evaluating a source computes; every bad file is named."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -48,6 +49,19 @@ def by_hand(path: Path, intensities: np.ndarray) -> list[float]:
     held = load_model(path)
     inputs = held.normalisation.apply(torch.from_numpy(intensities.astype(np.float32))[None])
     return held.network.apply(held.params, inputs).double().softmax(1)[0].tolist()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs symbolic links")
+def test_a_bad_dicom_file_and_a_link_to_itself_are_named_with_all_others(grey, tmp_path):
+    picture(tmp_path / "set" / "good.png", (10, 10))
+    (tmp_path / "set" / "itself").symlink_to("itself")
+    dataset = pydicom.dcmread(DICOM / "MR_small.dcm")
+    del dataset.Columns
+    dataset.save_as(tmp_path / "set" / "bad.dcm")
+    with pytest.raises(CohortError, match="2 files or folders cannot be used") as caught:
+        api.predict(grey, tmp_path / "set", device="cpu")
+    assert "set: itself (" in str(caught.value)
+    assert "nothing as Columns" in str(caught.value)
 
 
 def test_probabilities_of_a_file_by_hand(grey, tmp_path):

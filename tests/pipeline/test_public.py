@@ -1,9 +1,12 @@
 """Public start images: read whatever their layout, in the cohort's shape, and never an image of the cohort itself."""
 
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import torch
 from PIL import Image
@@ -54,6 +57,19 @@ def public(tmp_path) -> Path:
 def request_(source, public, tmp_path) -> Request:
     (tmp_path / "plan.toml").write_text(SHORT)
     return Request(source, tmp_path / "x.mdz", plan=tmp_path / "plan.toml", device="cpu", start_images=public)
+
+
+def test_a_dicom_file_without_pixels_is_left_aside(public):
+    report = Path(pydicom.__file__).parent / "data" / "test_files" / "test-SR.dcm"
+    shutil.copy(report, public / "more" / "report.dcm")
+    assert len(public_images(public, 10, 1)) == 5
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs symbolic links")
+def test_what_cannot_be_looked_into_is_named(public):
+    (public / "more" / "itself").symlink_to("itself")
+    with pytest.raises(InputError, match="cannot be opened: more/itself"):
+        public_images(public, 10, 1)
 
 
 def test_every_image_beneath_a_folder_is_read_in_the_shape_asked_for(public):

@@ -6,6 +6,8 @@ groups pictures (patient, else study) is used, and it stays in memory: a cohort 
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,11 +48,13 @@ def dicom_frames(path: Path, options: ReadOptions) -> tuple[Frame, ...]:
     header = read_header(path)
     if "Rows" not in header or "PhotometricInterpretation" not in header:
         raise NoPictureError("a DICOM file without pixels (a report, a directory, a plan)")
-    rows, columns, count = int(header.Rows), int(header.Columns), _frame_count(header)
+    with _explained():
+        rows, columns, count = _whole(header, "Rows"), _whole(header, "Columns"), _frame_count(header)
+        patient, no_window = _patient(header, path), _lacks_window(header)
+        stands_in = _text(header, "PatientID") is None
+        burned_in = str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES"
     if rows * columns > MAX_PIXELS or not 1 <= count <= MAX_FRAMES:
         raise ValueError(f"{count} frames of {columns} × {rows} pixels: more than are read")
-    patient, no_window, stands_in = _patient(header, path), _lacks_window(header), _text(header, "PatientID") is None
-    burned_in = str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES"
     return tuple(
         Frame(
             f" (frame {index + 1})" if count > 1 else "",
@@ -68,7 +72,9 @@ def dicom_frames(path: Path, options: ReadOptions) -> tuple[Frame, ...]:
 def keys_of(path: Path, keyword: str) -> str | None:
     """The header's value of one of ``KEYS``, or ``None`` where there is none or no readable header."""
     try:
-        return _text(read_header(path), keyword)
+        header = read_header(path)
+        with _explained():
+            return _text(header, keyword)
     except (OSError, ValueError):
         return None
 
@@ -91,8 +97,30 @@ def read_header(path: Path) -> "Dataset":
         raise ValueError(_reason(error)) from error
 
 
+@contextmanager
+def _explained() -> Iterator[None]:
+    """``ValueError`` with the reason, whatever a broken file makes pydicom and its decoders raise; no warnings."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(_reason(error)) from error
+
+
 def _size(width: int, height: int) -> tuple[int, int]:
     return width, height
+
+
+def _whole(header: "Dataset", keyword: str) -> int:
+    value = header.get(keyword)
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        found = "nothing" if value is None else repr(str(value)[:40])
+        raise ValueError(f"its header has {found} as {keyword}, expected one whole number") from None
 
 
 def _frame_count(header: "Dataset") -> int:
@@ -114,21 +142,15 @@ def _text(header: "Dataset", keyword: str) -> str | None:
 def _lacks_window(header: "Dataset") -> bool:
     if not str(header.PhotometricInterpretation).startswith("MONOCHROME"):
         return False
-    deep = int(header.get("BitsStored") or _BITS_OF_A_BYTE) > _BITS_OF_A_BYTE
+    deep = header.get("BitsStored") is not None and _whole(header, "BitsStored") > _BITS_OF_A_BYTE
     return deep and _voi(header, 0) is None and "VOILUTSequence" not in header
 
 
 def _load(path: Path, index: int, window: tuple[float, float] | None) -> Picture:
     """One frame. Raises ``ValueError`` with the reason."""
     header = read_header(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return _picture(path, header, index, window)
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders meet a broken file with errors of every kind
-        raise ValueError(_reason(error)) from error
+    with _explained():
+        return _picture(path, header, index, window)
 
 
 def _reason(error: Exception) -> str:

@@ -97,7 +97,7 @@ def path_problems(found: Found) -> list[Problem]:
     """Folders that could not be entered and links that lead back to a folder above them."""
     problems = []
     if found.closed:
-        what = f"{number(len(found.closed), 'folder')} cannot be opened"
+        what = f"{number(len(found.closed), 'folder or link', 'folders or links')} cannot be opened"
         problems.append(problem("closed-folder", "error", what, found.closed, "Allow reading, or remove them."))
     if found.loops:
         what = f"{number(len(found.loops), 'link')} leading back to a folder above, not followed"
@@ -120,7 +120,7 @@ def _walk(folder: Path, parts: Parts, above: frozenset[tuple[int, int]], found: 
         with os.scandir(folder) as entries:
             ordered = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        found.closed.append(f"{'/'.join(parts) or folder} ({error.strerror})")
+        found.closed.append(_closed(parts or (str(folder),), error))
         return
     here = (state.st_dev, state.st_ino)
     if here in above:
@@ -130,11 +130,21 @@ def _walk(folder: Path, parts: Parts, above: frozenset[tuple[int, int]], found: 
         _sort_in(entry, (*parts, entry.name), above | {here}, found)
 
 
+def _closed(parts: Parts, error: OSError) -> str:
+    return f"{'/'.join(parts)} ({error.strerror})"
+
+
 def _sort_in(entry: os.DirEntry[str], parts: Parts, above: frozenset[tuple[int, int]], found: Found) -> None:
     suffix = PurePath(entry.name).suffix.lower()
     if entry.name.startswith(".") or entry.name.lower() in _SYSTEM:
         found.ignored[HIDDEN] += 1
-    elif entry.is_dir():
+        return
+    try:
+        folder = entry.is_dir()
+    except OSError as error:  # of a link to itself, or to where nobody may look
+        found.closed.append(_closed(parts, error))
+        return
+    if folder:
         found.folders.append(parts)
         _walk(Path(entry.path), parts, above, found)
     elif suffix in SUFFIXES or is_picture(Path(entry.path)):

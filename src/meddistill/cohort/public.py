@@ -1,17 +1,18 @@
 """Images that somebody calls public: no labels and no splits are asked of them, only pixels."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from meddistill.cohort.files import KINDS, listed
-from meddistill.cohort.folders import find_images
+from meddistill.cohort.folders import find_images, path_problems
 from meddistill.cohort.options import ReadOptions
 from meddistill.cohort.problems import number
 from meddistill.cohort.read import read
 from meddistill.cohort.scan import Pixels, scan
-from meddistill.cohort.types import Fit, Listing, Record
+from meddistill.cohort.types import Fit, Frame, Listing, NoPictureError, Record
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.progress import Progress, Silent
 
@@ -27,7 +28,8 @@ def public_images(
     """All images beneath a folder, however it is laid out, or those of a CSV or ``.npz``, as ``(n, C, size, size)``.
 
     0 is black, 1 white; colour becomes grey and grey becomes colour as ``channels`` asks. Raises
-    :class:`~meddistill.runtime.errors.InputError` if there is none, or one that cannot be read.
+    :class:`~meddistill.runtime.errors.InputError` if there is none, or one that cannot be read. DICOM files without
+    pixels are left aside.
     """
     listing = _listed(source) if source.is_dir() else read(source)
     found = scan(listing, size, fit, progress)
@@ -58,9 +60,18 @@ def _channels_first(pixels: Pixels) -> Intensities:
 
 
 def _listed(folder: Path) -> Listing:
+    found = find_images(folder)
+    if problems := [one.message for one in path_problems(found) if one.level == "error"]:
+        raise InputError(f"{folder}: {' '.join(problems)}")
     records = tuple(
         Record("/".join(parts) + frame.place, "", None, None, frame.load, frame.peek)
-        for parts in find_images(folder).images
-        for frame in listed(folder.joinpath(*parts), ReadOptions())
+        for parts in found.images
+        for frame in _frames(folder.joinpath(*parts))
     )
     return Listing(folder.name, "folder", records, ("",))
+
+
+def _frames(path: Path) -> tuple[Frame, ...]:
+    with contextlib.suppress(NoPictureError):
+        return listed(path, ReadOptions())
+    return ()

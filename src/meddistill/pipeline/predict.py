@@ -107,7 +107,7 @@ def predict(
     model = replace(model, params=tuple(param.to(where) for param in model.params))
     found: list[Prediction] = []
     wrong: list[str] = []
-    paths = list(_files(files))
+    paths = list(_files(files, wrong))
     with progress.stage("predicting", len(paths)) as stage:
         for path in paths:
             try:
@@ -116,7 +116,7 @@ def predict(
                 wrong.append(f"{path}: {getattr(error, 'strerror', None) or error}")
             stage.advance()
     if wrong:
-        what = f"{number(len(wrong), 'file')} cannot be used"
+        what = f"{number(len(wrong), 'file or folder', 'files or folders')} cannot be used"
         raise CohortError("what was given", [problem("unreadable", "error", what, wrong, "Replace or leave them out.")])
     return Predictions(model.classes, tuple(found))
 
@@ -132,12 +132,15 @@ def export_model(model_file: Path, out: Path, *, to: Literal["onnx"] = "onnx") -
     return ModelExport(out, to, len(data), shape, model.classes)
 
 
-def _files(files: Sequence[Path]) -> Iterable[Path]:
+def _files(files: Sequence[Path], wrong: list[str]) -> Iterable[Path]:
+    """The files, and all images beneath the folders; what cannot be looked into is appended to ``wrong``."""
     if not files:
         raise InputError("no image was given: expected files, or folders of images")
     for path in files:
         if path.is_dir():
-            yield from (path.joinpath(*parts) for parts in find_images(path).images)
+            found = find_images(path)
+            wrong += [f"{path}: {place}" for place in found.closed]
+            yield from (path.joinpath(*parts) for parts in found.images)
         else:
             yield path
 
