@@ -1,6 +1,7 @@
 """DICOM files as hospitals have them: the test files that pydicom's wheel brings along, and variations of them."""
 
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pydicom
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset, read_file_meta_info, read_preamble
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 
 from meddistill.cohort.check import check
@@ -241,6 +243,37 @@ def test_a_bad_header_is_one_unreadable_picture_among_others(tmp_path, values, s
     assert told.startswith("a/1.dcm: broken") and said in told
     with pytest.raises(ValueError, match="expected one whole number"):
         pictures(bad, PLAIN)
+
+
+def deflated(path: Path, padding: int, meta: bytes | None = None) -> Path:
+    """The deflated test file with a trailing element of so many zeros."""
+    whole = (FILES / "image_dfl.dcm").read_bytes()
+    with open(FILES / "image_dfl.dcm", "rb") as file:
+        read_preamble(file, force=False)
+        read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+        start = file.tell()
+    element = b"\xfc\xff\xfc\xffOB\0\0" + padding.to_bytes(4, "little") + bytes(padding)
+    packer = zlib.compressobj(6, zlib.DEFLATED, -15)
+    packed = packer.compress(zlib.decompress(whole[start:], -15) + element) + packer.flush()
+    path.write_bytes((whole[:start] if meta is None else whole[:132] + meta) + packed)
+    return path
+
+
+def test_a_deflated_file_is_not_inflated_beyond_a_limit(tmp_path):
+    assert np.array_equal(shown(deflated(tmp_path / "a.dcm", 1 << 20)), load("image_dfl.dcm")[0])
+    path = deflated(tmp_path / "b.dcm", 100 << 20)
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(ValueError, match="more than 64 MiB once inflated"):
+        pictures(path, PLAIN)
+
+
+def test_a_deflated_file_with_its_meta_in_implicit_form_is_refused(tmp_path):
+    """pydicom reads such a meta in a second attempt, so what it would inflate might begin elsewhere."""
+    uid = b"1.2.840.10008.1.2.1.99"
+    path = deflated(tmp_path / "a.dcm", 100 << 20, b"\2\0\x10\0" + len(uid).to_bytes(4, "little") + uid)
+    assert read_file_meta_info(path).TransferSyntaxUID == uid.decode()
+    with pytest.raises(ValueError, match="broken"):
+        pictures(path, PLAIN)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ groups pictures (patient, else study) is used, and it stays in memory: a cohort 
 """
 
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 MAX_FRAMES = 10_000
+MAX_INFLATED = 64 << 20  # bytes of a file of the deflated transfer syntax
 # Columns of a CSV whose cells are found in headers.
 KEYS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID")
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+_META_GROUP = 0x0002
 _MAGIC_AT, _MAGIC = 128, b"DICM"
 _BITS_OF_A_BYTE = 8
 Values = npt.NDArray[np.float64]
@@ -90,11 +93,32 @@ def read_header(path: Path) -> "Dataset":
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            _require_small(path)
             return dcmread(path, stop_before_pixels=True)
     except OSError:
         raise
     except Exception as error:  # whatever a broken file makes pydicom raise
         raise ValueError(_reason(error)) from error
+
+
+def _require_small(path: Path) -> None:
+    """A deflated file is inflated as a whole, even for its header: refuse one that would fill the memory."""
+    from pydicom.filereader import read_dataset, read_file_meta_info, read_preamble
+
+    if read_file_meta_info(path).get("TransferSyntaxUID") != _DEFLATED:
+        return
+    with open(path, "rb") as file:
+        read_preamble(file, force=False)
+        meta = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=_behind_meta)
+        packed = file.read()
+    if meta.get("TransferSyntaxUID") != _DEFLATED:  # or what is inflated here is not what pydicom will inflate
+        raise ValueError("its file meta information is not written as the standard has it")
+    if len(zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, MAX_INFLATED + 1)) > MAX_INFLATED:
+        raise ValueError(f"more than {MAX_INFLATED >> 20} MiB once inflated; save it without the deflated syntax")
+
+
+def _behind_meta(tag: int, _vr: str | None, _length: int) -> bool:
+    return tag >> 16 != _META_GROUP
 
 
 @contextmanager
