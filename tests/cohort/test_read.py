@@ -201,6 +201,20 @@ def test_all_faulty_rows_are_named_at_once(table, tmp_path, save, noise):
     assert {found.level for found in listing.problems} == {"error"}
 
 
+def test_a_comma_without_quotes_gives_no_wrong_class(table):
+    listing = read(
+        table("path,label", "a.png,normal, benign", 'b.png,"normal, benign"', "c.png,malignant,", "d.png,x,,")
+    )
+    assert [(record.where, record.label) for record in listing.records] == [
+        ("table.csv:3 (b.png)", "normal, benign"),
+        ("table.csv:4 (c.png)", "malignant"),
+        ("table.csv:5 (d.png)", "x"),
+    ]
+    found = named(listing, "too-many-cells")
+    assert (found.level, found.places) == ("error", ("table.csv:2",))
+    assert "quotes" in found.message
+
+
 def test_cells_that_are_no_file_names(table):
     listing = read(table("path,label", "a.png,cat", "..,cat", f"{'x' * 5000}.png,dog", f"x/{'y' * 5000},dog"))
     assert named(listing, "missing-file").count == 3

@@ -29,6 +29,7 @@ _MULTI_LABEL = "|;"
 class _Row:
     line: int
     cells: dict[str, str]
+    too_long: bool = False  # more cells than the header has columns, and not all of these empty
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class _Faults:
     missing: list[str] = field(default_factory=list)
     ambiguous: list[str] = field(default_factory=list)
     split: list[str] = field(default_factory=list)
+    too_long: list[str] = field(default_factory=list)
     no_pixels: list[str] = field(default_factory=list)
 
 
@@ -153,6 +155,9 @@ def _entries(
 ) -> list[tuple[Record, str, Frame]]:
     """The records of a row: one a picture of its file or files, each with the file's name and the picture."""
     where = f"{source.name}:{row.line}"
+    if row.too_long:
+        faults.too_long.append(where)
+        return []
     cell, label = row.cells[columns.path], row.cells[columns.label]
     paths = _paths(locate, cell, where, faults)
     split = _split(row, columns, where, faults)
@@ -215,7 +220,7 @@ def _read_rows(source: Path) -> tuple[list[str], list[_Row]]:
             lines = _lines(file, delimiter)
             header = [name.strip() for name in next(lines, (0, []))[1]]
             _require_header(source, header)
-            return header, [_Row(line, _cells(header, cells)) for line, cells in lines]
+            return header, [_row(line, header, cells) for line, cells in lines]
     except UnicodeDecodeError as error:
         raise InputError(
             f"{source} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"
@@ -231,9 +236,9 @@ def _lines(file: "Iterator[str]", delimiter: str) -> Iterator[tuple[int, list[st
             yield reader.line_num, cells
 
 
-def _cells(header: list[str], cells: list[str]) -> dict[str, str]:
+def _row(line: int, header: list[str], cells: list[str]) -> _Row:
     filled = [cell.strip() for cell in cells] + [""] * (len(header) - len(cells))
-    return dict(zip(header, filled, strict=False))
+    return _Row(line, dict(zip(header, filled, strict=False)), any(filled[len(header) :]))
 
 
 def _require_header(source: Path, header: list[str]) -> None:
@@ -275,6 +280,7 @@ def _ham_hint(header: list[str]) -> str:
 
 def _problems(faults: _Faults, rows: list[_Row], columns: _Columns, root: Path) -> tuple[Problem, ...]:
     found = [
+        (faults.too_long, "too-many-cells", "with more cells than the header", "Put quotes around cells with commas."),
         (faults.empty_path, "empty-path", f"without a {columns.path}", "Fill the column or remove the rows."),
         (faults.empty_label, "empty-label", f"without a {columns.label}", "Fill the column or remove the rows."),
         (faults.missing, "missing-file", f"naming an image that is not in {root}", "Name the folder with the images."),
