@@ -218,6 +218,24 @@ def test_other_files_are_no_canaries(made, tmp_path):
         load(tmp_path / "nothing")
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda one: replace(one, images=one.images.astype(np.float32)), "images are float32"),
+        (lambda one: replace(one, images=one.images[:, 0]), "images are uint8 of shape"),
+        (lambda one: replace(one, labels=one.labels[1:]), "labels are int64 of shape"),
+        (lambda one: replace(one, labels=one.labels - 99), "labels or kinds"),
+        (lambda one: replace(one, kinds=one.kinds + np.uint8(9)), "labels or kinds"),
+        (lambda one: replace(one, included=one.included.astype(np.uint8)), "included are uint8"),
+    ],
+)
+def test_damaged_canaries_are_refused(prepared, tmp_path, change, said):
+    whole = tossed(design(prepared, 8, 0, 2), coins(8))
+    change(whole).save(tmp_path / "canaries.safetensors")
+    with pytest.raises(InputError, match=f"does not hold canaries.*{said}"):
+        load(tmp_path / "canaries.safetensors")
+
+
 def test_sixteen_bits_are_kept(prepared, tmp_path):
     cohort = prepared.cohort
     deep = replace(prepared, cohort=replace(cohort, images=cohort.images.astype(np.uint16) * 257))

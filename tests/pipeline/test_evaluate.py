@@ -9,8 +9,10 @@ import torch
 from meddistill.nets.convnet import parse
 from meddistill.pipeline.evaluate import Judged, evaluate_rows, rows_of
 from meddistill.runtime import crew
+from meddistill.runtime.errors import InputError
 from meddistill.runtime.streams import stream
 from meddistill.teachers.images import LabelledImages, Normalisation
+from meddistill.train.metrics import METRICS
 from meddistill.train.protocol import Protocol, synthetic_set
 
 
@@ -99,3 +101,25 @@ def _counting(done):
         return _score(sets, judged, seed)
 
     return score
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda done: [],
+        lambda done: done | {"full 4": 0.5},
+        lambda done: done | {"full 4": {"scores": [], "seconds": 1}},
+        lambda done: done | {"full 4": {"scores": {"test": {"accuracy": 1}}, "seconds": 1}},
+        lambda done: done | {"full 4": done["full 4"] | {"seconds": None}},
+        lambda done: done | {"full 4": done["full 4"] | {"scores": {}}},
+    ],
+)
+def test_damaged_scores_are_refused_by_name(rows, judged, tmp_path, change):
+    scores = dict.fromkeys(METRICS, 0.5)
+    done = {f"{row} {seed}": {"scores": {"test": scores}, "seconds": 1} for row in rows for seed in judged.seeds}
+    saved = tmp_path / "scores.json"
+    saved.write_text(json.dumps(done))
+    assert set(evaluate_rows(rows, judged, saved=saved).results["test"]) == set(rows)
+    saved.write_text(json.dumps(change(done)))
+    with pytest.raises(InputError, match=r"scores\.json .*delete it to have them measured again"):
+        evaluate_rows(rows, judged, saved=saved)

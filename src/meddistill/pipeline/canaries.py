@@ -81,11 +81,26 @@ def load(path: Path) -> Canaries:
             told, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in _TENSORS}
         if told.get("what") != _MARK:
             raise InputError(problem)
-        return Canaries(**tensors, package=told["package"])
+        found = Canaries(**tensors, package=told["package"])
+        _require_sound(found)
+        return found
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    except (SafetensorError, KeyError, TypeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{problem} ({error})") from None
+
+
+def _require_sound(found: Canaries) -> None:
+    """Raises :class:`ValueError` unless the arrays are as :class:`Canaries` has them."""
+    images, count = found.images, len(found.images)
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or images.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"its images are {images.dtype} of shape {images.shape}")
+    for name, dtype in (("labels", np.int64), ("kinds", np.uint8), ("included", np.bool_)):
+        array = getattr(found, name)
+        if array.shape != (count,) or array.dtype != dtype:
+            raise ValueError(f"its {name} are {array.dtype} of shape {array.shape}, its images {count}")
+    if (found.labels < 0).any() or (found.kinds >= len(KINDS)).any():
+        raise ValueError("it has labels or kinds that there are not")
 
 
 def design(prepared: Prepared, count: int, seed: int, least: int) -> Design:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -115,7 +115,7 @@ def evaluate_rows(
 
     On a CPU every network is trained in one thread, and by as many processes as there would be threads.
     """
-    done = _load(saved)
+    done = _load(saved, judged.scored)
     wanted = [(row, seed) for row in rows for seed in judged.seeds]
     waiting = _in_order([task for task in wanted if _key(*task) not in done])
     with progress.stage("evaluating", len(wanted)) as stage:
@@ -199,11 +199,25 @@ def _measure(judged: Judged, params: Params, images: LabelledImages) -> tuple[Sc
     return measure(found, labels), count_answers(found, labels)
 
 
-def _load(saved: Path | None) -> dict[str, dict[str, Any]]:
+def _load(saved: Path | None, splits: Collection[str]) -> dict[str, dict[str, Any]]:
     if saved is None or not saved.exists():
         return {}
     try:
-        done: dict[str, dict[str, Any]] = json.loads(saved.read_text())
-    except (OSError, ValueError) as error:
+        done = json.loads(saved.read_text())
+        if not isinstance(done, dict) or not all(_is_scored(one, splits) for one in done.values()):
+            raise ValueError("not the scores that a run writes")
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read the scores {saved} ({error}): delete it to have them measured again") from None
     return done
+
+
+def _is_scored(value: object, splits: Collection[str]) -> bool:
+    """Whether a saved value has the shape of what :func:`_score` gives for these splits."""
+    one = value if isinstance(value, dict) else {}
+    scores = one.get("scores")
+    if not isinstance(scores, dict) or not isinstance(one.get("seconds"), float | int):
+        return False
+    return set(splits) <= scores.keys() and all(
+        isinstance(row, dict) and row.keys() == set(METRICS) and all(isinstance(x, float | int) for x in row.values())
+        for row in scores.values()
+    )
