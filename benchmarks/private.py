@@ -31,7 +31,7 @@ from typing import Any
 import torch
 
 from meddistill.audit.case import Effort
-from meddistill.audit.run import audit
+from meddistill.audit.run import audit_canaries
 from meddistill.cohort.prepare import prepare
 from meddistill.nets.convnet import parse
 from meddistill.nets.params import unflatten
@@ -113,8 +113,11 @@ def audited(name: str, route: str, epsilon: float, seed: int, data: Path, out: P
     plan = replace(plan, evaluation=replace(plan.evaluation, seeds=0))
     request = request_for(plan, name, data, out / f"{name}-{route}-{epsilon:g}-{seed}-canaries")
     made = run(replace(request, canaries=count), Silent())
-    report = audit(made.package, str(data / source), planted=made.canaries, effort=Effort(references=4), device="cpu")
-    found = {one.attack: one.figures for one in report.findings}
+    assert made.canaries is not None
+    findings = audit_canaries(
+        made.package, str(data / source), made.canaries, effort=Effort(references=4), device="cpu"
+    )
+    found = {one.attack: one.figures for one in findings}
     return {
         "package": found["canaries"]["epsilon_at_least"],
         "release": found["release"]["epsilon_at_least"],

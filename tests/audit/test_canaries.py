@@ -9,7 +9,7 @@ import pytest
 from meddistill import api
 from meddistill.audit import canaries, membership
 from meddistill.audit.people import without
-from meddistill.audit.run import audit
+from meddistill.audit.run import audit, audit_canaries
 from meddistill.cohort.prepare import prepare
 from meddistill.package.types import Look, Privacy
 from meddistill.pipeline.canaries import coins, design, tossed
@@ -129,7 +129,7 @@ def private(sources, tmp_path_factory):
     return made.package, made.canaries
 
 
-def test_what_canaries_prove_of_a_private_run_stays_below_its_epsilon(private, check, tmp_path):
+def test_what_canaries_prove_of_a_private_run_stays_below_its_epsilon(private, check, sources, tmp_path):
     package, secret = private
     before = package.read_bytes()
     with pytest.raises(InputError, match=r"states an epsilon, and a report .* without noise would tell more"):
@@ -139,6 +139,8 @@ def test_what_canaries_prove_of_a_private_run_stays_below_its_epsilon(private, c
     (found,) = (one for one in report.findings if one.attack == "canaries")
     assert found.figures["epsilon_at_least"] < found.figures["epsilon_stated"] == 1.0
     assert found.figures["canaries"] == COUNT
+    alone = audit_canaries(package, str(sources["members"]), secret, effort=report.effort, device="cpu")
+    assert alone == report.findings[-2:]
     written = json.loads((tmp_path / "audit.json").read_text())
     assert [one["attack"] for one in written["findings"]][-2:] == ["canaries", "release"]
     assert written["groups"]["members"]["patients"] == 2000 - COUNT // 2

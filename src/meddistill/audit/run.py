@@ -87,6 +87,25 @@ def audit(
     return report
 
 
+def audit_canaries(
+    package: Path,
+    members: str,
+    planted: Path,
+    *,
+    effort: Effort = Effort(),
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress = Silent(),
+) -> tuple[Finding, ...]:
+    """What an audit finds by the planted records of a package alone, without the attacks on its patients."""
+    secret = _canaries(package, planted)
+    if secret is None:
+        raise InputError(f"{package} was distilled without canaries: there is nothing to audit it by here")
+    case, _, _ = _open(package, members, None, secret, effort, Gates(), seed, device, ReadOptions(), progress)
+    found = attempt.judged(canaries, canaries.prepare(membership.prepare(case), secret), case)
+    return found, *_released(case, secret, planted)
+
+
 def _require_nothing_proved(package: Path) -> None:
     """Raises :class:`InputError` where a report, which is made without noise, would go past a card's epsilon."""
     if read_judged(package)[0].card.privacy is not None:
