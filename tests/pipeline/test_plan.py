@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meddistill.distill.distance import Pruned
-from meddistill.distill.methods import find
+from meddistill.distill.methods import METHODS, find
 from meddistill.distill.segments import ContinuousSegments, ProgressiveSegments, WideningSegments
 from meddistill.nets.convnet import parse
-from meddistill.pipeline.estimate import Costs, Shape, estimate, fit_to_time
+from meddistill.pipeline.estimate import Costs, Shape, estimate, fit_to_time, measure_costs
 from meddistill.pipeline.plan import (
     Evaluation,
     Matching,
@@ -310,6 +310,17 @@ def test_time_is_spent_on_iterations_where_there_are_no_teachers():
     little, much = (fit_to_time(plan, seconds, Shape(1, 2, 50, 20), torch.device("cpu"))[0] for seconds in (1, 3600))
     assert little.teachers.count == much.teachers.count == little.matching.warm_up == much.matching.warm_up == 0
     assert 20 <= little.matching.iterations < much.matching.iterations <= 20_000
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_cost_of_every_method_is_measured(name, monkeypatch):
+    monkeypatch.setattr("meddistill.pipeline.estimate._REPEATS", 1)
+    plan = override(replace(Plan(), size=8, network="convnet-d1-w8", images_per_class=1), method=name)
+    matching = replace(plan.matching, real_images=8, student_steps=2, segments_at_once=1)
+    plan = replace(plan, matching=matching, soft_label=replace(plan.soft_label, epochs=2))
+    costs = measure_costs(plan, Shape(1, 2, 50, 20), torch.device("cpu"))
+    assert min(costs.iteration, costs.warm_up, costs.evaluation, costs.full) > 0
+    assert (costs.teacher_step > 0) == (plan.teachers.count > 0)
 
 
 def test_images_in_all_take_the_place_of_images_per_class():

@@ -228,7 +228,7 @@ def _iteration_seconds(plan: Plan, network: ConvNet, learned: Learned, images: L
 def _objective_seconds(
     objective: Objective, plan: Plan, network: ConvNet, learned: Learned, images: LabelledImages
 ) -> float:
-    """A whole iteration, and not the first, which has nothing to carry on."""
+    """A whole iteration, and not the first, which has nothing to carry on: the second carries on what that left."""
     ends = _params(network, images.device), _params(network, images.device, "target")
     loop = plan.loop_plan((0, 0))
     scene = Scene(
@@ -243,7 +243,8 @@ def _objective_seconds(
         iteration=1,
         teacher=lambda generator: ends,
     )
-    return _seconds(lambda: objective.outcome(scene, learned, ends[0]))
+    carried = objective.outcome(replace(scene, iteration=0), learned, ()).carried
+    return _seconds(lambda: objective.outcome(scene, learned, carried))
 
 
 def _segment_seconds(plan: Plan, network: ConvNet, learned: Learned) -> float:
