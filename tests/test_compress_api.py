@@ -93,7 +93,7 @@ def test_a_small_network_taught_by_the_package_alone(model, hospital, tmp_path):
     assert report.scores["accuracy"].after > 0.65
 
 
-@pytest.mark.parametrize("net", ["resnet18-w4", "convnet-d1-w8-gn", "vit-d1-w16"])
+@pytest.mark.parametrize("net", ["vgg11-w4", "convnet-d1-w8-gn", "vit-d1-w16"])
 def test_other_networks_keep_their_channels_or_teach_a_small_one(net, hospital, tmp_path):
     api.train(hospital / "grey.mdz", tmp_path / "other", net=net, seeds=1, device="cpu")
     before = load_trained(tmp_path / "other")
@@ -169,7 +169,7 @@ def test_a_recipe_elsewhere(hospital, model, tmp_path, monkeypatch):
 def test_a_recipe_is_followed_by_the_protocol_that_it_names(model, hospital):
     """Version 1 trained every network at the rate of the ConvNet; a later one no program of today can follow."""
     trained, sent = load_trained(model), read(hospital / "grey.mdz")
-    network = find("resnet18-w8", channels=1, size=trained.network.size, classes=2)
+    network = find("vgg11-w4", channels=1, size=trained.network.size, classes=2)
     data = received(sent.enlarged, sent.labels, trained.normalisation, torch.device("cpu"))
     for version, rate in (("1", 0.03), ("2", 0.01)):
         origin = replace(trained.origin, protocol=version)

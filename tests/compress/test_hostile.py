@@ -116,7 +116,7 @@ def cards() -> dict[str, tuple[Callable[[Any], object], str]]:
         "network": (put("model", "network", to="resnet50"), "unknown network"),
         "deep-transformer": (put("model", "network", to="vit-d999999-w768"), "depth must be"),
         "wide-classic": (put("model", "network", to="resnet18-w999999"), "width must be"),
-        "large-classic": (put("model", "network", to="resnet18-w256"), "at most 16777216"),
+        "large-classic": (put("model", "network", to="vgg11-w256"), "at most 16777216"),
         "wider": (put("model", "network", to="convnet-d2-w13"), "weights"),
         "narrower": (put("model", "network", to="convnet-d2-w11"), "weights"),
         "deeper": (put("model", "network", to="convnet-d3-w12"), "codebooks for"),

@@ -124,7 +124,7 @@ def test_pruned_weights_stay_zero_and_the_network_learns(model, course, unseen):
     assert after > before + 0.2
 
 
-@pytest.mark.parametrize(("name", "rate"), [("convnet-d2-w12", 0.03), ("resnet18-w4", 0.01)])
+@pytest.mark.parametrize(("name", "rate"), [("convnet-d2-w12", 0.03), ("vgg11-w4", 0.01)])
 def test_a_network_is_retrained_at_the_rate_of_its_training(course, monkeypatch, name, rate):
     rates = []
 

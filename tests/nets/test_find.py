@@ -107,8 +107,19 @@ def test_the_strided_resnet_takes_small_images_as_long_as_a_plane_is_left(size):
     images = torch.randn(4, 1, size, size, generator=stream(0, "x"))
     loss = F.cross_entropy(network.apply(params, images), torch.tensor([0, 1, 2, 0]))
     assert all(bool((slope != 0).any()) for slope in torch.autograd.grad(loss, params))
-    with pytest.raises(InputError, match=r"32 pixels are too small for its stem.*take resnet18-w4$"):
+    with pytest.raises(InputError, match=r"32 pixels are too small for it.*at least 33; take resnet18-w4$"):
         named("resnet18-w4-strided", 1, 32)
+
+
+def test_a_resnet_wants_images_of_which_it_sees_something():
+    network = named("resnet18-w4", 1, 9)
+    params = leaves(network.init(stream(0, "init")))
+    images = torch.randn(4, 1, 9, 9, generator=stream(0, "x"))
+    loss = F.cross_entropy(network.apply(params, images), torch.tensor([0, 1, 2, 0]))
+    assert all(bool((slope != 0).any()) for slope in torch.autograd.grad(loss, params))
+    with pytest.raises(InputError, match=r"8 pixels are too small for it.*at least 9; take vgg11-w4$"):
+        named("resnet18-w4", 1, 8)
+    assert named("vgg11-w4", 1, 8).size == named("resnet18-w4-affine", 1, 8).size == 8
 
 
 def test_batch_norm_learns_with_the_batch_and_answers_with_what_it_measured():

@@ -56,7 +56,7 @@ def test_round_trip(path, tmp_path):
 
 @pytest.mark.parametrize("name", ["resnet18-w4", "vit-d1-w8", "convnet-d2-w4-bn"])
 def test_other_networks_are_kept_with_all_their_tensors(tmp_path, name):
-    network = find(name, channels=3, size=8, classes=2)
+    network = find(name, channels=3, size=12, classes=2)
     params = tuple(param + 1 for param in network.init(stream(0, "test")))
     save_model(tmp_path / "other", replace(MODEL, network=network, params=params))
     found = load_model(tmp_path / "other")
@@ -212,7 +212,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
 
 @pytest.mark.parametrize("name", ["convnet-d2-w4-bn", "resnet18-w80"])
 def test_networks_that_cannot_be_compressed_are_refused_by_name(tmp_path, name):
-    network = find(name, channels=1, size=8, classes=2)
+    network = find(name, channels=1, size=12, classes=2)
     model = replace(MODEL, network=network, params=network.init(stream(0, "test")))
     model = replace(model, normalisation=Normalisation((0.1,), (0.2,)))
     save_model(tmp_path / "model", model)

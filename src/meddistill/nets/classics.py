@@ -9,6 +9,7 @@ installation of PyTorch does not have.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,7 +21,9 @@ from meddistill.runtime.errors import InputError
 MAX_BASE_WIDTH = 256
 _SMALLEST = 32  # pixels that five halvings take
 _LARGE = 64  # pixels above which a ResNet has the stem for large images
-_STRIDED_FROM = 33  # pixels of which that stem and three halvings leave four, so that there is a plane to normalise
+# Pixels of which three halvings, and that stem before them, leave four, so that there is a plane to normalise: of a
+# single pixel an instance norm makes 0, whatever it was.
+_RESNET_FROM, _STRIDED_FROM = 9, 33
 _ENLARGED = 112  # pixels that a network for photographs sees at least
 _RESNET_DEPTH, _RESNET_STAGES = 2, 4
 _VGG = (1, "pool", 2, "pool", 4, 4, "pool", 8, 8, "pool", 8, 8, "pool")
@@ -55,7 +58,19 @@ class ResNet18(Classic):
     """He et al. 2016 (arXiv 1512.03385), table 1, with 18 layers.
 
     Up to 64 pixels a side the stem is a 3 × 3 convolution (their section 4.2); above, 7 × 7 with stride 2 and pooling.
+    Raises :class:`InputError` for images of less than 9 pixels, of which it would see nothing.
     """
+
+    smallest: ClassVar[int] = _RESNET_FROM
+    for_smaller: ClassVar[str] = "vgg11"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size < self.smallest:
+            raise InputError(
+                f"network {self.name}: images of {self.size} pixels are too small for it, it wants at least "
+                f"{self.smallest}; take {_name(self.for_smaller, self.width, 64)}"
+            )
 
     @property
     def name(self) -> str:
@@ -114,13 +129,8 @@ class StridedResNet18(ResNet18):
     for photographs on images of 64 pixels, with a fifteenth of the products that the stem for small ones leads to.
     """
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.size < _STRIDED_FROM:
-            raise InputError(
-                f"network {self.name}: images of {self.size} pixels are too small for its stem, which wants at least "
-                f"{_STRIDED_FROM}; take {super().name}"
-            )
+    smallest: ClassVar[int] = _STRIDED_FROM
+    for_smaller: ClassVar[str] = "resnet18"
 
     @property
     def name(self) -> str:
@@ -139,6 +149,8 @@ class AffineResNet18(ResNet18):
     A batch norm that no longer measures is a scale and a shift of every channel, which is what stands in the place of
     the norms. Images of less than 112 pixels are enlarged to that, so that the stem leaves something of them.
     """
+
+    smallest: ClassVar[int] = 1
 
     @property
     def name(self) -> str:
