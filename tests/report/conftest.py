@@ -28,7 +28,7 @@ from meddistill.package.write import write
 
 VOID = {"meta", "img", "br", "link", "input", "hr", "source", "base", "embed", "area", "col", "track", "wbr"}
 OWN, OTHER = "convnet-d2-w8", "resnet18-w16"  # networks: a set was made with the first
-PLAN = {"method": "mtt", "seed": 3, "network": "convnet-d2-w8", "images_per_class": 3}
+PLAN = {"method": "mtt", "seed": 3, "network": "convnet-d2-w8", "images_per_class": 3, "total_images": 0}
 
 
 def score(mean: float, half: float = 0.01) -> Score:
@@ -88,7 +88,11 @@ def make_package(
         images=Images(count=count, per_class=per_class, size=8, channels=1),
         normalisation=Normalisation(mean=(0.5,), std=(0.25,)),
         recipe=Recipe(
-            method="mtt", seed=3, start="noise", network="convnet-d2-w8", plan={"rate": 0.125, "fit": "crop"}
+            method="mtt",
+            seed=3,
+            start="noise",
+            network="convnet-d2-w8",
+            plan={"rate": 0.125, "fit": "crop", "images_per_class": 3, "total_images": 0},
         ),
         cohort=CohortCounts(counts={"train": dict.fromkeys(names, 1234), "test": dict.fromkeys(names, 77)}),
         contains_real_images=False,

@@ -17,6 +17,7 @@ from meddistill.audit.finding import Finding
 from meddistill.audit.statistics import Interval
 from meddistill.package.read import read
 from meddistill.package.types import Score
+from meddistill.pipeline.plan import Plan, override
 from meddistill.runtime.errors import InputError, OutputError, VerificationError
 
 TOUCHES_TORCH = """
@@ -207,6 +208,22 @@ def test_a_run_is_told_with_the_package_beside_it(saved, logged, log, shown):
     labels = [attributes["aria-label"] for attributes in page.all("svg")]
     assert any("distance of trajectories: 0.9 at 2, 0.7 at 3" in label for label in labels)
     assert "it is for whoever made the package" in page.text
+
+
+@pytest.mark.parametrize("amount", [{"images_per_class": 1}, {"total_images": 2}])
+def test_a_run_of_the_default_method_has_its_package(amount, saved, package, logged, log, shown):
+    """Four small images stand in the place of each that was asked for, and images in all are of no class."""
+    plan = override(Plan(), size=28, **amount)
+    recipe = replace(package().card.recipe, method=plan.method, seed=plan.seed, network=plan.network, plan=plan.flat())
+    count = plan.count(2)
+    images = replace(package().card.images, count=count, per_class=count // 2 * (not plan.total_images))
+    saved(per_class=count // 2, images=images, recipe=recipe)
+    begun = {**log[0], "plan": plan.as_dict()}
+    page = shown(logged(begun, *log[1:]))
+    assert "8 synthetic grey images" in page.text
+    for other in (override(plan, images_per_class=3), override(plan, total_images=3), replace(plan, formation=1)):
+        page = shown(logged({**log[0], "plan": other.as_dict()}, *log[1:]))
+        assert "No package made by this run stands beside its folder" in page.text
 
 
 def test_times_of_stages_leave_out_the_breaks(logged, log):

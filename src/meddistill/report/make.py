@@ -93,13 +93,10 @@ def _package_of(folder: Path, run: RunLog) -> Path | None:
 
 
 def _made_by(card: Card, run: RunLog) -> bool:
-    plan = run.plan
-    told = {
-        "method": card.recipe.method,
-        "seed": card.recipe.seed,
-        "network": card.recipe.network,
-        "images_per_class": card.images.per_class,
-    }
+    """The number of images is compared as it was asked for: small ones that stand for one another are more."""
+    recipe, plan = card.recipe, run.plan
+    told = {"method": recipe.method, "seed": recipe.seed, "network": recipe.network}
+    told |= {name: recipe.plan.get(name) for name in ("images_per_class", "total_images", "formation")}
     return all(plan.get(name) == value for name, value in told.items())
 
 
