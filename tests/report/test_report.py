@@ -226,6 +226,13 @@ def test_a_run_of_the_default_method_has_its_package(amount, saved, package, log
         assert "No package made by this run stands beside its folder" in page.text
 
 
+@pytest.mark.parametrize(("count", "said"), [(0, False), (4, True)])
+def test_teachers_that_were_not_measured_are_told_of_where_there_are_any(count, said, logged, log, shown):
+    events = [one for one in log[1:] if not one["event"].startswith("teacher")]
+    begun = {**log[0], "plan": {**log[0]["plan"], "teachers": {"count": count}}}
+    assert ("The teachers were not measured in this run" in shown(logged(begun, *events)).text) == said
+
+
 def test_times_of_stages_leave_out_the_breaks(logged, log):
     from meddistill.report.runlog import read_run
 

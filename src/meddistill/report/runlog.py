@@ -86,6 +86,12 @@ class RunLog:
         return found if isinstance(found, dict) else {}
 
     @property
+    def plans_teachers(self) -> bool:
+        """Whether the plan has teachers; also where it does not tell, for most have."""
+        part = self.plan.get("teachers")
+        return not isinstance(part, dict) or part.get("count") != 0
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The classes' names; none where the log does not tell them."""
         found = self.begun.get("classes")
