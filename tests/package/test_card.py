@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from meddistill.package import container, strict_json
+from meddistill.package.glance import facts
 from meddistill.package.readme import readme
 from meddistill.package.text import class_problems, escape, problem, quote
 from meddistill.package.types import Card, CohortCounts, Package, Results, Score, Sizes, Terms
@@ -31,6 +32,8 @@ def test_images_that_are_not_counted_by_class(make: Make) -> None:
     few = replace(card, images=replace(card.images, count=2, per_class=0))
     assert Card.from_dict(few.to_dict()) == few
     assert "2 synthetic grey images of 8 x 8 pixels, to train" in readme(few)
+    assert ("images", "2 synthetic grey images") in facts(replace(make(3, 2), card=few))
+    assert ("images", "6 synthetic grey images, 2 a class") in facts(make(3, 2))
     assert "6 synthetic grey images of 8 x 8 pixels, 2 per class, to train" in readme(card)
     with pytest.raises(VerificationError, match=r"images\.count: found 2, expected 6"):
         Card.from_dict(replace(card, images=replace(card.images, count=2)).to_dict())

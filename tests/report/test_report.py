@@ -233,6 +233,13 @@ def test_teachers_that_were_not_measured_are_told_of_where_there_are_any(count, 
     assert ("The teachers were not measured in this run" in shown(logged(begun, *events)).text) == said
 
 
+def test_images_in_all_are_not_counted_by_class(saved, package, shown):
+    card = package().card
+    assert "3 for each of 2 classes" in shown(saved()).text
+    page = shown(saved("few.mdz", images=replace(card.images, per_class=0)))
+    assert "for 2 classes in all" in page.text and "0 for each" not in page.text
+
+
 def test_times_of_stages_leave_out_the_breaks(logged, log):
     from meddistill.report.runlog import read_run
 

@@ -12,9 +12,10 @@ def facts(package: Package) -> list[tuple[str, str]]:
     card = package.card
     images, colour = card.images, "grey" if card.images.channels == 1 else "colour"
     labels = "probabilities of the classes" if card.task.labels == "soft" else "one class each"
+    each = f", {images.per_class} a class" if images.per_class else ""
     found = [
         ("classes", ", ".join(card.task.classes)),
-        ("images", f"{images.count} synthetic {colour} images, {images.per_class} a class"),
+        ("images", f"{images.count} synthetic {colour} images{each}"),
         ("size of an image", images.pixels.replace(" x ", " × ")),
         ("labels", labels),
         ("method", f"{card.recipe.method}, started from {card.recipe.start}"),

@@ -57,8 +57,9 @@ def _tiles(shared: Shared) -> list[tuple[str, str, str]]:
     card, cohort = shared.package.card, shared.package.card.bytes.cohort_train
     images = card.images
     classes = len(card.task.classes)
+    each = f"{images.per_class} for each of {classes} classes" if images.per_class else f"for {classes} classes in all"
     found = [
-        ("synthetic images", f"{images.count}", f"{images.per_class} for each of {classes} classes"),
+        ("synthetic images", f"{images.count}", each),
         ("size of the file", size(shared.bytes), f"{size(shared.bytes / classes)} a class"),
     ]
     if cohort is not None:
