@@ -5,13 +5,13 @@
 Distils each set (or takes the run that is in ``--out``) and trains networks from the learned images as they are in the
 run's checkpoint, in float32, and from their quantised copies. Every form sees the same seeds, hence the same initial
 networks and batches, and is scored on the validation split: nothing is chosen by test images. The record is
-``benchmarks/records/quantisation.json``; the number of levels in ``package/quantise.py`` is chosen from it.
+``benchmarks/records/quantisation.json``; the number of levels in ``package/quantise.py`` is chosen from it. It was
+measured with ``mtt-soft``, then the default method: its images are of full size, and its intervals are normal ones (1.96
+standard errors), where those of figures measured since have Student's t.
 """
 
 import argparse
 import json
-import math
-import statistics
 import subprocess
 import sys
 import zlib
@@ -24,12 +24,14 @@ import torch
 
 from meddistill.cohort.prepare import prepare
 from meddistill.nets.convnet import parse
+from meddistill.package.limits import MAX_INTENSITY
 from meddistill.package.quantise import dequantise, quantise
 from meddistill.pipeline.plan_file import read_plan
+from meddistill.runtime.enlarge import enlarge
 from meddistill.runtime.files import write_atomic
 from meddistill.runtime.streams import derive
 from meddistill.teachers.images import measure_normalisation, split_images
-from meddistill.train.metrics import measure
+from meddistill.train.metrics import measure, summarise
 from meddistill.train.protocol import probabilities, protocol_for, train_network
 from meddistill.train.received import received
 
@@ -62,11 +64,11 @@ class Learned:
         self.val = split_images(cohort, "val", self.normalisation, device)
         self.network = parse(plan.network, channels=cohort.channels, size=cohort.size, classes=len(cohort.classes))
         images = self.normalisation.undo(torch.from_numpy(learned["learned.0"])).numpy()
-        self.images = np.clip(images, -8, 8).astype(np.float32)
+        self.images, self.size = np.clip(images, -MAX_INTENSITY, MAX_INTENSITY).astype(np.float32), plan.size
         self.labels = torch.from_numpy(learned["learned.1"]).softmax(1).numpy()
 
     def form(self, bits: int) -> np.ndarray:
-        """The images as they come back from so many bits; 32: as they are."""
+        """The images as they are stored, as they come back from so many bits; 32: as they are."""
         return self.images if bits == 32 else dequantise(*quantise(self.images, 2**bits))
 
     def stored_bytes(self, bits: int) -> int:
@@ -76,17 +78,16 @@ class Learned:
 
     def score(self, bits: int, seed: int) -> dict[str, float]:
         """In points."""
-        data = received(self.form(bits), self.labels, self.normalisation, torch.device("cpu"))
+        data = received(enlarge(self.form(bits), self.size), self.labels, self.normalisation, torch.device("cpu"))
         params = train_network(self.network, data, protocol_for(self.network), seed)
         found = measure(probabilities(self.network, params, self.val), self.val.labels.numpy())
         return {metric: round(100 * getattr(found, metric), 3) for metric in METRICS}
 
 
 def summary(differences: list[float]) -> dict[str, float]:
-    """Mean and 95 % interval (normal) of paired differences."""
-    mean = statistics.fmean(differences)
-    half = 1.96 * statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.inf
-    return {"mean": round(mean, 3), "low": round(mean - half, 3), "high": round(mean + half, 3)}
+    """Mean and 95 % interval (Student's t) of paired differences."""
+    found = summarise(differences)
+    return {"mean": round(found.mean, 3), "low": round(found.low, 3), "high": round(found.high, 3)}
 
 
 def record(scores: dict[str, Any], sizes: dict[str, Any]) -> dict[str, Any]:
