@@ -34,7 +34,7 @@ def part(path: Path, classes=("ill", "well"), *, low=0.0, mean=0.5, each=2, stor
         task=Task(classes=classes, labels=facts.get("labels", "soft")),
         images=Images(count=count, per_class=each, size=8, channels=1, stored=stored),
         normalisation=Normalisation(mean=(mean,), std=(0.25,)),
-        recipe=Recipe(method="mtt", seed=4, start=facts.get("start", "noise"), network="convnet-d1-w8"),
+        recipe=Recipe(method="mtt", seed=facts.get("seed", 4), start=facts.get("start", "noise"), network="convnet-d1-w8"),
         cohort=CohortCounts(counts=facts.get("counts", {"train": dict.fromkeys(classes, 30), "test": {"ill": 2}})),
         contains_real_images=facts.get("start") == "real",
         bytes=Sizes(cohort_train=None if facts.get("counts") == "withheld" else 1000),
@@ -134,3 +134,28 @@ def test_what_cannot_be_merged_is_refused_with_a_remedy(tmp_path):
     with pytest.raises(InputError, match="hold the same images"):
         api.merge([first, shutil.copy(first, tmp_path / "copy.mdz")], tmp_path / "c.mdz")
     assert not (tmp_path / "c.mdz").exists()
+
+
+def test_where_seeds_differ_no_split_that_a_seed_draws_is_scored(tmp_path, source):
+    """The first package's seed would put images that went into the second one into its source's test split."""
+    names = ("clear", "ill")
+    files = [part(tmp_path / f"{seed}.mdz", names, seed=seed) for seed in (0, 1)]
+    given = tmp_path / "given"
+    for split in ("train", "val", "test"):
+        shutil.copytree(source, given / split)
+    for image in given.rglob("*.png"):  # a different third of the images in each split
+        if int(image.stem[-1]) % 3 != ("train", "val", "test").index(image.parts[-3]):
+            image.unlink()
+    api.merge(files, tmp_path / "merged.mdz")
+    for packages in (files, [tmp_path / "merged.mdz"]):
+        with pytest.raises(InputError, match=r"differ in the seed.*splits of its own, or.*--test-split all"):
+            api.train(packages, tmp_path / "none", test=source, seeds=1)
+        assert not (tmp_path / "none").exists()
+    api.train(files, tmp_path / "model.safetensors", seeds=1)
+    with pytest.raises(InputError, match=r"differ in the seed"):
+        api.evaluate(tmp_path / "model.safetensors", source)
+    assert api.evaluate(tmp_path / "model.safetensors", source, split="all").images == 80
+    assert 0 < api.evaluate(tmp_path / "model.safetensors", given).images < 80
+    for audited in (tmp_path / "model.safetensors", tmp_path / "merged.mdz"):
+        with pytest.raises(InputError, match=r"differ in the seed"):
+            api.audit(audited, str(source))

@@ -16,7 +16,7 @@ from meddistill.train.renaming import Renaming, read_renaming
 
 
 def part(name: str, classes=("ill", "well"), *, size=8, channels=1, each=2, seed=0, made_from=10, **facts) -> Part:
-    """A package of noise; ``facts``: ``intensity``, ``mean``, ``std``, ``network``, ``plan``."""
+    """A package of noise; ``facts``: ``intensity``, ``mean``, ``std``, ``network``, ``plan``, ``made_with`` (a seed)."""
     rng = np.random.default_rng([seed, *name.encode()])
     count = each * len(classes)
     card = Card(
@@ -28,7 +28,7 @@ def part(name: str, classes=("ill", "well"), *, size=8, channels=1, each=2, seed
         ),
         recipe=Recipe(
             method="mtt",
-            seed=4,
+            seed=facts.get("made_with", 4),
             start="noise",
             network=facts.get("network", "convnet-d1-w8"),
             plan=facts.get("plan", {"fit": "pad", "leak": "drop"}),
@@ -52,6 +52,19 @@ def test_one_package_comes_out_as_it_went_in():
     assert (found.classes, found.network) == (("ill", "well"), "convnet-d1-w8")
     assert (found.normalisation.mean, found.normalisation.std) == ((0.5,), (0.25,))
     assert (found.fit, found.leak, found.seed, found.notes) == ("stretch", "resplit", 4, ())
+
+
+def test_sources_that_were_split_in_different_ways_leave_no_seed_to_split_them_again():
+    first, same = part("a.mdz"), part("b.mdz")
+    assert not combine([first, same]).mixed_splits
+    other = combine([first, part("b.mdz", made_with=5)])
+    assert (other.mixed_splits, other.leak) == (True, "drop")
+    assert any("different seeds" in note for note in other.notes)
+    for plans in (("drop", "resplit"), ("resplit", "drop")):  # whoever is first
+        found = combine([part(f"{leak}.mdz", plan={"leak": leak}) for leak in plans])
+        assert (found.mixed_splits, found.leak) == (True, "resplit")
+    for told, mixed in (({}, True), ({"mixed_splits": True}, True), ({"mixed_splits": False}, False)):
+        assert combine([part("merged.mdz", plan={"parts": 2, **told})]).mixed_splits == mixed
 
 
 def test_classes_are_matched_by_name_whatever_their_order():

@@ -64,6 +64,14 @@ def test_other_networks_are_kept_with_all_their_tensors(tmp_path, name):
     assert all(torch.equal(a, b) for a, b in zip(found.params, params, strict=True))
 
 
+def test_that_seeds_differed_is_kept_and_files_of_before_are_read(path, tmp_path):
+    assert not load_model(path).mixed_splits
+    with safetensors.safe_open(path, framework="pt") as file:
+        assert "mixed_splits" not in json.loads(file.metadata()["model"])
+    save_model(tmp_path / "mixed", replace(MODEL, mixed_splits=True))
+    assert load_model(tmp_path / "mixed").mixed_splits
+
+
 def test_many_tensors_keep_their_order(tmp_path):
     network = parse("convnet-d8-w1", channels=1, size=256, classes=2)
     model = replace(

@@ -22,7 +22,8 @@ from meddistill.package.types import Card
 from meddistill.pipeline.tell import tell
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.progress import Progress, Silent, Stage
-from meddistill.train.model import Model, fit_named, leak_named
+from meddistill.train.model import Model, fit_named
+from meddistill.train.splits import is_mixed, require_given, way_of
 
 Part = Literal["train", "val", "test", "all"]
 PARTS = (*SPLITS, "all")
@@ -48,19 +49,20 @@ class Making:
     fit: Fit
     leak: Leak
     seed: int
+    mixed_splits: bool = False
 
 
 def making_of_package(card: Card) -> Making:
     """As the card tells."""
     plan = card.recipe.plan
-    fit, leak = fit_named(plan.get("fit", "crop")), leak_named(plan.get("leak", "stop"))
-    return Making("the package", card.images.size, card.images.channels, card.task.classes, fit, leak, card.recipe.seed)
+    fit, (seed, leak), images = fit_named(plan.get("fit", "crop")), way_of(card), card.images
+    return Making("the package", images.size, images.channels, card.task.classes, fit, leak, seed, is_mixed(card))
 
 
 def making_of_model(model: Model) -> Making:
     """As the model's description tells."""
-    network = model.network
-    return Making("the model", network.size, network.channels, model.classes, model.fit, model.leak, model.seed)
+    network, split = model.network, (model.leak, model.seed, model.mixed_splits)
+    return Making("the model", network.size, network.channels, model.classes, model.fit, *split)
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,8 @@ def _read(source: Path, making: Making, options: ReadOptions, progress: Progress
 def _taken(wanted: Sample, prepared: Prepared, making: Making) -> tuple[People, npt.NDArray[np.int64]]:
     """The images of the sample, and the numbers of their patients across sources."""
     cohort = prepared.cohort
+    if making.mixed_splits and wanted.part != "all":
+        require_given(wanted.source, prepared.fingerprint.split_origin, making.leak)
     rows = np.arange(len(cohort.labels)) if wanted.part == "all" else cohort.indices(wanted.part)
     if not len(rows):
         found = ", ".join(f"{name} {len(cohort.indices(name))}" for name in SPLITS)

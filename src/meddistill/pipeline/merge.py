@@ -32,6 +32,7 @@ from meddistill.runtime.files import require_another, require_writable
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.train.combine import Combined, Floats, Part, combine
 from meddistill.train.renaming import NO_RENAMING, Renaming, read_renaming
+from meddistill.train.splits import MIXED
 
 METHOD = "merge"
 MAX_PARTS = 30  # each takes four of the card's plan entries
@@ -160,6 +161,7 @@ def _cohort_bytes(cards: Sequence[Card]) -> int | None:
 
 def _recipe(cards: Sequence[Card], combined: Combined, digests: Sequence[str]) -> Recipe:
     plan: dict[str, int | float | str | bool] = {"fit": combined.fit, "leak": combined.leak, "parts": len(cards)}
+    plan[MIXED] = combined.mixed_splits
     for place, (card, digest) in enumerate(zip(cards, digests, strict=True), 1):
         plan[f"part.{place}.sha256"] = digest
         plan[f"part.{place}.method"] = card.recipe.method

@@ -40,6 +40,7 @@ from meddistill.train.protocol import PROTOCOL_VERSION, probabilities, protocol_
 from meddistill.train.received import received
 from meddistill.train.recipe import is_the_senders, rebuild
 from meddistill.train.renaming import NO_RENAMING, read_renaming
+from meddistill.train.splits import require_given
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -247,6 +248,7 @@ def _untrained(combined: Combined, net: str | None) -> Model:
         fit=combined.fit,
         leak=combined.leak,
         seed=combined.seed,
+        mixed_splits=combined.mixed_splits,
     )
 
 
@@ -337,7 +339,8 @@ def read_images(
     source: Path, model: Model, split: Scored, options: ReadOptions, device: torch.device, progress: Progress
 ) -> LabelledImages:
     """The images of a split as the model takes them, labelled with the model's classes."""
-    return labelled(read_cohort(source, model, options, progress, evaluation=True), model, split, source, device)
+    cohort = read_cohort(source, model, options, progress, evaluation=True, by_split=split != "all")
+    return labelled(cohort, model, split, source, device)
 
 
 def read_cohort(
@@ -347,11 +350,13 @@ def read_cohort(
     progress: Progress,
     *,
     evaluation: bool,
+    by_split: bool = True,
     leak_remedy: str | None = None,
 ) -> Cohort:
     """A source at the model's size; splits and leaks are treated as they were when the model was trained.
 
-    ``evaluation``, ``leak_remedy``: as of :func:`~meddistill.cohort.prepare.prepare`.
+    ``evaluation``, ``leak_remedy``: as of :func:`~meddistill.cohort.prepare.prepare`. ``by_split``: its splits matter;
+    raises :class:`InputError` where they would be drawn by a seed and the model has none to tell.
     """
     prepared = prepare(
         source,
@@ -364,6 +369,8 @@ def read_cohort(
         leak_remedy=leak_remedy,
         progress=progress,
     )
+    if model.mixed_splits and by_split:
+        require_given(source, prepared.fingerprint.split_origin, model.leak)
     tell(prepared, progress)
     return prepared.cohort
 

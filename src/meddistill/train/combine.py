@@ -27,10 +27,12 @@ from meddistill.package.text import class_problems
 from meddistill.package.types import Card, Package
 from meddistill.runtime.errors import InputError
 from meddistill.teachers.images import Normalisation
-from meddistill.train.model import fit_named, leak_named
+from meddistill.train.model import fit_named
 from meddistill.train.renaming import NO_RENAMING, Renaming
+from meddistill.train.splits import is_mixed, way_of
 
 Floats = npt.NDArray[np.float32]
+_MIXED = "the sources were split by different seeds or treatments of leaks: what is scored must have splits of its own"
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,9 @@ class Share:
 class Combined:
     """One training set of several packages, and how a model of it takes its images.
 
-    ``network``: the first package's; so are ``fit``, ``leak`` and ``seed``. ``notes``: what was reconciled.
+    ``network``: the first package's; so are ``fit``, ``leak`` and ``seed``. ``mixed_splits``: the packages differ in seed
+    or leak, so that neither draws the splits of all sources again (:mod:`~meddistill.train.splits`); ``leak`` is then
+    ``resplit`` if any package's is. ``notes``: what was reconciled.
     """
 
     shares: tuple[Share, ...]
@@ -71,6 +75,7 @@ class Combined:
     leak: Leak
     seed: int
     notes: tuple[str, ...]
+    mixed_splits: bool = False
 
     @cached_property
     def images(self) -> Floats:
@@ -111,14 +116,17 @@ def combine(parts: Sequence[Part], renaming: Renaming = NO_RENAMING) -> Combined
     classes = _union(called)
     size = max(card.images.size for card in cards)
     channels = max(card.images.channels for card in cards)
+    ways = [way_of(card) for card in cards]
+    mixed = len(set(ways)) > 1 or any(map(is_mixed, cards))
     return Combined(
         shares=tuple(_share(part, called[part.name], classes, size, channels) for part in parts),
         classes=classes,
         network=cards[0].recipe.network,
         fit=_fit(cards[0]),
-        leak=leak_named(cards[0].recipe.plan.get("leak", "stop")),
-        seed=cards[0].recipe.seed,
-        notes=tuple(_notes(parts, called, classes, size, channels)),
+        leak="resplit" if any(leak == "resplit" for _, leak in ways) else ways[0][1],
+        seed=ways[0][0],
+        notes=tuple([*_notes(parts, called, classes, size, channels), *([_MIXED] if mixed else [])]),
+        mixed_splits=mixed,
     )
 
 

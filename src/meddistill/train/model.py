@@ -62,6 +62,8 @@ class Model:
 
     ``leak`` and ``seed`` are those of the package that it was trained on: with them a source without splits, or with
     leaking ones, is split again as it was for distilling, so that evaluation sees no image that went into the package.
+    ``mixed_splits``: it was trained on packages that differ in them, and no seed promises that; sources are then
+    evaluated on by splits of their own alone (:mod:`~meddistill.train.splits`).
     ``origin``: None where it is not known, as of a model that was trained on patients' images.
     """
 
@@ -73,6 +75,7 @@ class Model:
     leak: Leak
     seed: int
     origin: Origin | None = None
+    mixed_splits: bool = False
 
 
 def save_model(path: Path, model: Model) -> None:
@@ -95,6 +98,8 @@ def describe(model: Model) -> dict[str, Any]:
         "leak": model.leak,
         "seed": model.seed,
     }
+    if model.mixed_splits:
+        described["mixed_splits"] = True
     if model.origin is None or model.origin.weights != params_digest(model.params):
         return described
     return described | {"origin": asdict(model.origin)}
@@ -162,7 +167,8 @@ def described_model(described: dict[str, Any], params: Params) -> Model:
         raise ValueError("its normalisation cannot be computed with")
     fit, leak = fit_named(described["fit"]), leak_named(described["leak"])
     origin = _origin(described["origin"]) if "origin" in described else None
-    return Model(network, params, classes, normalisation, fit, leak, int(described["seed"]), origin)
+    mixed = bool(described.get("mixed_splits", False))  # files of before have none
+    return Model(network, params, classes, normalisation, fit, leak, int(described["seed"]), origin, mixed)
 
 
 def _classes(described: object) -> tuple[str, ...]:
