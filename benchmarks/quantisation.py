@@ -6,8 +6,8 @@ Distils each set (or takes the run that is in ``--out``) and trains networks fro
 run's checkpoint, in float32, and from their quantised copies. Every form sees the same seeds, hence the same initial
 networks and batches, and is scored on the validation split: nothing is chosen by test images. The record is
 ``benchmarks/records/quantisation.json``; the number of levels in ``package/quantise.py`` is chosen from it. It was
-measured with ``mtt-soft``, then the default method: its images are of full size, and its intervals are normal ones (1.96
-standard errors), where those of figures measured since have Student's t.
+measured with ``mtt-soft``, then the default method: its images are of full size, and its intervals are normal ones
+(1.96 standard errors), where those of figures measured since have Student's t.
 """
 
 import argparse

@@ -34,7 +34,9 @@ def part(path: Path, classes=("ill", "well"), *, low=0.0, mean=0.5, each=2, stor
         task=Task(classes=classes, labels=facts.get("labels", "soft")),
         images=Images(count=count, per_class=each, size=8, channels=1, stored=stored),
         normalisation=Normalisation(mean=(mean,), std=(0.25,)),
-        recipe=Recipe(method="mtt", seed=facts.get("seed", 4), start=facts.get("start", "noise"), network="convnet-d1-w8"),
+        recipe=Recipe(
+            method="mtt", seed=facts.get("seed", 4), start=facts.get("start", "noise"), network="convnet-d1-w8"
+        ),
         cohort=CohortCounts(counts=facts.get("counts", {"train": dict.fromkeys(classes, 30), "test": {"ill": 2}})),
         contains_real_images=facts.get("start") == "real",
         bytes=Sizes(cohort_train=None if facts.get("counts") == "withheld" else 1000),

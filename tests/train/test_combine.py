@@ -16,7 +16,7 @@ from meddistill.train.renaming import Renaming, read_renaming
 
 
 def part(name: str, classes=("ill", "well"), *, size=8, channels=1, each=2, seed=0, made_from=10, **facts) -> Part:
-    """A package of noise; ``facts``: ``intensity``, ``mean``, ``std``, ``network``, ``plan``, ``made_with`` (a seed)."""
+    """A package of noise; ``facts``: ``intensity``, ``mean``, ``std``, ``network``, ``plan``, ``made_with``, a seed."""
     rng = np.random.default_rng([seed, *name.encode()])
     count = each * len(classes)
     card = Card(

@@ -132,6 +132,9 @@ def _trouble(run: RunLog) -> list[str]:
         (run.skipped > 0, f"{run.skipped} iteration(s) gave no usable gradient and were skipped."),
         (run.left_out > 0, f"In {run.left_out} iteration(s) some segments ran away and were left out."),
         (run.unreadable > 0, f"{run.unreadable} line(s) of the log could not be read."),
-        (run.plans_teachers and not run.balanced_accuracy, "The teachers were not measured in this run: they had been before, by another."),
+        (
+            run.plans_teachers and not run.balanced_accuracy,
+            "The teachers were not measured in this run: they had been before, by another.",
+        ),
     ]
     return [text for is_so, text in told if is_so]

@@ -63,9 +63,9 @@ class Share:
 class Combined:
     """One training set of several packages, and how a model of it takes its images.
 
-    ``network``: the first package's; so are ``fit``, ``leak`` and ``seed``. ``mixed_splits``: the packages differ in seed
-    or leak, so that neither draws the splits of all sources again (:mod:`~meddistill.train.splits`); ``leak`` is then
-    ``resplit`` if any package's is. ``notes``: what was reconciled.
+    ``network``: the first package's; so are ``fit``, ``leak`` and ``seed``. ``mixed_splits``: the packages differ in
+    seed or leak, so that neither draws the splits of all sources again (:mod:`~meddistill.train.splits`); ``leak`` is
+    then ``resplit`` if any package's is. ``notes``: what was reconciled.
     """
 
     shares: tuple[Share, ...]
@@ -125,7 +125,7 @@ def combine(parts: Sequence[Part], renaming: Renaming = NO_RENAMING) -> Combined
         fit=_fit(cards[0]),
         leak="resplit" if any(leak == "resplit" for _, leak in ways) else ways[0][1],
         seed=ways[0][0],
-        notes=tuple([*_notes(parts, called, classes, size, channels), *([_MIXED] if mixed else [])]),
+        notes=(*_notes(parts, called, classes, size, channels), *([_MIXED] if mixed else [])),
         mixed_splits=mixed,
     )
 
