@@ -15,8 +15,8 @@ BYTES_AT = 10  # images a class
 def table(record: Path, metric: str = "balanced_accuracy") -> str:
     """Markdown: per cent on the test split, mean ± half of the 95 % interval; bytes are those at 10 images a class."""
     lines = [json.loads(line) for line in (record / "results.jsonl").read_text(encoding="utf-8").splitlines()]
-    # ``random`` is ``scratch``, figure by figure; ``random-soft`` is what gains are counted from.
-    wanted = [line for line in lines if not line["method"].startswith("random")]
+    # ``random`` is ``scratch``, figure by figure; ``random-soft`` is what sets with soft labels are compared with.
+    wanted = [line for line in lines if line["method"] != "random"]
     counts = sorted({line["images_per_class"] for line in wanted if line["images_per_class"]})
     rows: dict[tuple[str, str], dict[int | None, dict[str, Any]]] = {}
     for line in wanted:

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-METHODS = ("meddistill", "mtt", "random")
+METHODS = ("meddistill", "mtt", "random-soft", "random")
 TITLES = {
     "pneumoniamnist": "PneumoniaMNIST",
     "covid_cxr3_112": "COVID-19 radiography",
@@ -25,7 +25,7 @@ def table(record: Path) -> str:
     """
     lines = [json.loads(line) for line in (record / "results.jsonl").read_text(encoding="utf-8").splitlines()]
     found = {(line["cohort"], line["method"], line["evaluation"]): line for line in lines}
-    heads = ["cohort", *(f"`{method}`" + (", real images" if method == "random" else "") for method in METHODS)]
+    heads = ["cohort", *(f"`{method}`" + ", real images" * method.startswith("random") for method in METHODS)]
     rows = [
         [title, *(_cell(*(found[cohort, method, network] for network in (MATCHING, OTHER))) for method in METHODS)]
         for cohort, title in TITLES.items()
