@@ -105,7 +105,7 @@ def test_other_networks_keep_their_channels_or_teach_a_small_one(net, hospital, 
     out = tmp_path / "small.mdw"
     report = compress(tmp_path / "other", hospital / "source", out, size=0.5, route="small", effort=QUICK)
     small = load_model(out)
-    kind, width = (net.split("-")[0], before.network.width) if net.startswith("resnet") else ("convnet-d1", 128)
+    kind, width = (net.split("-")[0], before.network.width) if net.startswith("vgg") else ("convnet-d1", 128)
     assert small.network.name.startswith(kind) and small.network.size == before.network.size
     assert small.network.width <= width
     told = api.show(out).as_dict()
