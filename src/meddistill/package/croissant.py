@@ -61,7 +61,7 @@ _FILES = {
 }
 _STARTS = {
     "noise": "The images started as noise.",
-    "prototypes": "The images started as class prototypes, means over many augmented real images.",
+    "prototypes": "The images started as class prototypes, means over eight and more augmented real images.",
     "public": "The images started as images that their maker calls public and may still show them.",
     "real": "The images started as real images of the cohort and may still show them.",
 }

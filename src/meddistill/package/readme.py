@@ -15,7 +15,7 @@ _ROWS = {
 _METRICS = {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC", "accuracy": "accuracy"}
 _STARTS = {
     "noise": "They started as noise.",
-    "prototypes": "They started as class prototypes: means over many augmented real images.",
+    "prototypes": "They started as class prototypes: means over eight and more augmented real images.",
     "public": "They started as images that their maker calls public, none of the cohort, and may still show them.",
     "real": "**They started as real images of the cohort and may still show them.**",
 }
