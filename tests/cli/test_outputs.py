@@ -1,8 +1,13 @@
 """No verb writes over what it reads: it says so before any work, and every file stays as it is."""
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from meddistill.cli.main import main
+from meddistill.cohort.read import ReadOptions, places
+from meddistill.runtime.errors import InputError
+from meddistill.runtime.files import require_another
 
 FILES = (
     "t.csv",
@@ -29,6 +34,13 @@ WORDS = {
     "distill over a folder above its run": "distill t.csv --out x --run x/y",
     "distill over its teachers": "distill t.csv --out x.mdz --teachers x.mdz",
     "distill with a preview over its run": "distill t.csv --out x.mdz --run x.png",
+    "inspect an image of a table": "inspect scans/ill/t.csv --plan-out scans/ill/2.jpg",
+    "distill an image of a table": "distill scans/ill/t.csv --out scans/ill/2.jpg",
+    "train over an image of a table": "train a.mdz --test scans/ill/t.csv --out scans/ill/1.png",
+    "train over a file without an ending of a table": "train a.mdz --test t.csv --out m",
+    "compress over an image of a table": "compress m --data scans/ill/t.csv --out scans/ill/1.png",
+    "audit over an image of a table": "audit a.mdz --members scans/ill/t.csv:all --out scans/ill/1.png",
+    "audit of a model over an image of a table": "audit m.mdw --members scans/ill/t.csv --out scans/ill/1.png",
     "train over a package": "train a.mdz b.mdz --out b.mdz",
     "train over its test images": "train a.mdz --test t.csv --out t.csv",
     "train over its names": "train a.mdz --classes names.csv --out names.csv",
@@ -60,6 +72,17 @@ def test_an_input_is_never_replaced(words, tmp_path, monkeypatch, capsys):
     assert main(words.split()) == 2
     assert "would replace" in capsys.readouterr().err
     assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+def test_a_model_beside_a_table_is_replaced_by_the_next(tmp_path):
+    """Models often have no ending, and stand where the tables are; DICOM files have none either."""
+    model, image = tmp_path / "model", tmp_path / "IM0001"
+    safetensors.numpy.save_file({"x": np.zeros(3, np.float32)}, model)
+    image.write_bytes(bytes(128) + b"DICM")
+    require_another(model, places(tmp_path / "t.csv", ReadOptions()))
+    require_another(image, places(tmp_path / "t.csv", ReadOptions(images=tmp_path / "elsewhere")))
+    with pytest.raises(InputError, match="would replace a file of"):
+        require_another(image, places(tmp_path / "t.csv", ReadOptions()))
 
 
 def test_a_name_too_long_is_said_before_any_work(tmp_path, monkeypatch, capsys):

@@ -106,6 +106,11 @@ def test_no_run_goes_on_from_another_release(made, tmp_path):
     (again.out.with_suffix(".run") / seen).rename(tmp_path / "kept")
     with pytest.raises(InputError, match="is gone, and releasing anew would spend epsilon once more"):
         run(again)
+    (
+        again.out.with_suffix(".run") / "released.json"
+    ).unlink()  # the images in the folder were matched to it all the same
+    with pytest.raises(InputError, match="is gone, and releasing anew would spend epsilon once more"):
+        run(again)
     (tmp_path / "kept").rename(again.out.with_suffix(".run") / seen)
     run(again)
     assert contents(again) == before

@@ -9,7 +9,7 @@ from meddistill.audit import hygiene
 from meddistill.audit.case import SIDES, Effort, Trial
 from meddistill.audit.finding import Finding, Gates, Outcome, worst
 from meddistill.audit.people import Groups, Making, Part, Sample, read_groups, sample
-from meddistill.cohort.read import ReadOptions, read
+from meddistill.cohort.read import ReadOptions, places, read
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import require_another, require_writable
 from meddistill.runtime.progress import Progress
@@ -38,10 +38,12 @@ def meet(
     return groups, (inside, outside)
 
 
-def require_own_place(out: Path, members: str, control: str | None, used: Sequence[Path | None]) -> None:
-    """Raises :class:`InputError` where the report would replace one of both sources, or what else is ``used``."""
-    samples = [sample(text, "all").source for text in (members, control) if text is not None]
-    require_another(out, (*samples, *used))
+def require_own_place(
+    out: Path, members: str, control: str | None, options: ReadOptions, used: Sequence[Path | None]
+) -> None:
+    """Raises :class:`InputError` where the report would replace something of both sources, or what else is ``used``."""
+    sources = [sample(text, "all").source for text in (members, control) if text is not None]
+    require_another(out, [*used, *(place for source in sources for place in places(source, options))])
     require_writable(out)
 
 

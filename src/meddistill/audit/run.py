@@ -63,7 +63,7 @@ def audit(
         require_unsigned(package)
         _require_nothing_proved(package)
     if out is not None:
-        attempt.require_own_place(out, members, control, (package, planted, options.images))
+        attempt.require_own_place(out, members, control, options, (package, planted))
     secret = _canaries(package, planted)
     case, groups, samples = _open(package, members, control, secret, effort, gates, seed, device, options, progress)
     card = case.package.card

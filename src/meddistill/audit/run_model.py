@@ -65,7 +65,7 @@ def audit_model(
     """
     begun = time.monotonic()
     if out is not None:
-        attempt.require_own_place(out, members, control, (path, options.images))
+        attempt.require_own_place(out, members, control, options, [path])
     attempt.require_sense(effort)
     if effort.shadows:
         raise InputError("shadows repeat a distillation, and a model has none: leave --shadows out")

@@ -15,6 +15,7 @@ from meddistill.runtime.errors import InputError
 
 __all__ = ["EXPECTED", "Listing", "ReadOptions", "read"]
 
+_TABLES = (".csv", ".tsv")
 EXPECTED = "a folder of class folders (or of train, val and test folders with class folders in them), a .csv or a .npz"
 
 
@@ -37,7 +38,7 @@ def read(source: Path, options: ReadOptions = ReadOptions()) -> Listing:  # noqa
 
 def _read_file(source: Path, options: ReadOptions) -> Listing:
     suffix = source.suffix.lower()
-    if suffix in (".csv", ".tsv"):
+    if suffix in _TABLES:
         return read_table(source, options)
     if suffix == ".npz":
         return read_medmnist(source, options)
@@ -47,3 +48,10 @@ def _read_file(source: Path, options: ReadOptions) -> Listing:
             f"expected {EXPECTED}"
         )
     raise InputError(f"{source} is a file of an unknown kind ({suffix or 'no suffix'}): expected {EXPECTED}")
+
+
+def places(source: Path | None, options: ReadOptions) -> tuple[Path | None, ...]:
+    """Where reading ``source`` looks: there, and where its images are, which may be the folder that a table lies in."""
+    if source is None:
+        return ()
+    return source, source.parent if options.images is None and source.suffix.lower() in _TABLES else options.images

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from meddistill import __version__
-from meddistill.cohort.read import ReadOptions
+from meddistill.cohort.read import ReadOptions, places
 from meddistill.compress import file
 from meddistill.compress.card import WARNINGS, ModelCard, Saw
 from meddistill.compress.essential import Effort, Essential, essential
@@ -118,7 +118,7 @@ def compress(
     """
     begun = time.monotonic()
     _require_sense(size, drop)
-    require_another(out, (model_file, data, test, options.images))
+    require_another(out, (model_file, *places(data, options), *places(test, options)))
     model = load_model(model_file)
     _require_storable(model)
     require_writable(out)

@@ -171,8 +171,11 @@ def _statistics(
 
 
 def _require_first(folder: RunFolder, there: bool) -> None:
-    """Nobody is looked at twice by one run. ``there``: whether all is that the run has released."""
-    if folder.released.exists() and not there:
+    """Nobody is looked at twice by one run. ``there``: whether all is that the run has released.
+
+    Matching, which leaves a checkpoint, begins after the release.
+    """
+    if (folder.released.exists() or folder.checkpoint.exists()) and not there:
         raise InputError(
             f"what the run in {folder.path} has released under noise is gone, and releasing anew would spend epsilon "
             "once more: put it back, or delete the folder and begin a new run, whose epsilon adds to that of this one"

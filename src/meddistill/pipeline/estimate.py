@@ -40,6 +40,7 @@ _HELPED = 0.75
 _WIDTHS = {"cpu": (64, 32, 16), "cuda": (128, 64, 32), "mps": (128, 64, 32)}
 # A wider network must be given at least this many times the standard plan's work before it pays.
 _ENOUGH_FOR_WIDE, _ENOUGH = 4.0, 0.5
+_MUCH = 1.25
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,16 @@ def measure_costs(plan: Plan, shape: Shape, device: torch.device) -> Costs:
         evaluation=(protocol.steps_for(count) * per_step + scoring) / at_a_time,
         full=(protocol.steps_for(shape.train) * full_step + scoring) / at_a_time,
         at_once=at_once,
+    )
+
+
+def too_long(expected: Estimate, seconds: float) -> str | None:
+    """What to tell where even the smallest plan takes much longer than the ``seconds`` that there are."""
+    if expected.seconds <= _MUCH * seconds:
+        return None
+    return (
+        f"the smallest plan takes about {expected.seconds:.0f} s, of which {expected.stages['evaluating']:.0f} s to "
+        f"evaluate, and {seconds:.0f} s are left: give it more time, or evaluate fewer networks (--seeds)"
     )
 
 

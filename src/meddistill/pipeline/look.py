@@ -7,9 +7,9 @@ from typing import Any
 from meddistill.cohort.fingerprint import Fingerprint
 from meddistill.cohort.prepare import survey
 from meddistill.cohort.problems import Problem
-from meddistill.cohort.read import ReadOptions
+from meddistill.cohort.read import ReadOptions, places
 from meddistill.cohort.types import Fit
-from meddistill.pipeline.estimate import Estimate, Shape, estimate, fit_to_time, measure_costs
+from meddistill.pipeline.estimate import Estimate, Shape, estimate, fit_to_time, measure_costs, too_long
 from meddistill.pipeline.plan import Plan, override
 from meddistill.pipeline.plan_file import to_toml
 from meddistill.runtime.device import choose
@@ -54,7 +54,7 @@ def inspect(
 ) -> Inspection:
     """Survey ``source``, propose a plan, estimate it from a few real steps, and write it to ``plan_out`` if given."""
     if plan_out is not None:
-        require_another(plan_out, (source, options.images), "--plan-out")
+        require_another(plan_out, places(source, options), "--plan-out")
     where = choose(device)
     plan = override(Plan(), images_per_class=images_per_class, method=method, fit=fit, seed=seed)
     seen = survey(source, options=options, images_per_class=plan.images_per_class, seed=plan.seed, progress=progress)
@@ -65,9 +65,12 @@ def inspect(
             costs = measure_costs(plan, shape, where)
         else:
             plan, costs = fit_to_time(plan, time_s, shape, where)
+    expected = estimate(plan, costs, shape)
+    if time_s is not None and (late := too_long(expected, time_s)):
+        progress.warn(late)
     if plan_out is not None:
         write_atomic(plan_out, to_toml(plan).encode())
-    return Inspection(seen.fingerprint, seen.problems, plan, plan_out, estimate(plan, costs, shape))
+    return Inspection(seen.fingerprint, seen.problems, plan, plan_out, expected)
 
 
 def _shape(seen: Fingerprint) -> Shape:

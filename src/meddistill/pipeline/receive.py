@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from meddistill.cohort.prepare import prepare
-from meddistill.cohort.read import ReadOptions
+from meddistill.cohort.read import ReadOptions, places
 from meddistill.cohort.types import SPLITS, Cohort
 from meddistill.compress.load import load_model
 from meddistill.nets.find import find
@@ -160,7 +160,7 @@ def train(
     begun = time.monotonic()
     if seeds < 1:
         raise InputError(f"{seeds} seeds were asked for: expected 1 or more")
-    require_another(out, (*packages, classes, test, options.images))
+    require_another(out, (*packages, classes, *places(test, options)))
     where = choose(device)
     if not packages:
         raise InputError("no package was given: expected one or more files (NAME.mdz)")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meddistill.cohort.prepare import Prepared, prepare
-from meddistill.cohort.read import ReadOptions
+from meddistill.cohort.read import ReadOptions, places
 from meddistill.cohort.types import Cohort, Fit, Leak
 from meddistill.distill.methods import find
 from meddistill.package.limits import limits_problems
@@ -170,7 +170,7 @@ def require_own_places(request: Request) -> None:
             f"the package cannot be named {request.out.name}: the preview picture and the run folder get its name with "
             ".png and .run; give the package the ending .mdz"
         )
-    read = (request.source, request.plan, request.start_images, request.options.images)
+    read = (*places(request.source, request.options), request.plan, request.start_images)
     folders = (request.place, request.teachers)
     require_another(request.out, (*read, *folders))
     require_another(request.preview, folders, "the preview")
@@ -178,8 +178,7 @@ def require_own_places(request: Request) -> None:
     if not is_there(folder.identity_file):  # else the plan is there already
         require_another(folder.plan_file, [request.plan], "--run: the plan")
     if not (is_there(request.out) or is_there(request.place)):  # else a picture of its name is the old preview
-        images = request.source.parent if request.source.suffix.lower() in (".csv", ".tsv") else None
-        require_another(request.preview, (*read, images), "the preview")
+        require_another(request.preview, read, "the preview")
 
 
 def require_packable(cohort: Cohort, plan: Plan) -> None:

@@ -30,7 +30,7 @@ from meddistill.pipeline.card import (
     training_bytes,
 )
 from meddistill.pipeline.dp import Protected, nobody, noisy_identity, protect, train_patients, unit_of, whose
-from meddistill.pipeline.estimate import LEAST_ITERATIONS, Estimate, estimate, fit_to_time
+from meddistill.pipeline.estimate import LEAST_ITERATIONS, Estimate, estimate, fit_to_time, too_long
 from meddistill.pipeline.evaluate import Evaluated
 from meddistill.pipeline.folder import RunFolder, identify, owned
 from meddistill.pipeline.pack import pack
@@ -171,10 +171,11 @@ def run(request: Request, progress: Progress = Silent(), prepared: Prepared | No
             data, proved = _protect(request, plan, prepared, data, folder, watch)
         first = _first(plan, data, public)
         learned = _distil(request, plan, first, data, proved, folder, budget, watch, show)
-        if budget is not None and budget.is_up:
-            plan = replace(plan, matching=replace(plan.matching, iterations=budget.matched))
+        if budget is not None and budget.is_up and budget.matched < plan.matching.iterations:
+            done, planned = budget.matched, plan.matching.iterations
+            watch.note(f"the time is up: matching stopped after {done} of {planned} iterations")
+            plan = replace(plan, matching=replace(plan.matching, iterations=done))
             folder.amend(plan)
-            watch.note(f"the time is up: stopped after {budget.matched} iterations")
         making_seconds = time.monotonic() - begun
         package, evaluated = pack(request, plan, data, proved, learned, folder, watch)
         size = write(request.out, package)
@@ -242,7 +243,10 @@ def _settle_plan(
         with progress.stage("planning"):
             left = request.seconds - (time.monotonic() - begun)
             plan, costs = fit_to_time(base, left, shape_of(cohort), device)
-        budget = _Budget(begun + request.seconds, estimate(plan, costs, shape_of(cohort)))
+        expected = estimate(plan, costs, shape_of(cohort))
+        if late := too_long(expected, left):
+            progress.warn(late)
+        budget = _Budget(begun + request.seconds, expected)
     plan = checked(plan)
     folder.begin(identity, plan)
     made_with = {"version": __version__, "torch": torch.__version__, "device": device.type}

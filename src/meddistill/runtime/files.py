@@ -24,6 +24,7 @@ _REMEDIES = {
 }
 
 # What verbs write. Any other file in a folder that is read may be one of its images.
+_LENGTH = 8  # bytes of the number that a safetensors file begins with, before its JSON
 _WRITTEN = frozenset({".html", ".json", ".mdw", ".mdz", ".onnx", ".safetensors", ".toml"})
 
 
@@ -120,9 +121,20 @@ def _replaced(out: Path, path: Path) -> str:
     target, place = out.resolve(), path.resolve()
     if target == place or target in place.parents or _is_one_file(target, place):
         return f"what this command reads or works in ({path})"
-    if place in target.parents and target.suffix.lower() not in _WRITTEN and is_there(target) and target.is_file():
+    if place in target.parents and is_there(target) and target.is_file() and not _says_that_a_verb_wrote_it(target):
         return f"a file of {path}, which this command reads"
     return ""
+
+
+def _says_that_a_verb_wrote_it(path: Path) -> bool:
+    """By its ending; or, where it has none, as models often have not, by beginning like a safetensors file."""
+    if path.suffix:
+        return path.suffix.lower() in _WRITTEN
+    try:
+        with path.open("rb") as file:
+            return file.read(_LENGTH + 1)[_LENGTH:] == b"{"
+    except OSError:
+        return False
 
 
 def _is_one_file(first: Path, second: Path) -> bool:
