@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import save as save_file
 from sklearn.metrics import roc_auc_score
 
 from meddistill import api
@@ -276,11 +277,47 @@ def test_a_grey_model_refuses_colour_images(model, tmp_path):
         api.evaluate(model, folder(tmp_path / "c", 5, channels=3), split="all")
 
 
-def test_evaluate_takes_no_package_for_a_model(grey, pictures, tmp_path):
-    with pytest.raises(VerificationError, match="not a sound model"):
-        api.evaluate(grey, pictures)
+def test_a_package_given_for_a_model_is_not_called_broken(grey, pictures, tmp_path):
+    advice = r"grey\.mdz is a package, not a model: train one from it with `meddistill train .*grey\.mdz --out MODEL`$"
+    for use in (
+        lambda: api.evaluate(grey, pictures),
+        lambda: api.predict(grey, next(pictures.rglob("*.png"))),
+        lambda: api.compress(grey, pictures, tmp_path / "x"),
+        lambda: api.export_model(grey, tmp_path / "x"),
+    ):
+        with pytest.raises(InputError, match=advice):
+            use()
+    assert not (tmp_path / "x").exists()
     with pytest.raises(InputError, match="meddistill train"):
         api.evaluate(tmp_path / "missing", pictures)
+
+
+def test_a_model_given_for_a_package_is_not_called_broken(grey, model, tmp_path):
+    api.keygen(tmp_path / "key.pem")
+    api.compress(model, grey, tmp_path / "recipe.mdw")
+    trained = tmp_path / "m.safetensors"
+    trained.write_bytes(model.read_bytes())
+    takers = {
+        "train": lambda file: api.train(file, tmp_path / "x"),
+        "merge": lambda file: api.merge([grey, file], tmp_path / "x"),
+        "report": lambda file: api.report(file, tmp_path / "x"),
+        "export": lambda file: api.export(file, tmp_path / "x", to="npz"),
+    }
+    for use in takers.values():
+        with pytest.raises(InputError, match=r"m\.safetensors is a trained model, not a package .*meddistill predict"):
+            use(trained)
+        with pytest.raises(InputError, match=r"recipe\.mdw is a compressed model, not a package"):
+            use(tmp_path / "recipe.mdw")
+    for use in (api.verify, api.show, lambda file: api.sign(file, tmp_path / "key.pem")):
+        with pytest.raises(InputError, match=r"trained model.*meddistill compress"):
+            use(trained)
+    assert trained.read_bytes() == model.read_bytes() and not (tmp_path / "x").exists()
+    assert api.verify(tmp_path / "recipe.mdw").answer == "unsigned"
+
+
+def test_other_safetensors_files_are_no_models(grey, tmp_path):
+    (tmp_path / "x.mdz").write_bytes(save_file({"a": np.zeros(3)}, {"format": "pt"}))
+    assert api.verify(tmp_path / "x.mdz").answer == "broken"
 
 
 def test_show(grey):

@@ -89,6 +89,7 @@ def test_a_small_network_taught_by_the_package_alone(model, hospital, tmp_path):
     )
     assert (report.route, report.saw, report.test_images) == ("small", "packages", 40)
     assert report.as_dict()["warning"] is None
+    assert [name for name, _ in report.stages][:2] == ["original", "a fresh network"]
     assert load_model(out).network.width < before
     assert report.scores["accuracy"].after > 0.65
 
@@ -204,11 +205,13 @@ def test_the_command_line_shouts_about_patients(model, hospital, tmp_path, capsy
     shown = capsys.readouterr()
     for text in (shown.out, shown.err):
         assert "PATIENTS' IMAGES" in text.replace("\n  ", " ")
+    assert re.search(r"^size +\S+ \S+ before, .* after: 1/\d+ of the file$", shown.out, re.MULTILINE)
     for text in ("fewer weights", "coded", "balanced accuracy %", "time an image"):
         assert text in shown.out
     assert main(["show", str(tmp_path / "s.mdw")]) == 0
     shown = capsys.readouterr().out
     assert "PATIENTS' IMAGES" in shown.replace("\n  ", " ") and "essential" in shown and "nobody vouches" in shown
+    assert re.search(r"^size +\S+ \S+ of weights before, .* in the file: 1/\d+ of the weights$", shown, re.MULTILINE)
     assert main([*words, "--size", "1/4", "--drop", "1"]) == 2
     assert main([*words, "--size", "4"]) == 2
     assert main([*words, "--size", "small"]) == 2
@@ -247,5 +250,7 @@ def test_sign_and_verify_take_a_compressed_model(model, hospital, tmp_path, monk
     assert api.verify(out).answer == "stranger"
     assert api.verify(out, key=tmp_path / "key.pub.pem").answer == "trusted"
     assert load_model(out).classes == load_trained(model).classes
+    with pytest.raises(InputError, match="compressed model, not a package"):
+        api.train(out, tmp_path / "x")
     out.write_bytes(out.read_bytes().replace(b"weights.bin", b"weights.bim"))
     assert not api.verify(out).ok

@@ -55,6 +55,7 @@ def test_train_takes_several_packages_and_tells_what_each_is_worth(fake_api, res
     assert "trained without" in told
     assert "east.mdz" in told
     assert "calibration error %  80.0" in told
+    assert "On 9 real images, 1 seed, which has no interval" in told
 
 
 def test_merge_and_export_say_what_they_wrote(fake_api, result, capsys):

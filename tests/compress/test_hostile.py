@@ -197,7 +197,6 @@ def containers(m: Members, sound: bytes) -> dict[str, tuple[bytes, str]]:
         "in-a-header": (sound[:20], "truncated"),
         "no-table": (sound[: sound.index(b"PK\x01\x02")], "truncated"),
         "behind": (sound + b"#!/bin/sh\n", "table of contents"),
-        "a-package": (container.pack({C: m[C], "tensors.safetensors": m[W]}), "this is a package"),
         "no-card": (container.pack({W: m[W]}), "missing member"),
         "no-weights": (container.pack({C: m[C]}), "altered or swapped"),
         "order": (container.pack({W: m[W], C: m[C]}), "another order"),

@@ -131,7 +131,7 @@ def test_classes_with_different_numbers_of_images_are_not_counted(tmp_path):
 
 def test_what_cannot_be_merged_is_refused_with_a_remedy(tmp_path):
     first = part(tmp_path / "a.mdz")
-    with pytest.raises(InputError, match="1 packages were given"):
+    with pytest.raises(InputError, match="1 package was given"):
         api.merge([first], tmp_path / "c.mdz")
     with pytest.raises(InputError, match="hold the same images"):
         api.merge([first, shutil.copy(first, tmp_path / "copy.mdz")], tmp_path / "c.mdz")

@@ -101,7 +101,7 @@ def essential(
             pace = Pace(effort.fresh if fresh else effort.narrow, rate)
             params, _ = retrain(slopes_of(pupil), params, course, pace, seed, stage=shown)
             params = without_idle_biases(pupil, params)
-            stages.append(Stage("fewer channels", 4 * pupil.parameters))
+            stages.append(Stage("a fresh network" if fresh else "fewer channels", 4 * pupil.parameters))
         tensors, sparse = reduced(slopes_of(pupil), params, course, target, seed, effort, shown, rate=rate)
     stages += [sparse, Stage("fewer values", _fixed_bytes(tensors)), Stage("coded", coded_bytes(tensors))]
     return Essential(pupil, tensors, tuple(stages))

@@ -100,8 +100,8 @@ def write(path: Path, card: ModelCard, tensors: Sequence[Coded] = ()) -> int:
 
 
 def read(path: Path) -> Held:
-    """What is in the file. Raises :class:`InputError` for a missing one, :class:`VerificationError` listing all that
-    is wrong with a broken one."""
+    """What is in the file. Raises :class:`InputError` for a missing one and a package, :class:`VerificationError`
+    listing all that is wrong with a broken one."""
     return read_judged(path)[0]
 
 
@@ -115,13 +115,14 @@ def read_judged(path: Path) -> tuple[Held, Verification]:
 
 
 def verify(path: Path) -> Verification:
-    """Check the file as :func:`read` does, and report. Raises :class:`InputError` where there is none."""
+    """Check the file as :func:`read` does, and report. Raises :class:`InputError` where there is none or a package."""
     return _examined(path)[1]
 
 
 def _examined(path: Path) -> tuple[Held | None, Verification]:
     problems: list[str] = []
     data = _load(path)
+    _refuse_package(path, data)
     held = _examine(data, problems)
     members = container.unpack(data, [], MEMBERS)
     return held, Verification(
@@ -131,6 +132,13 @@ def _examined(path: Path) -> tuple[Held | None, Verification]:
         digests=_digests(members),
         signer=None if held is None else held.signer,
     )
+
+
+def _refuse_package(path: Path, data: bytes) -> None:
+    if {CARD, TENSORS} <= container.unpack(data, [], PACKAGE_MEMBERS | MEMBERS).keys():
+        raise InputError(
+            f"{path} is a package, not a model: train one from it with `meddistill train {path} --out MODEL`"
+        )
 
 
 def sign(path: Path, key: Path, out: Path | None = None, passphrase: str | None = None) -> bytes:
@@ -280,9 +288,7 @@ def _member_problems(members: Mapping[str, memoryview], problems: list[str]) -> 
     unknown = [name for name in members if name not in MEMBERS]
     if CARD not in members:
         problems.append(f"missing member: {CARD}")
-    if TENSORS in members:
-        problems.append("this is a package: train a model from it (meddistill train)")
-    elif unknown:
+    if unknown:
         problems.append(f"members that the format does not know: {', '.join(map(quote, unknown))}")
     elif list(members) != [name for name in MEMBERS if name in members]:
         problems.append(f"the members are in another order than {', '.join(MEMBERS)}")

@@ -26,7 +26,7 @@ TOLERANCE = 0.01  # by which a probability may differ where the same weights can
 def load_model(path: Path, progress: Progress = Silent()) -> Model:
     """The model in the file; one that is a recipe is trained again from the package beside the file.
 
-    Raises :class:`InputError` if there is none, or the package of a recipe is not there, and
+    Raises :class:`InputError` if there is none, it is a package, or the package of a recipe is not there, and
     :class:`VerificationError` if the file is broken, or a recipe gives another model than it says.
     """
     if not is_archive(path):

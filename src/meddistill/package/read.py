@@ -18,6 +18,7 @@ from meddistill.package import (
     croissant,
     keys,
     limits,
+    mistaken,
     picture,
     schema,
     signature,
@@ -92,8 +93,8 @@ class Verification:
 def read(path: Path) -> Package:
     """The package in the file at ``path``.
 
-    Raises :class:`InputError` where there is no such file, and :class:`VerificationError` listing every problem of
-    a file that is broken, altered or not a package.
+    Raises :class:`InputError` where there is no such file or it is a model, and :class:`VerificationError` listing
+    every problem of a file that is broken, altered or not a package.
     """
     return read_judged(path)[0]
 
@@ -101,7 +102,7 @@ def read(path: Path) -> Package:
 def read_judged(path: Path) -> tuple[Package, Verification]:
     """The package in the file at ``path``, and who signed it. Raises as :func:`read`."""
     members: dict[str, memoryview] = {}
-    found, arrays = _examine(_load(path), members)
+    found, arrays = _examined(path, members)
     _require_sound(path, found)
     assert found.card is not None  # it is None only where problems say why
     package = Package(
@@ -117,17 +118,28 @@ def read_judged(path: Path) -> tuple[Package, Verification]:
 def open_sound(path: Path) -> tuple[dict[str, memoryview], Mapping[str, str]]:
     """The members of a sound package as they are in the file, and their digests. Raises as :func:`read`."""
     members: dict[str, memoryview] = {}
-    found, _ = _examine(_load(path), members)
+    found, _ = _examined(path, members)
     _require_sound(path, found)
     return members, found.digests
 
 
 def verify(path: Path) -> Verification:
-    """Check the file at ``path`` as :func:`read` does and report. Raises :class:`InputError` for a missing file."""
+    """Check the file at ``path`` as :func:`read` does and report.
+
+    Raises :class:`InputError` for a missing file and a model.
+    """
     try:
-        return _examine(_load(path))[0]
+        return _examined(path, {})[0]
     except VerificationError as error:
         return Verification(ok=False, problems=(str(error),), members={}, digests={})
+
+
+def _examined(path: Path, members: dict[str, memoryview]) -> tuple[Verification, dict[str, tensors.Array]]:
+    data = _load(path)
+    found, arrays = _examine(data, members)
+    if not found.ok:
+        mistaken.refuse_model(path, data)
+    return found, arrays
 
 
 def _require_sound(path: Path, found: Verification) -> None:

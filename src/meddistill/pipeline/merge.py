@@ -71,7 +71,8 @@ def merge(
     Raises :class:`InputError` listing all conflicts.
     """
     if not 2 <= len(files) <= MAX_PARTS:
-        raise InputError(f"{len(files)} packages were given: 2 to {MAX_PARTS} are merged at a time")
+        given = "1 package was" if len(files) == 1 else f"{len(files)} packages were"
+        raise InputError(f"{given} given: 2 to {MAX_PARTS} are merged at a time")
     require_another(out, (*files, classes))
     renaming = NO_RENAMING if classes is None else read_renaming(classes)
     parts = open_parts(files, progress)

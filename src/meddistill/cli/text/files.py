@@ -20,7 +20,8 @@ def compressed_model(document: Document, console: Console) -> None:
         paragraph(console, f"warning: {document['warning']}")
         console.print()
     model = document["model"] or {}
-    told = f"{size(document['original'])} before, {size(document['bytes'])} in the file: 1/{document['factor']:.0f}"
+    before, after = size(document["original"]), size(document["bytes"])
+    told = f"{before} of weights before, {after} in the file: 1/{document['factor']:.0f} of the weights"
     takes = f"{model['channels']} × {model['size']} × {model['size']} intensities" if model else None
     fields(
         console,

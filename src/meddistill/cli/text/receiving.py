@@ -19,7 +19,8 @@ def training(document: Document, console: Console) -> None:
     measured = [(metric_name(key), percent(document[key])) for key in METRICS if key in document]
     seeds = document.get("seeds")
     if measured:
-        title(console, f"On {document.get('test_images')} real images, mean and 95 % interval of {seeds} seeds")
+        of = "1 seed, which has no interval" if seeds == 1 else f"mean and 95 % interval of {seeds} seeds"
+        title(console, f"On {document.get('test_images')} real images, {of}")
         fields(console, [*measured, ("calibration error %", percent(document.get(CALIBRATION)))])
         console.print()
     _contributions(document.get("packages", ()), console)
@@ -81,7 +82,7 @@ def compression(document: Document, console: Console) -> None:
         paragraph(console, f"warning: {document['warning']}")
         console.print()
     before, after = document["bytes_before"], document["bytes_after"]
-    told = f"{size(before)} before, {size(after)} after: 1/{document['factor']:.0f}"
+    told = f"{size(before)} before, {size(after)} after: 1/{document['factor']:.0f} of the file"
     described = [(name, document[name]) for name in ("model", "route", "network")]
     fields(console, [*described, ("size", told), ("time", took(document))])
     stages = document["stages"]
