@@ -103,6 +103,21 @@ def test_a_lost_helper_is_made_up_for(make, at_once, monkeypatch):
     assert News(lost=7) in news
 
 
+def test_a_helper_that_is_lost_before_it_was_told_anything_is_missed_too(make, at_once, monkeypatch):
+    """Its end of the pipe is closed when the work is sent."""
+    news, begin = [], subprocess.Popen
+
+    def gone(*words, **options):
+        process = begin(*words, **options)
+        process.wait(60)
+        return process
+
+    monkeypatch.setattr(crew, "_START", "import os; os._exit(7)  # {path!r}")
+    monkeypatch.setattr(subprocess, "Popen", gone)
+    train(make(), 2, lambda told: (news.append(told), time.sleep(0.01)))
+    assert News(lost=7) in news
+
+
 def test_a_helper_that_cannot_be_started_is_done_without(make, at_once, monkeypatch):
     def refuse(*_args, **_options):
         raise BlockingIOError("no more processes")

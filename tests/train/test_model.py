@@ -150,7 +150,7 @@ def test_a_description_that_cannot_be(path, change):
 )
 def test_what_no_package_could_be_either(tmp_path, change, said):
     """A network whose tensors fit images of any size: they say nothing of the claims beside them."""
-    network = find("resnet18-w1", channels=3, size=8, classes=2)
+    network = find("resnet18-w1", channels=3, size=9, classes=2)
     save_model(tmp_path / "model", replace(MODEL, network=network, params=network.init(stream(0, "test"))))
     rewrite(tmp_path / "model", change=change)
     with pytest.raises(VerificationError, match="not a sound model") as caught:

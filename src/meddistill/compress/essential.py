@@ -44,7 +44,7 @@ class Effort:
     """
 
     narrow: int = 300
-    fresh: int = 1200
+    fresh: int = 3000
     rounds: int = 3
     prune: int = 100
     quantise: int = 200

@@ -174,7 +174,8 @@ class _Helper:
     def _serve(self, payload: bytes) -> None:
         try:
             # Only what this program sends to itself is ever unpickled; nothing that comes from elsewhere.
-            self._send(len(payload).to_bytes(8, "little") + payload)
+            with contextlib.suppress(OSError):  # of a process that is gone already: its first task shows it
+                self._send(len(payload).to_bytes(8, "little") + payload)
             while True:
                 task = self._waiting.popleft()
                 if not self._have_done(task):
