@@ -63,9 +63,9 @@ def test_the_card_states_what_is_proved(made):
     assert {row for rows in card.results.splits.values() for row in rows} == {"distilled"}
     assert "differential privacy" in card.terms.limits
     if made.dp_route == "statistics":
-        (look,) = stated.history
-        assert (look.steps, look.sampling_rate, look.groups) == (1, 1.0, 1)
-        assert look.noise_multiplier == pytest.approx(gaussian_noise(4.0, 1e-5))
+        assert {(look.steps, look.sampling_rate, look.groups) for look in stated.history} == {(1, 1.0, 1)}
+        together = sum(look.noise_multiplier**-2 for look in stated.history) ** -0.5
+        assert together == pytest.approx(gaussian_noise(4.0, 1e-5))
         assert (card.recipe.method, card.task.labels) == ("dm", "hard")
     else:
         counting, training = stated.history

@@ -1,5 +1,6 @@
 """What one patient can change, as it is claimed: of statistics, counts, and steps of noised teachers."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,9 +13,10 @@ from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import flatten
 from meddistill.privacy import noise
+from meddistill.privacy.accountant import delta_of, gaussian_noise, spent
 from meddistill.privacy.patients import Patients, clipped, patients_of
 from meddistill.privacy.sgd import NoisyPlan, clean_step, noised_counts, sampling_rates, shards, train_noisily
-from meddistill.privacy.statistics import Looks, clean_sum, contributions, fixed_normalisation, release
+from meddistill.privacy.statistics import Looks, clean_sum, contributions, fixed_normalisation, over_classes, release
 from meddistill.runtime.streams import numpy_stream
 from meddistill.teachers.images import LabelledImages
 
@@ -147,13 +149,49 @@ def test_the_release_is_the_clean_sum_with_the_noise_that_epsilon_needs():
     patients = cohort([place // 2 for place in range(40)])
     found = [release(patients, LOOKS, 1.0, 1e-5) for _ in range(40)]
     counts = torch.stack([one.counts for one in found]).double()
-    # The counts' part of the vector has length √0.1, so their noise is 3.73 / √0.1.
-    assert float(counts.std()) == pytest.approx(3.73 / 0.1**0.5, rel=0.35)
+    # The counts' part of the vector has length √0.1, and the second sum nine tenths of the budget.
+    assert float(counts.std()) == pytest.approx(3.73 / (0.1 * 0.9) ** 0.5, rel=0.35)
     features = torch.stack([one.features for one in found]).double()
-    assert float(features.std(0).mean()) == pytest.approx(3.73 * (3 / 0.9) ** 0.5, rel=0.05)
+    assert float(features.std(0).mean()) == pytest.approx(3.73 * (3 / (0.9 * 0.9)) ** 0.5, rel=0.05)
+    whole = torch.stack([one.whole for one in found]).double()
+    assert float(whole.std(0).mean()) == pytest.approx(3.73 / 0.1**0.5, rel=0.05)
     assert not torch.equal(found[0].features, found[1].features)
     clean = release(patients, LOOKS, 1.0, 1e-5, source=lambda count: b"\xff" * count)
     assert clean.features.isfinite().all()
+
+
+@settings(max_examples=25)
+@given(owners, st.integers(0, 1000))
+def test_a_patient_changes_the_sum_over_classes_by_one_at_most(ids, seed):
+    """And the second sum, wherever its directions are looked at from."""
+    patients = cohort(ids, seed)
+    changes = over_classes(torch.cat(list(contributions(patients, LOOKS))), 2).norm(dim=1)
+    assert float(changes.max()) <= 1 + ROUNDING
+    assert float(changes.min()) > 0.1
+    centre = torch.randn(3, 16, generator=torch.Generator().manual_seed(seed)) / 10
+    rows = torch.cat(list(contributions(patients, replace(LOOKS, centre=centre))))
+    assert float(rows.norm(dim=1).max()) <= 1 + ROUNDING
+
+
+def test_two_sums_are_worth_one_release(monkeypatch):
+    seen = release(cohort([0, 1, 2]), LOOKS, 2.0, 1e-5)
+    together = sum(event.noise_multiplier**-2 for event in seen.events) ** -0.5
+    assert together == pytest.approx(gaussian_noise(2.0, 1e-5))
+    assert delta_of(2.0, together) <= 1e-5
+    pytest.importorskip("opacus")
+    assert 2.0 <= spent(seen.events, 1e-5) < 2.5  # a bound that is not exact
+
+
+def test_the_centre_is_the_mean_direction_where_noise_lets_it_be_seen():
+    patients = cohort([place // 2 for place in range(400)])
+    seen = release(patients, LOOKS, 1e6, 1e-5)
+    inputs, centred = patients.images.inputs(torch.arange(400)), replace(LOOKS, centre=seen.centre)
+    before, after = (
+        torch.stack([looks.features(place, inputs).mean(0) for place in range(3)]) for looks in (LOOKS, centred)
+    )
+    torch.testing.assert_close(seen.centre, before, rtol=0, atol=0.01)
+    assert bool((after.norm(dim=1) < before.norm(dim=1) / 2).all())
+    assert float(release(cohort([0, 1]), LOOKS, 0.1, 1e-5).centre.norm(dim=1).max()) <= 1 + ROUNDING
 
 
 def test_a_noised_teacher_without_noise_is_sgd_on_clipped_gradients_of_whom_it_drew():

@@ -6,7 +6,7 @@ trajectories are counted as known to everybody, though they stay in the run fold
 the canaries' coins. Guesses are paid for as in :mod:`meddistill.audit.canaries`. What they show is set against the
 epsilon on the card, and against nothing else: whatever comes out below it is as it should be.
 
-- ``statistics``: what the known patients contribute is taken off the noised sum. What is left is noise and the
+- ``statistics``: what the known patients contribute is taken off both noised sums. What is left is noise and the
   contributions of those canaries that were in; how much of each there is follows as the linear estimate of least mean
   squared error.
 - ``teachers``: between two points of its trajectory a teacher moves by a noised sum of the gradients of those who were
@@ -18,7 +18,7 @@ Each is made twice, for the noise that is claimed and for a tenth of it (``…, 
 where the claim holds, the second finds out a program that puts on too little.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -51,7 +51,7 @@ from meddistill.pipeline.teach import trajectory_store
 from meddistill.privacy.noise import Source
 from meddistill.privacy.patients import Patients, patients_of
 from meddistill.privacy.sgd import TRAINING, NoisyPlan, load_counts, patient_slopes, sampling_rates
-from meddistill.privacy.statistics import clean_sum, contributions, load_release
+from meddistill.privacy.statistics import clean_sum, contributions, load_release, over_classes
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.streams import numpy_stream
 from meddistill.teachers.images import LabelledImages, pixels_of
@@ -100,18 +100,24 @@ def _plan(folder: RunFolder) -> Plan:
 
 
 def _in_sum(plan: Plan, network: ConvNet, planted: Patients, case: Case, folder: RunFolder) -> dict[str, Scores]:
-    """How much more of each canary than a half is in the noised sum ``(m,)``."""
-    looks, seen = looks_of(plan, network), load_release(folder.release)
-    rows = torch.cat(list(contributions(planted, looks)))
-    left = seen.vector - clean_sum(_known(case), looks, case.progress) - rows.sum(0) / 2
-    inner, along = rows @ rows.T, rows @ left
+    """How much more of each canary than a half is in the two noised sums ``(m,)``."""
+    looks, seen, known = looks_of(plan, network), load_release(folder.release), _known(case)
+    inner, along = torch.zeros(planted.count, planted.count).double(), torch.zeros(planted.count).double()
+    for event, vector, centre in zip(seen.events, seen.vectors, (None, seen.centre), strict=True):
+        through = replace(looks, centre=centre)
+        rows, taken = torch.cat(list(contributions(planted, through))), clean_sum(known, through, case.progress)
+        if centre is None:
+            rows, taken = (over_classes(vectors, len(case.classes)) for vectors in (rows, taken))
+        left = vector - taken - rows.sum(0) / 2
+        inner += rows @ rows.T / event.noise_multiplier**2
+        along += rows @ left / event.noise_multiplier**2
 
-    def estimate(noise: float) -> Scores:
-        # A coin has the variance 1/4, and every direction that of the noise.
-        spread = inner + torch.eye(len(rows), dtype=rows.dtype) * (4 * noise**2)
+    def estimate(part: float) -> Scores:
+        # A coin has the variance 1/4, and every direction of a sum that of its noise.
+        spread = inner + torch.eye(len(inner), dtype=inner.dtype) * (4 * part**2)
         return np.asarray(torch.linalg.solve(spread, along).numpy())
 
-    return {name: estimate(part * seen.event.noise_multiplier) for name, part in _both("statistics")}
+    return {name: estimate(part) for name, part in _both("statistics")}
 
 
 def _in_teachers(plan: Plan, network: ConvNet, planted: Patients, case: Case, folder: RunFolder) -> dict[str, Scores]:

@@ -1,8 +1,8 @@
 """A run under differential privacy: the patients are looked at once, under noise, and then put out of reach.
 
 :func:`protect` is given the patients and returns what distilling may know. The run then goes on with
-:func:`nobody` in the place of the training images. The run folder keeps a digest of what was released, without which,
-or with another, no run goes on: the card states the epsilon of one release.
+:func:`nobody` in the place of the training images. The run folder keeps a digest of what was released. Once
+matching has begun, no run goes on without that release or from another: the card states the epsilon of one.
 """
 
 import hashlib
@@ -81,9 +81,10 @@ def protect(
     shell = nobody(patients.images)
     if plan.privacy.route == "statistics":
         looks, seen = _statistics(plan, network, patients, folder, progress)
-        folder.events.write("released", epsilon=seen.epsilon, delta=seen.delta, noise=seen.event.noise_multiplier)
+        noise = [event.noise_multiplier for event in seen.events]
+        folder.events.write("released", epsilon=seen.epsilon, delta=seen.delta, noise=noise)
         method = replace(find(plan.method), objective=ReleasedMeans(looks, seen))
-        statement = _statement(plan, unit, Release.accountant, (seen.event,), 1)
+        statement = _statement(plan, unit, Release.accountant, seen.events, 1)
         return Protected(Matching(network, None, 0, shell), method, (0, 0), statement)
     noisy, spending = noisy_teachers(plan)
     with filling(teachers, identity):
@@ -155,10 +156,9 @@ def noisy_identity(plan: Plan) -> dict[str, Any]:
 def _statistics(
     plan: Plan, network: ConvNet, patients: Patients, folder: RunFolder, progress: Progress
 ) -> tuple[Looks, Release]:
-    part, path = plan.privacy, folder.release
+    part, path, looks = plan.privacy, folder.release, looks_of(plan, network)
     _require_first(folder, path.exists())
     if not path.exists():
-        looks = looks_of(plan, network)
         release(patients, looks, part.epsilon, part.delta, progress=progress).save(path)
     seen = load_release(path)
     if (seen.epsilon, seen.delta, seen.looks) != (part.epsilon, part.delta, part.looks):
@@ -167,7 +167,7 @@ def _statistics(
             f"not for {part.epsilon:g}, {part.delta:g} and {part.looks}: put the release of this run back"
         )
     _keep(folder, (path.read_bytes(),))
-    return looks_of(plan, network), seen
+    return replace(looks, centre=seen.centre), seen
 
 
 def _require_first(folder: RunFolder, there: bool) -> None:

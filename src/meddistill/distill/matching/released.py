@@ -18,7 +18,7 @@ from meddistill.privacy.statistics import Looks, Release
 
 @dataclass(frozen=True)
 class ReleasedMeans:
-    """Class means of features under the looks of a release."""
+    """Class means of features under the looks of a release, seen from its centre."""
 
     family: ClassVar[Family] = "distributions"
     needs_teachers: ClassVar[bool] = False
@@ -37,7 +37,7 @@ class ReleasedMeans:
 
     def _under_one(self, place: int, scene: Scene, learned: Learned) -> Outcome:
         variable, classes = learned.images.detach().requires_grad_(), learned.label_logits.argmax(1)
-        features = self.looks.features(self.looks.draw(place, variable.device), variable)
+        features = self.looks.features(place, variable)
         present = classes.unique()
         means = torch.stack([features[classes == label].mean(0) for label in present])
         targets = self.release.means[place].to(variable.device)[present]
