@@ -82,6 +82,12 @@ def test_transparency_is_laid_on_black():
     assert (got[0, 0], got[1, 1], got[2, 2]) == (0, 200, 157)
 
 
+def test_the_transparent_value_of_16_bit_grey_becomes_black():
+    pixels = np.array([[40_000, 40_001], [7, 65535]], np.uint16)
+    got, mode = decode(encoded(Image.fromarray(pixels), transparency=40_000))
+    assert (got.tolist(), mode) == ([[0, 40_001], [7, 65535]], "grey 16-bit")
+
+
 def test_orientation_is_applied():
     pixels = noise(8, 16)
     exif = Image.Exif()

@@ -208,6 +208,65 @@ def test_padding_is_black(tmp_path):
     assert found.any()
 
 
+@pytest.mark.parametrize("representation", ["SS", "US"])
+def test_padding_of_signed_pixels_is_black_however_it_is_written(tmp_path, representation):
+    """Some writers put -1000 down as 64536, and the limit of its range likewise."""
+    stored = np.array([[-1000, -999, -998, 0, 40, 400, 900, 1000]], np.int16)
+    first, last = (-1000, -999) if representation == "SS" else (65536 - 1000, 65536 - 999)
+    path = changed(
+        tmp_path, "CT_small.dcm", Rows=1, Columns=8, PixelData=stored.tobytes(), PhotometricInterpretation="MONOCHROME1"
+    )
+    dataset = dcmread(path)
+    assert (dataset.PixelRepresentation, dataset.BitsAllocated) == (1, 16)
+    dataset.add_new("PixelPaddingValue", representation, first)
+    dataset.add_new("PixelPaddingRangeLimit", representation, last)
+    dataset.save_as(path)
+    assert (shown(path)[0] == 0).tolist() == [True, True, False, False, False, False, False, False]
+
+
+def test_padding_of_unsigned_pixels_may_be_large(tmp_path):
+    stored = np.array([[65535, 64000, 9, 7]], np.uint16)
+    path = changed(
+        tmp_path,
+        "CT_small.dcm",
+        Rows=1,
+        Columns=4,
+        PixelData=stored.tobytes(),
+        PixelRepresentation=0,
+        RescaleSlope=None,
+    )
+    dataset = dcmread(path)
+    dataset.add_new("PixelPaddingValue", "US", 65535)
+    dataset.save_as(path)
+    assert (shown(path)[0] == 0).tolist() == [True, False, False, False]
+
+
+def test_empty_sequences_are_as_good_as_none(tmp_path):
+    bare = {"WindowCenter": 900, "WindowWidth": 700}
+    empty = {**bare, "VOILUTSequence": [], "ModalityLUTSequence": []}
+    [plain] = pictures(changed(tmp_path, "MR_small.dcm", **bare), PLAIN)
+    [same] = pictures(changed(tmp_path, "MR_small.dcm", **empty), PLAIN)
+    assert np.array_equal(same.load().pixels, plain.load().pixels)
+    [frame] = pictures(changed(tmp_path, "MR_small.dcm", WindowCenter=None, WindowWidth=None, VOILUTSequence=[]), PLAIN)
+    assert frame.no_window
+
+
+@pytest.mark.parametrize("name", ["MR_small.dcm", "SC_rgb_rle.dcm"])
+def test_pixel_values_in_other_than_the_lowest_bits_are_refused(tmp_path, name):
+    """They would be read as other values, in silence."""
+    bits = dcmread(FILES / name).BitsStored
+    path = changed(tmp_path, name, BitsStored=bits - 4)
+    with pytest.raises(ValueError, match=f"its HighBit is {bits - 1}, and {bits - 5} alone is read"):
+        pictures(path, PLAIN)
+
+
+def test_a_file_without_the_preamble_gets_a_remedy_that_a_user_can_follow(tmp_path):
+    (tmp_path / "a.dcm").write_bytes((FILES / "MR_small.dcm").read_bytes()[132:])
+    with pytest.raises(ValueError, match="export it once more") as caught:
+        pictures(tmp_path / "a.dcm", PLAIN)
+    assert "force" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["test-SR.dcm", "rtplan.dcm", "waveform_ecg.dcm", "dicomdirtests/DICOMDIR"])
 def test_what_holds_no_picture_is_said_to_hold_none(name):
     with pytest.raises(NoPictureError, match="without pixels"):
@@ -300,6 +359,22 @@ def test_a_study_holds_images_together_and_is_no_patient(tmp_path, patient, know
     assert told.without_patient == (0 if known else 4)
     named = read(tmp_path / "scans", ReadOptions(patient_pattern=r"(\d+)"))
     assert all(record.names_patient for record in named.records)
+
+
+def test_a_header_holds_images_together_where_a_cell_is_empty(tmp_path):
+    """By an equal id with those that the column names; and nobody says that it names a person as the column does."""
+    names = [changed(tmp_path, "CT_small.dcm", PatientID=patient).name for patient in ("K1", "K1", "K2", "")]
+    source = tmp_path / "t.csv"
+    source.write_text("path,label,patient\n" + "".join(f"{name},a,{'K1' * (not n)}\n" for n, name in enumerate(names)))
+    records = read(source).records
+    assert [record.patient for record in records[:3]] == ["K1", "K1", "K2"]
+    assert records[3].patient == dcmread(tmp_path / names[3]).StudyInstanceUID
+    assert [record.names_patient for record in records] == [True, False, False, False]
+    source.write_text("path,label,patient\n" + "".join(f"{name},a,\n" for name in names))
+    listing = read(source)
+    assert [record.patient for record in listing.records[:3]] == ["K1", "K1", "K2"]
+    [told] = [one for one in listing.problems if one.code == "patient-unknown"]
+    assert "the column patient gives no image a patient" in told.message
 
 
 def ids(folder: Path, keyword: str) -> list[str]:
@@ -425,3 +500,12 @@ def test_a_row_that_names_a_report_is_an_error(tmp_path):
     assert [(found.code, found.count) for found in read(source).problems if found.level == "error"] == [
         ("no-pixels", 1)
     ]
+
+
+def test_files_without_a_suffix_are_found_by_name(tmp_path):
+    for name in ("IM0000", "1.2.840.1", "1.2.840.2"):
+        (tmp_path / "sub").mkdir(exist_ok=True)
+        shutil.copy(FILES / "MR_small.dcm", tmp_path / "sub" / name)
+    listing = read(table(tmp_path, "path,label", "IM0000,a", "1.2.840.1,b", "sub/1.2.840.2,b"))
+    assert not [found.code for found in listing.problems if found.level == "error"]
+    assert len(listing.records) == 3

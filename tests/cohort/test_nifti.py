@@ -6,9 +6,12 @@ import nibabel
 import numpy as np
 import pytest
 
+from meddistill.cohort.check import check
 from meddistill.cohort.files import pictures
 from meddistill.cohort.prepare import prepare
 from meddistill.cohort.read import ReadOptions, read
+from meddistill.cohort.scan import scan
+from meddistill.cohort.split import complete
 
 FILES = Path(nibabel.__file__).parent / "tests" / "data"
 
@@ -70,6 +73,17 @@ def test_values_that_are_not_finite_are_black(tmp_path):
         load(save(tmp_path / "w.nii", np.full((3, 3, 3), np.nan, np.float32)))
 
 
+def test_a_sparse_volume_keeps_its_grey_levels(tmp_path):
+    """A lesion of under half a percent on an empty ground: both percentiles are the ground."""
+    values = np.zeros((20, 20, 20), np.float32)
+    values[8:11, 8:11, 8:11] = np.linspace(1, 27, 27).reshape(3, 3, 3)
+    values[0, 0, 0] = np.inf
+    found = np.stack(load(save(tmp_path / "v.nii", values)))
+    expected = np.rint(np.arange(28) / 27 * 65535)
+    np.testing.assert_allclose(np.unique(found), expected, atol=1)
+    assert not np.stack(load(save(tmp_path / "w.nii", np.full((3, 3, 3), 7, np.int16)))).any()
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -113,3 +127,37 @@ def test_rows_of_a_table_label_whole_volumes(tmp_path):
     records = read(tmp_path / "t.csv").records
     assert [(record.label, record.patient) for record in records] == [("x", "p1")] * 3 + [("y", "p2")] * 4
     assert records[3].where == "t.csv:3 (b.nii) (axial slice 1)"
+
+
+def test_slices_stay_together_where_a_pattern_or_a_cell_names_no_patient(tmp_path):
+    """The volume holds its slices together without counting as a person: no guarantee may rest on it."""
+    rng = np.random.default_rng(0)
+    for place in range(16):
+        folder = tmp_path / "set" / ("ill", "well")[place % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"P{place}.nii" if place < 8 else f"scan{place}.nii"
+        save(folder / name, rng.integers(0, 4000, (9, 9, 5)).astype(np.int16))
+    lines = [f"{'ill' if place % 2 == 0 else 'well'}/P{place}.nii,{place % 2},P{place}" for place in range(8)]
+    lines += [f"{'ill' if place % 2 == 0 else 'well'}/scan{place}.nii,{place % 2}," for place in range(8, 16)]
+    (tmp_path / "set" / "t.csv").write_text("\n".join(["path,label,patient", *lines]) + "\n")
+    by_pattern = (tmp_path / "set", ReadOptions(patient_pattern=r"P\d+"))
+    for source, options in (by_pattern, (tmp_path / "set" / "t.csv", ReadOptions())):
+        scanned = scan(read(source, options), 9)
+        found = complete(scanned, scanned.given_splits, 0)
+        spread = {}
+        for record, split in zip(scanned.records, found.tolist(), strict=True):
+            spread.setdefault(record.where.split(" (axial")[0], set()).add(split)
+        assert len(spread) == 16 and all(len(splits) == 1 for splits in spread.values())
+        assert sum(record.names_patient for record in scanned.records) == 40
+        [told] = [one for one in check(scanned) if one.code == "patient-unknown"]
+        assert told.count == 40
+        assert "(40 held together by PatientID, study or volume)" in told.message
+
+
+def test_a_pattern_that_names_nobody_is_told(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        save(tmp_path / "set" / name / "v.nii", np.arange(27, dtype=np.int16).reshape(3, 3, 3))
+    [told] = read(tmp_path / "set", ReadOptions(patient_pattern="xyz")).problems
+    assert (told.code, told.level) == ("patient-unknown", "warning")
+    assert "the pattern 'xyz' gives no image a patient" in told.message

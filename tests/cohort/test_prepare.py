@@ -338,3 +338,22 @@ def test_errors_survive_being_sent_between_processes(class_folders):
         prepare(class_folders, size=8)
     copy = pickle.loads(pickle.dumps(caught.value))
     assert (str(copy), copy.problems) == (str(caught.value), caught.value.problems)
+
+
+def test_one_patient_id_for_nearly_all_is_told_where_it_leaves_a_split_empty(tmp_path, save, noise):
+    """A placeholder such as ANONYMOUS holds all images together: to add images would not help."""
+    for number in range(24):
+        name = "ANONYMOUS" if number < 23 else f"P{number}"
+        save(tmp_path / ("cat", "dog")[number % 2] / f"{name}_{number}.png", noise(number))
+    with pytest.raises(CohortError) as caught:
+        prepare(tmp_path, size=8, options=ReadOptions(patient_pattern="ANONYMOUS"))
+    told = named(caught.value.problems, "empty-split").remedy
+    assert "23 of 24 images have one patient id" in told
+    assert "--patient-column or --patient-pattern" in told
+
+
+def test_a_split_that_the_source_leaves_empty_is_no_matter_of_patients(split_folders):
+    shutil.rmtree(split_folders / "train")
+    with pytest.raises(CohortError) as caught:
+        prepare(split_folders, size=8, options=ReadOptions(patient_pattern="p"))
+    assert named(caught.value.problems, "empty-split").remedy.startswith("Give some train images")

@@ -374,3 +374,29 @@ def test_npz_headers_that_are_none(tmp_path, header):
         archive.writestr("val_images.npy", b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header)
     with pytest.raises(InputError, match="cannot be read as a MedMNIST"):
         read(path)
+
+
+def test_a_cell_may_leave_out_any_suffix_in_any_case(tmp_path, save, noise):
+    save(tmp_path / "sub" / "k.PNG", noise(1))
+    save(tmp_path / "sub" / "m.png", noise(2))
+    for name in ("vol1.nii.gz", "vol2.nii"):
+        (tmp_path / "sub" / name).write_bytes(b"not read")
+    (tmp_path / "t.csv").write_text("path,label\nsub/k,a\nk,a\nsub/m,b\nm,b\nvol1,a\nvol2,b\nsub/vol1,a\n")
+    listing = read(tmp_path / "t.csv")
+    assert listing.problems == ()
+    assert len(listing.records) == 7
+
+
+def test_a_name_that_fits_two_suffixes_is_ambiguous(tmp_path, save, noise):
+    for suffix in ("PNG", "bmp"):
+        save(tmp_path / "sub" / f"k.{suffix}", noise(1))
+    (tmp_path / "t.csv").write_text("path,label\nsub/k,a\nk,b\nsub/gone,a\nnowhere/k,a\n")
+    problems = read(tmp_path / "t.csv").problems
+    assert {found.code: found.count for found in problems} == {"ambiguous-file": 2, "missing-file": 2}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere a backslash parts folders")
+def test_a_backslash_in_a_path_is_named(tmp_path, save, noise):
+    save(tmp_path / "sub" / "k.png", noise(1))
+    (tmp_path / "t.csv").write_text("path,label\nsub\\k.png,a\nsub/k.png,b\n")
+    assert "Write / in the place of \\" in named(read(tmp_path / "t.csv"), "missing-file").remedy

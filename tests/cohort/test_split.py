@@ -55,3 +55,20 @@ def test_the_seed_decides():
 def test_other_fractions(fractions):
     splits = assign(np.arange(200) % 2, np.arange(200), 0, fractions)
     np.testing.assert_allclose(np.bincount(splits, minlength=3) / 200, fractions)
+
+
+@pytest.mark.parametrize("largest", [40, 100, 300])
+def test_the_largest_patient_does_not_decide_the_shares(largest):
+    group = np.repeat(np.arange(40), [largest] + [10] * 39)
+    labels = np.random.default_rng(0).integers(0, 2, len(group))
+    for seed in range(12):
+        assert 0.1 < (assign(labels, group, seed) == 2).mean() < 0.28
+
+
+def test_who_is_in_test_is_drawn_whatever_how_many_images_there_are():
+    sizes = np.random.default_rng(1).lognormal(2.5, 0.8, 60).astype(int) + 1
+    group = np.repeat(np.arange(60), sizes)
+    labels = np.random.default_rng(0).integers(0, 2, len(group))
+    tested = [set(group[assign(labels, group, seed) == 2]) for seed in range(40)]
+    for patient in np.argsort(sizes)[-5:]:
+        assert 2 <= sum(patient in found for found in tested) <= 20

@@ -16,6 +16,7 @@ from meddistill.cohort.prepare import CohortError
 from meddistill.cohort.read import ReadOptions
 from meddistill.nets.convnet import parse
 from meddistill.runtime.errors import InputError, VerificationError
+from meddistill.runtime.progress import Silent
 from meddistill.runtime.streams import stream
 from meddistill.teachers.images import Normalisation
 from meddistill.train.model import Model, save_model
@@ -102,6 +103,23 @@ def test_frames_and_slices_are_images_of_their_own(grey, tmp_path):
     assert answer[84]["image"] == f"{tmp_path / 'v.nii'} (axial slice 70)"
     other = api.predict(grey, tmp_path / "v.nii", options=ReadOptions(slice_axis="coronal")).as_dict()
     assert len(other["predictions"]) == 12
+
+
+def test_reports_beneath_a_folder_are_left_aside_and_counted(grey, tmp_path):
+    class Notes(Silent):
+        def __init__(self):
+            self.told = []
+
+        def note(self, text):
+            self.told.append(text)
+
+    for name in ("test-SR.dcm", "rtplan.dcm", "MR_small.dcm"):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        shutil.copy(DICOM / name, tmp_path / "set" / name)
+    notes = Notes()
+    answer = api.predict(grey, tmp_path / "set", progress=notes).as_dict()["predictions"]
+    assert [Path(one["image"]).name for one in answer] == ["MR_small.dcm"]
+    assert notes.told == ["2 × DICOM without pixels left aside"]
 
 
 def test_every_file_that_cannot_be_used_is_named(grey, tmp_path):

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+import pydicom.data
 import pytest
 import torch
 from PIL import Image
 
+from meddistill.cohort.options import ReadOptions
 from meddistill.cohort.prepare import prepare
 from meddistill.cohort.public import in_channels, public_images
 from meddistill.package.read import read
@@ -18,7 +20,6 @@ from meddistill.pipeline.public import start_images
 from meddistill.pipeline.request import Request
 from meddistill.pipeline.run import run
 from meddistill.runtime.errors import InputError
-from meddistill.runtime.progress import Silent
 
 SHORT = """
 images_per_class = 2
@@ -62,7 +63,7 @@ def request_(source, public, tmp_path) -> Request:
 def test_a_dicom_file_without_pixels_is_left_aside(public):
     report = Path(pydicom.__file__).parent / "data" / "test_files" / "test-SR.dcm"
     shutil.copy(report, public / "more" / "report.dcm")
-    assert len(public_images(public, 10, 1)) == 5
+    assert len(public_images(public, 10, 1).images) == 5
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs symbolic links")
@@ -73,7 +74,7 @@ def test_what_cannot_be_looked_into_is_named(public):
 
 
 def test_every_image_beneath_a_folder_is_read_in_the_shape_asked_for(public):
-    grey, colour = (public_images(public, 10, channels) for channels in (1, 3))
+    grey, colour = (public_images(public, 10, channels).images for channels in (1, 3))
     assert (grey.shape, colour.shape) == ((5, 1, 10, 10), (5, 3, 10, 10))
     assert grey.min() >= 0 and grey.max() <= 1
     stored = np.asarray(Image.open(public / "0.png"), np.float32) / 255
@@ -95,7 +96,7 @@ def test_a_package_starts_as_the_public_images_and_says_so(request_, public):
     package = read(request_.out)
     assert package.card.recipe.start == "public" and not package.card.contains_real_images
     assert "start_images" not in str(package.card.to_dict()) and str(public) not in str(package.card.to_dict())
-    given = public_images(public, 10, 1)
+    given = public_images(public, 10, 1).images
     nearest = [int(np.abs(given - image).mean((1, 2, 3)).argmin()) for image in package.enlarged]
     distance = [float(np.abs(given - image).mean((1, 2, 3)).min()) for image in package.enlarged]
     assert len(set(nearest)) == 4  # of five, each at most once
@@ -121,13 +122,59 @@ def test_other_start_images_do_not_continue_a_run(request_, public):
 
 
 def test_images_of_the_cohort_are_no_public_ones(source, public):
-    cohort = prepare(source, size=10, seed=0).cohort
+    prepared = prepare(source, size=10, seed=0)
     own = next((source / "ill").iterdir())
     (public / "sneaked.png").write_bytes(own.read_bytes())
     with pytest.raises(InputError, match=r"1 image of .*public is in the cohort.*--start real"):
-        start_images(public, cohort, "crop", Silent())
+        start_images(public, prepared, "crop")
     with pytest.raises(InputError, match="80 images of"):
-        start_images(source, cohort, "crop", Silent())
+        start_images(source, prepared, "crop")
+
+
+def scans(folder: Path, burned_in: str = "NO") -> Path:
+    """Two classes of DICOM files, each image with a shade of its own that no window but a wide one shows."""
+    scan = pydicom.dcmread(pydicom.data.get_testdata_file("CT_small.dcm"))
+    scan.BurnedInAnnotation = burned_in
+    for place in range(24):
+        scan.PatientID, scan.SOPInstanceUID = f"p{place}", f"1.2.{place + 1}"
+        values = scan.pixel_array.copy()
+        values[place:] += 40 * place
+        scan.PixelData = values.tobytes()
+        where = folder / ("ill" if place % 2 else "well")
+        where.mkdir(parents=True, exist_ok=True)
+        scan.save_as(where / f"{place:02}.dcm")
+    return folder
+
+
+@pytest.mark.parametrize("window", [None, (40.0, 400.0)])
+def test_the_cohort_is_known_again_however_its_files_become_pictures(request_, tmp_path, window):
+    source = scans(tmp_path / "scans")
+    request = replace(request_, source=source, options=ReadOptions(window=window), start_images=source)
+    with pytest.raises(InputError, match=r"24 images of .*scans are in the cohort"):
+        run(request)
+
+
+def test_images_of_the_source_are_known_by_what_they_are_not_only_at_working_size(source, public, tmp_path):
+    split = tmp_path / "split"
+    for name in ("ill", "clear"):
+        for place, path in enumerate(sorted((source / name).iterdir())):
+            where = split / ("test" if place % 4 == 0 else "train") / name
+            where.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, where)
+    twin = next((split / "train" / "ill").iterdir())
+    shutil.copy(twin, split / "test" / "ill" / "twin.png")
+    prepared = prepare(split, size=10, leak="drop")
+    prepared = replace(prepared, cohort=replace(prepared.cohort, images=np.zeros_like(prepared.cohort.images)))
+    shutil.copy(twin, public / "sneaked.png")
+    with pytest.raises(InputError, match="1 image of"):
+        start_images(public, prepared, "crop")
+
+
+def test_public_images_with_text_in_them_are_refused_unless_allowed(tmp_path):
+    folder = scans(tmp_path / "scans", "YES")
+    with pytest.raises(InputError, match="24 files with text burned into the picture"):
+        public_images(folder, 10, 1)
+    assert len(public_images(folder, 10, 1, options=ReadOptions(allow_burned_in=True)).images) == 24
 
 
 @pytest.mark.parametrize(

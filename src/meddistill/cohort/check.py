@@ -13,7 +13,8 @@ import numpy.typing as npt
 from meddistill.cohort.patients import hint
 from meddistill.cohort.problems import CohortError, Level, Problem, in_order, number, problem
 from meddistill.cohort.scan import UNSPLIT, Facts, Scan
-from meddistill.cohort.types import SPLITS
+from meddistill.cohort.types import SPLITS, Record
+from meddistill.runtime.words import spelling
 
 __all__ = ["CohortError", "Problem", "check"]
 
@@ -244,12 +245,11 @@ def _upscaled(scan: Scan) -> list[Problem]:
 
 
 def _patient_ids(scan: Scan) -> list[Problem]:
-    unknown = [record.where for record in scan.records if record.patient is None]
-    if not unknown:
-        return []
+    unknown = [record for record in scan.records if not record.names_patient]
     if len(unknown) < len(scan.records):
-        what = f"{number(len(unknown), 'image')} without a patient id, each taken for a patient of its own"
-        return [problem("patient-unknown", "warning", what, unknown, "Widen the pattern or fill the column.")]
+        return _unnamed(unknown)
+    if any(record.patient for record in unknown):
+        return []
     names = [PurePosixPath(record.where.rstrip(")")).name for record in scan.records]
     pattern = hint(names)
     if pattern is None:
@@ -257,6 +257,18 @@ def _patient_ids(scan: Scan) -> list[Problem]:
     what = "no patient ids were given, but the file names look as if they held some"
     remedy = f"Try --patient-pattern '{pattern}' if that is the patient, so that leaks can be seen."
     return [problem("patient-hint", "warning", what, (), remedy)]
+
+
+def _unnamed(unknown: list[Record]) -> list[Problem]:
+    if not unknown:
+        return []
+    alone = sum(record.patient is None for record in unknown)
+    held = len(unknown) - alone
+    told = [f"{held} held together by PatientID, study or volume"] * (held > 0)
+    told += [f"{alone} taken each for a patient of its own"] * (alone > 0)
+    what = f"{number(len(unknown), 'image')} without a patient id ({', '.join(told)})"
+    places = [record.where for record in unknown]
+    return [problem("patient-unknown", "warning", what, places, "Widen the pattern, fill the column, or give one.")]
 
 
 def _one_class(scan: Scan, evaluation: bool) -> list[Problem]:
@@ -271,7 +283,7 @@ def _one_class(scan: Scan, evaluation: bool) -> list[Problem]:
 def _similar_names(scan: Scan) -> list[Problem]:
     spellings: defaultdict[str, list[str]] = defaultdict(list)
     for name in scan.listing.classes:
-        spellings["".join(name.lower().split()).replace("-", "_")].append(name)
+        spellings[spelling(name)].append(name)
     places = [" / ".join(names) for names in spellings.values() if len(names) > 1]
     if not places:
         return []
@@ -281,18 +293,28 @@ def _similar_names(scan: Scan) -> list[Problem]:
 
 def _absent(scan: Scan, splits: Splits, evaluation: bool) -> list[Problem]:
     found = []
+    shared = _shared_patient(scan) if (splits != scan.given_splits).any() else ""
     for index, split in enumerate(SPLITS):
         counts = np.bincount(scan.labels[splits == index], minlength=len(scan.listing.classes))
         missing = [name for name, count in zip(scan.listing.classes, counts, strict=True) if not count]
         if len(missing) == len(counts) and not evaluation:
-            remedy = f"Give some {split} images of every class, or leave the splitting to meddistill."
+            remedy = shared or f"Give some {split} images of every class, or leave the splitting to meddistill."
             found.append(problem("empty-split", "error", f"no image is left in {split}", (), remedy))
         elif missing and (counts.any() or not evaluation):
             level: Level = "error" if split == "train" and not evaluation else "warning"
             what = f"{number(len(missing), 'class', 'classes')} without any image in {split}"
-            remedy = "Add images of the class, or remove it from all splits."
+            remedy = shared or "Add images of the class, or remove it from all splits."
             found.append(problem("class-absent", level, what, missing, remedy))
     return found
+
+
+def _shared_patient(scan: Scan) -> str:
+    """A remedy where most images have one patient id, perhaps a placeholder: no split that is assigned parts them."""
+    most = max(map(len, _patients(scan).values()), default=0)
+    if 2 * most <= len(scan.records):
+        return ""
+    told = f"{most} of {len(scan.records)} images have one patient id, study or volume, and stay in one split"
+    return f"{told}: if they are not one patient's, name the patients with --patient-column or --patient-pattern."
 
 
 def _too_few(scan: Scan, splits: Splits, images_per_class: int | None) -> list[Problem]:

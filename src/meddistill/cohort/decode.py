@@ -122,6 +122,9 @@ def _whole_numbers(image: Image.Image, inverted: bool) -> npt.NDArray[np.uint16]
     if low < 0 or high > 65535:
         raise ValueError(f"pixel values from {low} to {high}; 0 to 65535 are read: rescale the image")
     wide = values.astype(np.uint16)
+    transparent = image.info.get("transparency")  # of a PNG: one value
+    if isinstance(transparent, int):
+        wide[values == transparent] = 0
     return 65535 - wide if inverted else wide
 
 

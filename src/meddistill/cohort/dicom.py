@@ -56,6 +56,7 @@ def dicom_frames(path: Path, options: ReadOptions) -> tuple[Frame, ...]:
         patient, no_window = _patient(header, path), _lacks_window(header)
         stands_in = _text(header, "PatientID") is None
         burned_in = str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES"
+        _require_low_bits(header)
     if rows * columns > MAX_PIXELS or not 1 <= count <= MAX_FRAMES:
         raise ValueError(f"{count} frames of {columns} × {rows} pixels: more than are read")
     return tuple(
@@ -86,6 +87,7 @@ def read_header(path: Path) -> "Dataset":
     """All but the pixels. Raises ``OSError`` or ``ValueError`` with the reason, :class:`InputError` without pydicom."""
     try:
         from pydicom import dcmread
+        from pydicom.errors import InvalidDicomError
     except ImportError:
         raise InputError(f"{path} is DICOM: reading it needs pydicom: pip install 'meddistill[dicom]'") from None
     if path.stat().st_size > MAX_BYTES:
@@ -97,6 +99,11 @@ def read_header(path: Path) -> "Dataset":
             return dcmread(path, stop_before_pixels=True)
     except OSError:
         raise
+    except InvalidDicomError as error:
+        raise ValueError(
+            "no DICOM file, whatever its name says, or one without the preamble and the letters DICM that such files "
+            "begin with: export it once more, as a DICOM file (PS3.10)"
+        ) from error
     except Exception as error:  # whatever a broken file makes pydicom raise
         raise ValueError(_reason(error)) from error
 
@@ -163,11 +170,23 @@ def _text(header: "Dataset", keyword: str) -> str | None:
     return str(header.get(keyword) or "").strip() or None
 
 
+def _require_low_bits(header: "Dataset") -> None:
+    """PS3.5 8.1.1: pixel values take the lowest bits. Files from before that rule may have them elsewhere."""
+    if header.get("HighBit") is None or header.get("BitsStored") is None:
+        return
+    high, bits = _whole(header, "HighBit"), _whole(header, "BitsStored")
+    if high != bits - 1:
+        raise ValueError(
+            f"its HighBit is {high}, and {bits - 1} alone is read with {bits} BitsStored: convert it so that pixel "
+            "values take the lowest bits"
+        )
+
+
 def _lacks_window(header: "Dataset") -> bool:
     if not str(header.PhotometricInterpretation).startswith("MONOCHROME"):
         return False
     deep = header.get("BitsStored") is not None and _whole(header, "BitsStored") > _BITS_OF_A_BYTE
-    return deep and _voi(header, 0) is None and "VOILUTSequence" not in header
+    return deep and _voi(header, 0) is None and not header.get("VOILUTSequence")
 
 
 def _load(path: Path, index: int, window: tuple[float, float] | None) -> Picture:
@@ -226,7 +245,7 @@ class _Window:
 def _shown(stored: npt.NDArray[Any], header: "Dataset", index: int, window: tuple[float, float] | None) -> Values:
     """What a screen would show, from 0 to 1: the window asked for, else the file's look-up or window, else all."""
     values, low, high = _measured(stored, header, index)
-    if window is None and "VOILUTSequence" in header:
+    if window is None and header.get("VOILUTSequence"):  # present and empty is as good as absent
         return _looked_up(values, header.VOILUTSequence[0], little=header.original_encoding[1])
     chosen = _Window(*window, "LINEAR") if window is not None else _voi(header, index)
     if chosen is None:
@@ -260,7 +279,7 @@ def _windowed(values: Values, window: _Window) -> Values:
 
 def _measured(stored: npt.NDArray[Any], header: "Dataset", index: int) -> tuple[Values, float, float]:
     """Values after the modality step, and the lowest and highest that the file could hold."""
-    if "ModalityLUTSequence" in header:
+    if header.get("ModalityLUTSequence"):
         from pydicom.pixels import apply_modality_lut
 
         bits = int(header.ModalityLUTSequence[0].LUTDescriptor[2])
@@ -307,9 +326,17 @@ def _of_frame(header: "Dataset", index: int, sequence: str, keyword: str) -> Any
 
 def _padding(stored: npt.NDArray[Any], header: "Dataset") -> npt.NDArray[np.bool_]:
     """Pixels outside of the picture proper: they become black, whatever value stands for them."""
-    first = header.get("PixelPaddingValue")
-    if not isinstance(first, int):
+    first = _stored_value(header, "PixelPaddingValue")
+    if first is None:
         return np.zeros(stored.shape, bool)
-    last = header.get("PixelPaddingRangeLimit")
-    low, high = sorted((first, last if isinstance(last, int) else first))
+    last = _stored_value(header, "PixelPaddingRangeLimit")
+    low, high = sorted((first, first if last is None else last))
     return np.asarray((stored >= low) & (stored <= high))
+
+
+def _stored_value(header: "Dataset", keyword: str) -> int | None:
+    """A value as pixels have it: some writers put a negative one down as the unsigned number of the same bits."""
+    value, span = header.get(keyword), 1 << int(header.BitsAllocated)
+    if not isinstance(value, int):
+        return None
+    return value - span if header.get("PixelRepresentation", 0) == 1 and value >= span // 2 else value

@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 
 from meddistill.cohort.files import KINDS, SUFFIXES, header_problems, is_picture, listed
 from meddistill.cohort.options import ReadOptions
-from meddistill.cohort.patients import patient_finder
+from meddistill.cohort.patients import nobody_named, patient_finder, whose
 from meddistill.cohort.problems import Problem, number, problem
 from meddistill.cohort.types import Frame, Listing, NoPictureError, Record, SplitName
 from meddistill.runtime.errors import InputError
@@ -57,23 +57,25 @@ def read_folder(source: Path, options: ReadOptions) -> Listing:
     labelled = [parts for parts in found.images if len(parts) > depth]
     _require_classes(source, labelled, depth, split_folders)
     frames = _frames(source, labelled, options, found)
+    asked = f"the pattern {options.patient_pattern!r}" if options.patient_pattern else None
     finder = patient_finder(options.patient_pattern)
+    owners = [whose(frame, finder(parts[-1]), asked=asked is not None) for parts, frame in frames]
     records = tuple(
         Record(
             "/".join(parts) + frame.place,
             parts[depth - 1],
             SPLIT_NAMES[parts[0].lower()] if split_folders else None,
-            finder(parts[-1]) if options.patient_pattern else frame.patient,
+            patient,
             frame.load,
             frame.peek,
-            frame.stands_in and not options.patient_pattern,
+            stands_in,
         )
-        for parts, frame in frames
+        for (parts, frame), (patient, stands_in) in zip(frames, owners, strict=True)
     )
     classes = tuple(sorted({record.label for record in records}))
     kind = "split folders" if split_folders else "class folders"
     told = header_problems([("/".join(parts), frame) for parts, frame in frames], options)
-    problems = (*_problems(found, depth, set(classes)), *told)
+    problems = (*_problems(found, depth, set(classes)), *told, *nobody_named(records, asked))
     return Listing(_name(source), kind, records, classes, dict(found.ignored), problems)
 
 

@@ -4,9 +4,9 @@ A volume is turned to the nearest of the standard orientations (right, anterior,
 Axial slices have anterior at the top, coronal and sagittal ones superior; at the left is the patient's left, in
 sagittal slices posterior. Voxels that are not cubes stay as they are: a coronal slice of thick slices looks flat.
 
-All slices of a volume share one scale: the window asked for, else from its 0.5th to its 99.5th percentile; 8-bit
-volumes without a scale of their own are taken as they are. The slices of a volume are one patient's, unless told
-otherwise.
+All slices of a volume share one scale: the window asked for, else from its 0.5th to its 99.5th percentile (from its
+lowest to its highest value where these are equal); 8-bit volumes without a scale of their own are taken as they are.
+The slices of a volume are one patient's, unless told otherwise.
 """
 
 import warnings
@@ -83,9 +83,15 @@ def _volume(path: Path, _changed: int, window: tuple[float, float] | None) -> np
     finite = values[np.isfinite(values)]
     if not finite.size:
         raise ValueError("no voxel has a finite value")
-    low, high = np.percentile(finite, _PERCENTILES) if window is None else _bounds(window)
+    low, high = _spread(finite) if window is None else _bounds(window)
     unit = np.clip((np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / max(high - low, 1e-12), 0, 1)
     return np.asarray(np.rint(unit * 65535), np.uint16)
+
+
+def _spread(finite: npt.NDArray[np.float32]) -> tuple[float, float]:
+    low, high = map(float, np.percentile(finite, _PERCENTILES))
+    # Equal where what is to be seen fills less than a percent, as a lesion on an empty ground does.
+    return (low, high) if low < high else (float(finite.min()), float(finite.max()))
 
 
 def _bounds(window: tuple[float, float]) -> tuple[float, float]:

@@ -33,12 +33,14 @@ class Prepared:
 
     ``people``: ``(N,)`` numbers, equal for images of one patient, in whatever source they are; where a source names no
     patient, equal for identical images. For the audit, which counts patients: they leave the process in no form.
+    ``digests``: of the files and the pixels of every image that could be read, those left out as leaks among them.
     """
 
     cohort: Cohort
     problems: tuple[Problem, ...]
     fingerprint: Fingerprint
     people: npt.NDArray[np.int64]
+    digests: frozenset[bytes]
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ def prepare(
         settled.problems,
         fingerprint(scanned, settled.splits, settled.origin),
         _people(scanned)[settled.splits >= 0],
+        frozenset(digest for facts in scanned.facts for digest in facts.digests),
     )
 
 

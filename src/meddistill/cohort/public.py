@@ -1,12 +1,13 @@
 """Images that somebody calls public: no labels and no splits are asked of them, only pixels."""
 
 import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from meddistill.cohort.files import KINDS, listed
+from meddistill.cohort.files import KINDS, header_problems, listed
 from meddistill.cohort.folders import find_images, path_problems
 from meddistill.cohort.options import ReadOptions
 from meddistill.cohort.problems import number
@@ -22,23 +23,41 @@ Intensities = npt.NDArray[np.float32]
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def public_images(
-    source: Path, size: int, channels: int, fit: Fit = "crop", progress: Progress = Silent()
-) -> Intensities:
-    """All images beneath a folder, however it is laid out, or those of a CSV or ``.npz``, as ``(n, C, size, size)``.
+@dataclass(frozen=True)
+class PublicImages:
+    """``images``: ``(n, C, size, size)``, 0 is black, 1 white; ``digests``: of the pixels and the file of each."""
 
-    0 is black, 1 white; colour becomes grey and grey becomes colour as ``channels`` asks. Raises
-    :class:`~meddistill.runtime.errors.InputError` if there is none, or one that cannot be read. DICOM files without
-    pixels are left aside.
+    images: Intensities
+    digests: tuple[frozenset[bytes], ...]
+
+
+def public_images(
+    source: Path,
+    size: int,
+    channels: int,
+    fit: Fit = "crop",
+    options: ReadOptions = ReadOptions(),  # noqa: B008 (frozen)
+    progress: Progress = Silent(),
+) -> PublicImages:
+    """All images beneath a folder, however it is laid out, or those of a CSV or ``.npz``.
+
+    Colour becomes grey and grey becomes colour as ``channels`` asks. ``options``: of the cohort that the images are
+    for; DICOM and NIfTI files become pictures in the same way. Raises
+    :class:`~meddistill.runtime.errors.InputError` if there is none, one that cannot be read, or one with text burned in
+    that is not allowed. DICOM files without pixels are left aside.
     """
-    listing = _listed(source) if source.is_dir() else read(source)
+    options = ReadOptions(window=options.window, slice_axis=options.slice_axis, allow_burned_in=options.allow_burned_in)
+    listing = _listed(source, options) if source.is_dir() else read(source, options)
+    if burned := [one.message for one in listing.problems if one.code == "burned-in"]:
+        raise InputError(f"{source}: {' '.join(burned)}")
     found = scan(listing, size, fit, progress)
     if found.unreadable:
         shown = "\n".join(f"- {one}" for one in found.unreadable[:10])
         raise InputError(f"{number(len(found.unreadable), 'image')} of {source} cannot be read:\n{shown}\nRemove them")
     if not found.pixels:
         raise InputError(f"{source} holds no image: expected {KINDS} files")
-    return np.stack([in_channels(_channels_first(pixels), channels) for pixels in found.pixels])
+    images = np.stack([in_channels(_channels_first(pixels), channels) for pixels in found.pixels])
+    return PublicImages(images, tuple(facts.digests for facts in found.facts))
 
 
 def intensities(pixels: Pixels) -> Intensities:
@@ -59,19 +78,16 @@ def _channels_first(pixels: Pixels) -> Intensities:
     return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
 
 
-def _listed(folder: Path) -> Listing:
+def _listed(folder: Path, options: ReadOptions) -> Listing:
     found = find_images(folder)
     if problems := [one.message for one in path_problems(found) if one.level == "error"]:
         raise InputError(f"{folder}: {' '.join(problems)}")
-    records = tuple(
-        Record("/".join(parts) + frame.place, "", None, None, frame.load, frame.peek)
-        for parts in found.images
-        for frame in _frames(folder.joinpath(*parts))
-    )
-    return Listing(folder.name, "folder", records, ("",))
+    frames = [("/".join(parts), frame) for parts in found.images for frame in _frames(folder.joinpath(*parts), options)]
+    records = tuple(Record(name + frame.place, "", None, None, frame.load, frame.peek) for name, frame in frames)
+    return Listing(folder.name, "folder", records, ("",), problems=tuple(header_problems(frames, options)))
 
 
-def _frames(path: Path) -> tuple[Frame, ...]:
+def _frames(path: Path, options: ReadOptions) -> tuple[Frame, ...]:
     with contextlib.suppress(NoPictureError):
-        return listed(path, ReadOptions())
+        return listed(path, options)
     return ()

@@ -42,6 +42,11 @@ class Facts:
     pixel_digest: bytes
     file_digest: bytes | None
 
+    @property
+    def digests(self) -> frozenset[bytes]:
+        """Of the pixels, and of the file where there is one."""
+        return frozenset({self.pixel_digest} if self.file_digest is None else {self.pixel_digest, self.file_digest})
+
 
 @dataclass(frozen=True)
 class Scan:

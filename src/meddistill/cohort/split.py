@@ -12,6 +12,7 @@ from meddistill.runtime.streams import derive
 
 FRACTIONS = (0.7, 0.1, 0.2)
 _TRAIN, _VAL, _TEST = range(len(SPLITS))
+_FEW, _ABOUT = 0.05, 0.1  # of a fold's images: what a group without weight has; of its share: how near folds are alike
 
 
 def split(scan: Scan, seed: int, fractions: tuple[float, float, float] = FRACTIONS) -> npt.NDArray[np.int8]:
@@ -47,8 +48,9 @@ def assign(
     """Splits for images with ``labels`` ``(N,)`` so that no ``group`` ``(N,)`` is in two; a function of its arguments.
 
     The test images are taken first, then the validation images from the rest. Where every image is a group of its own
-    this is scikit-learn's ``StratifiedShuffleSplit`` (exact shares); otherwise the first fold of its
-    ``StratifiedGroupKFold``, with as many folds as the share asks for (the nearest shares that groups allow).
+    this is scikit-learn's ``StratifiedShuffleSplit`` (exact shares); otherwise a fold of its
+    ``StratifiedGroupKFold``, with as many folds as the share asks for (the nearest shares that groups allow): the first
+    one, or, where a group is large, one drawn from the seed.
     The last group that holds a class is never taken, so that every class stays in training.
     """
     result = np.zeros(len(labels), np.int8)
@@ -134,5 +136,10 @@ def _folded(
     with warnings.catch_warnings():
         # It warns of classes with fewer images than folds; the check of the result says which split lacks which class.
         warnings.simplefilter("ignore", UserWarning)
-        _, taken = next(splitter.split(labels, labels, group))
-    return np.sort(taken).astype(np.intp)
+        drawn = [np.sort(taken).astype(np.intp) for _, taken in splitter.split(labels, labels, group)]
+    if np.bincount(group).max() <= _FEW * len(drawn[0]):
+        return drawn[0]
+    # The splitter places large groups first, whatever the seed: the first fold would always be theirs.
+    away = [abs(len(taken) / len(labels) - share) for taken in drawn]
+    near = [taken for taken, far in zip(drawn, away, strict=True) if far <= min(away) + _ABOUT * share]
+    return near[state % len(near)]

@@ -7,7 +7,7 @@ PatientID); it then labels every file that has it.
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from meddistill.cohort.dicom import KEYS, is_dicom, keys_of
 from meddistill.cohort.files import SUFFIXES, header_problems, listed
 from meddistill.cohort.folders import SPLIT_NAMES, find_images
 from meddistill.cohort.options import ReadOptions
-from meddistill.cohort.patients import patient_finder
+from meddistill.cohort.patients import nobody_named, patient_finder, whose
 from meddistill.cohort.problems import Problem, number, problem
 from meddistill.cohort.types import Frame, Listing, NoPictureError, Record, SplitName
 from meddistill.runtime.errors import InputError
@@ -75,7 +75,8 @@ def read_table(source: Path, options: ReadOptions) -> Listing:
     records = tuple(record for record, _, _ in found)
     classes = tuple(sorted({record.label for record in records}))
     told = header_problems([(name, frame) for _, name, frame in found], options)
-    problems = (*_problems(faults, rows, columns, root), *locate.problems(), *told)
+    unnamed = nobody_named(records, _asked(columns, options))
+    problems = (*_problems(faults, rows, columns, root), *locate.problems(), *told, *unnamed)
     return Listing(source.stem, "csv", records, classes, {}, problems)
 
 
@@ -84,6 +85,7 @@ class _Locator:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._folders: dict[Path, dict[str, list[Path]]] = {}
 
     def __call__(self, cell: str) -> list[Path]:
         """The files that ``cell`` may mean: one if all is well, none, or several of the same name."""
@@ -91,7 +93,7 @@ class _Locator:
         if _is_file(direct):
             return [direct]
         if not {"/", "\\", os.sep}.isdisjoint(cell):
-            return [path for suffix in sorted(SUFFIXES) if _is_file(path := Path(f"{direct}{suffix}"))]
+            return [path for path in self._beside(direct.parent).get(direct.name, []) if _is_file(path)]
         return self._by_name.get(cell, [])
 
     several = False
@@ -102,12 +104,28 @@ class _Locator:
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
-        names: dict[str, list[Path]] = {}
-        for parts in find_images(self._root).images:
-            path = self._root.joinpath(*parts)
-            for name in (path.name, path.stem):
-                names.setdefault(name, []).append(path)
-        return names
+        return _by_names(self._root.joinpath(*parts) for parts in find_images(self._root).images)
+
+    def _beside(self, folder: Path) -> dict[str, list[Path]]:
+        if folder not in self._folders:
+            try:
+                self._folders[folder] = _by_names(sorted(folder.iterdir()))
+            except (OSError, ValueError):  # as below
+                self._folders[folder] = {}
+        return self._folders[folder]
+
+
+def _by_names(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """By their names, with and without the suffix of a kind that is read."""
+    names: dict[str, list[Path]] = {}
+    for path in paths:
+        for name in {path.name, _without_suffix(path.name)}:
+            names.setdefault(name, []).append(path)
+    return names
+
+
+def _without_suffix(name: str) -> str:
+    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name)
 
 
 def _is_file(path: Path) -> bool:
@@ -165,11 +183,12 @@ def _entries(
         faults.empty_label.append(where)
         return []
     entries = []
+    finder = patient_finder(options.patient_pattern)
     for path in paths:
         name = f"{where} ({path.name if locate.several else cell})"
         for frame in _frames(path, name, options, faults):
-            patient = _patient(row, columns, options, path, frame)
-            stands_in = frame.stands_in and not (columns.patient or options.patient_pattern)
+            named = row.cells[columns.patient] if columns.patient else finder(path.name)
+            patient, stands_in = whose(frame, named, asked=_asked(columns, options) is not None)
             record = Record(name + frame.place, label, split, patient, frame.load, frame.peek, stands_in)
             entries.append((record, name, frame))
     return entries
@@ -183,10 +202,11 @@ def _frames(path: Path, name: str, options: ReadOptions, faults: _Faults) -> tup
         return ()
 
 
-def _patient(row: _Row, columns: _Columns, options: ReadOptions, path: Path, frame: Frame) -> str | None:
+def _asked(columns: _Columns, options: ReadOptions) -> str | None:
+    """What names the patients, for people, if anything but the files does."""
     if columns.patient:
-        return row.cells[columns.patient] or None
-    return patient_finder(options.patient_pattern)(path.name) if options.patient_pattern else frame.patient
+        return f"the column {columns.patient}"
+    return f"the pattern {options.patient_pattern!r}" if options.patient_pattern else None
 
 
 def _paths(locate: "_Locator | _Header", cell: str, where: str, faults: _Faults) -> list[Path]:
@@ -283,7 +303,7 @@ def _problems(faults: _Faults, rows: list[_Row], columns: _Columns, root: Path) 
         (faults.too_long, "too-many-cells", "with more cells than the header", "Put quotes around cells with commas."),
         (faults.empty_path, "empty-path", f"without a {columns.path}", "Fill the column or remove the rows."),
         (faults.empty_label, "empty-label", f"without a {columns.label}", "Fill the column or remove the rows."),
-        (faults.missing, "missing-file", f"naming an image that is not in {root}", "Name the folder with the images."),
+        (faults.missing, "missing-file", f"naming an image that is not in {root}", _missing_remedy(faults.missing)),
         (faults.ambiguous, "ambiguous-file", "naming several files", "Write the path with its folder and suffix."),
         (faults.no_pixels, "no-pixels", "naming a DICOM file that holds no picture", "Remove the rows."),
         (faults.split, "unknown-split", "with an unknown split", "Write train, val or test."),
@@ -294,6 +314,12 @@ def _problems(faults: _Faults, rows: list[_Row], columns: _Columns, root: Path) 
         if places
     ]
     return (*problems, *_half_split(rows, columns), *_multi_label(rows, columns))
+
+
+def _missing_remedy(places: list[str]) -> str:
+    if os.sep == "/" and any("\\" in place for place in places):
+        return "Write / in the place of \\ in paths, and name the folder with the images."
+    return "Name the folder with the images."
 
 
 def _half_split(rows: list[_Row], columns: _Columns) -> list[Problem]:

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 
 from meddistill.cohort.files import pictures
-from meddistill.cohort.folders import find_images
+from meddistill.cohort.folders import NO_PIXELS, find_images
 from meddistill.cohort.problems import CohortError, number, problem
 from meddistill.cohort.read import ReadOptions
 from meddistill.cohort.resize import resize
-from meddistill.cohort.types import Picture
+from meddistill.cohort.types import NoPictureError, Picture
 from meddistill.compress.load import load_model
 from meddistill.runtime.device import choose
 from meddistill.runtime.errors import InputError
@@ -100,6 +100,7 @@ def predict(
 ) -> Predictions:
     """The model's probabilities for every image in the files; of a folder, all images beneath it.
 
+    DICOM files beneath a folder that hold no picture are left aside, and ``progress`` is told how many.
     Raises :class:`CohortError` listing every file that cannot be read.
     """
     where = choose(device)
@@ -107,17 +108,25 @@ def predict(
     model = replace(model, params=tuple(param.to(where) for param in model.params))
     found: list[Prediction] = []
     wrong: list[str] = []
+    aside = 0
     paths = list(_files(files, wrong))
     with progress.stage("predicting", len(paths)) as stage:
         for path in paths:
             try:
                 found += _of_file(model, path, options, where)
+            except NoPictureError as error:
+                if path in files:
+                    wrong.append(f"{path}: {error}")
+                else:
+                    aside += 1
             except (OSError, ValueError) as error:
                 wrong.append(f"{path}: {getattr(error, 'strerror', None) or error}")
             stage.advance()
     if wrong:
         what = f"{number(len(wrong), 'file or folder', 'files or folders')} cannot be used"
         raise CohortError("what was given", [problem("unreadable", "error", what, wrong, "Replace or leave them out.")])
+    if aside:
+        progress.note(f"{aside} × {NO_PIXELS} left aside")
     return Predictions(model.classes, tuple(found))
 
 

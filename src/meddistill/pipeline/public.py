@@ -5,14 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
+from meddistill.cohort.options import ReadOptions
+from meddistill.cohort.prepare import Prepared
 from meddistill.cohort.problems import number
-from meddistill.cohort.public import Intensities, in_channels, intensities, public_images
+from meddistill.cohort.public import Intensities, PublicImages, in_channels, intensities, public_images
 from meddistill.cohort.resize import resize_intensities
 from meddistill.cohort.types import Cohort, Fit
 from meddistill.package.read import read
 from meddistill.pipeline.plan import Plan
 from meddistill.runtime.errors import InputError
-from meddistill.runtime.progress import Progress
+from meddistill.runtime.progress import Progress, Silent
 
 
 def require_public(source: Path, plan: Plan) -> None:
@@ -27,24 +29,32 @@ def require_public(source: Path, plan: Plan) -> None:
         )
 
 
-def start_images(source: Path, cohort: Cohort, fit: Fit, progress: Progress) -> Intensities:
-    """Images ``(n, C, S, S)`` from 0 to 1 in the cohort's shape.
+def start_images(
+    source: Path,
+    prepared: Prepared,
+    fit: Fit,
+    options: ReadOptions = ReadOptions(),  # noqa: B008 (frozen)
+    progress: Progress = Silent(),
+) -> Intensities:
+    """Images ``(n, C, S, S)`` from 0 to 1 in the shape of the cohort's; ``options``: how the cohort was read.
 
-    Raises :class:`InputError` where one of them is an image of the cohort: that would be a start from patients' images
-    which the package does not declare.
+    Raises :class:`InputError` where one of them is an image of the cohort, or of the source it comes from: that would
+    be a start from patients' images which the package does not declare.
     """
+    cohort = prepared.cohort
     if source.suffix.lower() == ".mdz" and not source.is_dir():
-        found = _of_package(source, cohort)
+        found = PublicImages(images := _of_package(source, cohort), (frozenset(),) * len(images))
     else:
-        found = public_images(source, cohort.size, cohort.channels, fit, progress)
-    own = {_digest(intensities(image)) for image in cohort.images}
-    shared = sum(_digest(image) in own for image in found)
+        found = public_images(source, cohort.size, cohort.channels, fit, options, progress)
+    own = {_digest(intensities(image)) for image in cohort.images} | prepared.digests
+    pairs = zip(found.images, found.digests, strict=True)
+    shared = sum(not own.isdisjoint(digests | {_digest(image)}) for image, digests in pairs)
     if shared:
         raise InputError(
             f"{number(shared, 'image')} of {source} {'is' if shared == 1 else 'are'} in the cohort: patients' images "
             "are no public ones. Leave them out, or use --start real, which marks the package"
         )
-    return found
+    return found.images
 
 
 def _of_package(source: Path, cohort: Cohort) -> Intensities:
