@@ -285,6 +285,33 @@ def test_what_was_lost_is_made_again_with_the_same_figures(made, tmp_path):
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_a_set_that_was_deleted_is_made_again_and_only_its_own_networks_are_trained_again(made, tmp_path):
+    copy = copied(made, tmp_path / "out")
+    [package] = [path for path in (copy.out / "sets").glob("*.mdz") if " 1 mtt convnet-d2-w4 0" in path.name]
+    package.unlink()
+    shutil.rmtree(package.with_suffix(".run"))
+    before = {path: path.read_bytes() for path in (copy.out / "scores").iterdir()}
+    for path in (copy.out / "scores").glob("stripes 1 mtt *"):  # figures of a set that was another
+        told = json.loads(path.read_text())
+        first = {
+            name: {**told[name], "seconds": -1.0} for name in told if int(name.split()[-1]) in made.layout.seeds[:2]
+        }
+        path.write_text(json.dumps({**told, **first}))
+    found = bench(made.grid, copy.out, data=made.data, jobs=1)
+    assert (found.failed, found.missing) == ((), 0)
+    assert tables(copy.out) == tables(made.out)
+    for path, was in before.items():
+        now, told = json.loads(path.read_text()), json.loads(was)
+        assert all(one["seconds"] >= 0 for one in now.values())
+        if not path.name.startswith("stripes 1 mtt "):
+            assert now == told
+        else:  # those of the other distillation were not touched
+            assert {name for name in told if now[name] == told[name]} >= {
+                name for name in told if int(name.split()[-1]) in made.layout.seeds[2:]
+            }
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_a_grid_that_grows_keeps_what_is_there(made, tmp_path):
     copy = copied(made, tmp_path / "out")
     times = {path: path.stat().st_mtime_ns for path in (copy.out / "scores").iterdir()}
@@ -312,6 +339,19 @@ def test_a_method_that_fails_ends_no_other_and_is_tried_again(made, tmp_path, mo
     assert len(found.lines) == len(made.found.lines) - 2
     bench(made.grid, copy.out, data=made.data, jobs=1)
     assert tables(copy.out) == tables(made.out)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_size_that_a_class_is_too_small_for_fails_by_itself(tmp_path, data):
+    text = GRID.replace("[1, 2]", "[1, 500]", 1).replace(
+        '["mtt", "mtt-soft", "random", ', '["mtt", "scratch", "random", '
+    )
+    (tmp_path / "grid.toml").write_text(text)
+    found = bench(tmp_path / "grid.toml", tmp_path / "out", data=data, jobs=1)
+    assert all("images_per_class = 500 are not to be had" in error for _, error in found.failed)
+    assert {task.split()[0] for task, _ in found.failed} == {"make", "label", "score"}
+    assert {line.cell.amount for line in found.lines} == {"1", ""}
+    assert len(found.lines) == 2 * 7
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -344,3 +384,11 @@ def test_a_grid_or_a_folder_that_cannot_be_used_is_told(tmp_path, data):
     found = bench(tmp_path / "grid.toml", tmp_path / "out", data=data, subset="small", jobs=1)
     assert {str(data / "nowhere") in error for _, error in found.failed} == {True}
     assert found.lines == ()
+
+
+def test_results_that_no_benchmark_wrote_are_not_replaced(tmp_path):
+    (tmp_path / "grid.toml").write_text(GRID)
+    (tmp_path / "results.md").write_text("mine")
+    with pytest.raises(InputError, match=r"holds results\.md, which no benchmark wrote: give --out a new folder"):
+        bench(tmp_path / "grid.toml", tmp_path)
+    assert (tmp_path / "results.md").read_text() == "mine"

@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.bench.conftest import GRID
+import torch
+from tests.bench.conftest import GRID, SHORT
 
 from meddistill.bench.benchmark import bench
 from meddistill.bench.crowd import Result, carry_out
 from meddistill.bench.grid import read_grid
 from meddistill.bench.tasks import Layout, tasks
+from meddistill.bench.work import Worker
+from meddistill.runtime.errors import InputError
 from meddistill.runtime.progress import Silent
 
 ONE_SEED = GRID.replace("seeds = 2\ndistillations = 2", "seeds = 1\nfull = false")
@@ -74,6 +77,32 @@ def test_tasks_whose_needs_are_done_already_are_carried_out():
     fake = Fake(2, set(), False)
     carry_out(scores, fake, lambda result: None)
     assert fake.begun == scores
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no bytes are left"), ValueError("odd"), InputError("bad")])
+@pytest.mark.usefixtures("no_pictures")
+def test_whatever_goes_wrong_in_a_task_ends_no_other_in_this_process(tmp_path, data, monkeypatch, error):
+    def fail(self, task):
+        raise error
+
+    monkeypatch.setattr(Worker, "_make", fail)
+    monkeypatch.setattr("meddistill.bench.work.protocol_for", lambda _: SHORT())  # not beyond this test
+    (tmp_path / "grid.toml").write_text(ONE_SEED)
+    found = bench(tmp_path / "grid.toml", tmp_path / "out", data=data, subset="small", jobs=1)
+    [(task, told)] = found.failed
+    assert task.startswith("make stripes 1 mtt")
+    assert str(error) in told
+    assert [line.cell.method for line in found.lines] == ["random"]
+
+
+def test_who_interrupts_ends_the_benchmark(tmp_path, data, monkeypatch):
+    def interrupt(self, task):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Worker, "perform", interrupt)
+    (tmp_path / "grid.toml").write_text(ONE_SEED)
+    with pytest.raises(KeyboardInterrupt):
+        bench(tmp_path / "grid.toml", tmp_path / "out", data=data, subset="small", jobs=1)
 
 
 def children(parent: int) -> list[int]:

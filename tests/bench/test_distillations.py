@@ -1,5 +1,6 @@
 """Several distillations a cell; and with one, names and figures as they have always been."""
 
+import csv
 import hashlib
 import json
 from dataclasses import asdict
@@ -7,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from tests.bench.conftest import GRID
+from tests.bench.test_grid import PRIVATE
 
 from meddistill import __version__, api
 from meddistill.bench.benchmark import Benchmark, bench
 from meddistill.bench.grid import read_grid
 from meddistill.bench.tasks import Layout, Task, is_done, read_outcome, tasks
+from meddistill.package.read import read
 from meddistill.report.cells import read_results
 from meddistill.runtime.progress import Silent
 from meddistill.runtime.streams import derive
@@ -78,6 +81,46 @@ def test_more_distillations_keep_the_first_with_its_networks_and_add_others():
     # With more networks each, a distillation keeps those that it had.
     more = layout(TWO.replace("seeds = 2", "seeds = 3"))
     assert [more.seeds_of(place)[:2] for place in (0, 1)] == [two.seeds_of(0), two.seeds_of(1)]
+
+
+@pytest.mark.usefixtures("short", "no_pictures")
+def test_tables_show_no_interval_of_a_single_network(tmp_path, data):
+    alone = ONE.replace("seeds = 2", "seeds = 1") + "[subsets.real]\nmethods = ['random', 'scratch']\n"
+    (tmp_path / "grid.toml").write_text(alone)
+    found = bench(tmp_path / "grid.toml", tmp_path / "out", data=data, subset="real", jobs=1)
+    assert [one.not_worse for one in found.ranking] == [None, None]
+    table = (tmp_path / "out/results.md").read_text()
+    assert "±" not in table
+    assert f"| {100 * found.lines[0].main.mean:.1f} |" in table
+    rows = list(csv.DictReader((tmp_path / "out/results.csv").open()))
+    rows += csv.DictReader((tmp_path / "out/paired.csv").open())
+    assert not any(value for row in rows for name, value in row.items() if name.endswith((" low", " high")))
+    assert any(row.get("test balanced_accuracy") for row in rows)
+
+
+@pytest.mark.usefixtures("short", "no_pictures")
+def test_sets_under_differential_privacy_are_made_and_say_so(tmp_path, data):
+    text = ONE + PRIVATE + "[subsets.noised]\nimages_per_class = [1]\nmethods = ['dm', 'noised']\n"
+    (tmp_path / "grid.toml").write_text(text.replace("seeds = 2", "seeds = 1"))
+    found = bench(tmp_path / "grid.toml", tmp_path / "out", data=data, subset="noised", jobs=1)
+    assert (found.failed, found.missing) == ((), 0)
+    packages = sorted((tmp_path / "out/sets").glob("*.mdz"))
+    assert [read(path).card.privacy.route for path in packages] == ["statistics", "teachers"]
+    assert not list((tmp_path / "out").glob("teachers/*"))
+
+
+@pytest.mark.usefixtures("short", "no_pictures")
+def test_a_grid_with_another_seed_goes_into_the_same_folder(tmp_path, data):
+    """Its source has no splits: they are drawn with the seed of the grid and the number of the distillation."""
+    text = ONE + "[subsets.real]\nimages_per_class = [1]\nmethods = ['random']\n"
+    first, other, both = text, text.replace("[grid]", "[grid]\nseed = 1"), text.replace("lations = 1", "lations = 2")
+    assert other != first != both
+    for each in (first, other, both):
+        (tmp_path / "grid.toml").write_text(each)
+        found = bench(tmp_path / "grid.toml", tmp_path / "out", data=data, subset="real", jobs=1)
+        assert (found.failed, found.missing) == ((), 0)
+    splits = {path.read_text() for path in (tmp_path / "out/cohorts").iterdir()}
+    assert len(splits) == 2  # the second distillation of the first grid has those of the other grid
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from tests.pretrain.test_imagenet import Classic
 from meddistill.bench import work
 from meddistill.bench.benchmark import Benchmark, bench
 from meddistill.bench.grid import read_grid
-from meddistill.bench.tasks import Layout, tasks
+from meddistill.bench.tasks import Layout, forget_scores_of_the_lost, is_done, tasks
 from meddistill.cohort.prepare import prepare
 from meddistill.nets.find import find
 from meddistill.pretrain.loop import encoder_of
@@ -208,6 +208,33 @@ def test_what_was_lost_is_made_again_with_the_same_figures_and_a_second_start_pr
     assert {name: (made.out / name).read_bytes() for name in tables} == tables
     monkeypatch.setattr(work, "pretrain", None)
     assert bench(made.grid, made.out, data=made.data, jobs=1).missing == 0
+
+
+def test_scores_of_an_encoder_that_was_deleted_do_not_count_any_more(tmp_path):
+    layout = Layout(read_grid(GRID, "grid.toml"), tmp_path, "cpu")
+    every = tasks(layout)
+    for task in every:
+        told = {f"{row} {seed}": {} for row in layout.rows(task.cell) for seed in layout.seeds} if task.cell else {}
+        for path in filter(None, (task.outcome, task.made)):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(told))
+    [weights] = tmp_path.glob("encoders/* imagenet *.safetensors")
+    [known] = tmp_path.glob("encoders/* byol * 1.*.json")  # of the second seed of three
+    teachers = list(tmp_path.glob("teachers/*.json"))
+    for path in (weights, known, *teachers):
+        path.unlink()
+    forget_scores_of_the_lost(layout, every)
+    waiting = [task for task in every if not is_done(layout, task)]
+    assert {(task.kind, task.encoder.row) for task in waiting if task.encoder} == {
+        ("pretrain", "imagenet"),
+        ("pretrain", "byol"),
+    }
+    scores = [task for task in waiting if task.cell]
+    assert {task.cell.method for task in scores} == {"imagenet-probe", "byol", "byol-probe"}
+    assert len(scores) == 2 * 3  # both sizes
+    left = {task.cell.method: set(json.loads(task.outcome.read_text())) for task in scores}
+    assert left["imagenet-probe"] == set()
+    assert left["byol"] == {f"as is {layout.seeds[place]}" for place in (0, 2)}
 
 
 def test_a_setting_changes_the_outcomes_that_it_concerns_and_no_others():

@@ -53,6 +53,33 @@ def test_a_variant_is_its_method_with_that_methods_settings_and_then_its_own():
     assert other < mine
 
 
+PRIVATE = """
+[methods.dm]
+start = "noise"
+privacy = { epsilon = 8 }
+
+[methods.noised]
+method = "mtt"
+start = "noise"
+matching = { warm_up = 0 }
+privacy = { epsilon = 8, route = "teachers" }
+"""
+
+
+def test_methods_under_differential_privacy_may_be_compared_and_get_no_teachers_without_noise():
+    text = GRID.replace('"mtt", "mtt-soft", "random"', '"mtt", "noised", "dm", "random"', 1) + PRIVATE
+    layout = Layout(read_grid(text, "grid.toml"), Path("out"), "cpu")
+    made = {task.plan.privacy.epsilon: task for task in tasks(layout) if task.kind == "make"}
+    assert set(made) == {0, 8}
+    assert [need.parent.name for need in made[0].needs] == ["teachers"]
+    assert made[8].needs == ()
+    assert not any(task.plan.privacy.epsilon for task in tasks(layout) if task.kind == "teach")
+    plan = layout.grid.plan_for(layout.grid.cohorts[0], "noised", 1, "convnet-d2-w4", 0)
+    assert (plan.teachers.count, plan.evaluation.random_sets, plan.privacy.route) == (2, 0, "teachers")
+    with pytest.raises(InputError, match=r"the plan of noised cannot be used:(.|\n)*start is prototypes"):
+        read_grid(text.replace('start = "noise"\nmatching', "matching"), "grid.toml")
+
+
 def test_a_cohort_may_have_its_own_matching_network_and_it_is_evaluated_with_that():
     text = GRID.replace("size = 10", 'size = 10\nmatching = ["convnet-d3-w4"]')
     text = text.replace('evaluation = ["convnet-d2-w4", ', 'evaluation = ["matching", ')
@@ -104,6 +131,7 @@ def test_tasks_come_after_what_they_need():
         ("images_per_class = [1, 2]", "images_per_class = [1, 1]", "expected a list"),
         ("images_per_class = [1, 2]", "images_per_class = []", "grid.images_per_class is empty"),
         ('"mtt", "mtt-soft"', '"mtt", "mtt-sfot"', "unknown method 'mtt-sfot'"),
+        ('["mtt", "mtt-soft", "random", "herding", "k-center-soft"]', "[]", "grid.methods is empty"),
         ("seeds = 2", 'seeds = 2\nreference = "dm"', "grid.reference is 'dm'"),
         ("seeds = 2", 'seeds = 2\ncohorts = ["x"]', "unknown cohort 'x'"),
         ('"convnet-d1-w4"]', '"resnet19"]', "cohort stripes: unknown network 'resnet19'"),
@@ -186,6 +214,7 @@ OLD = (
 )
 EVERY = ("pneumoniamnist", "covid_cxr3_112", "pbc_blood_64", "ham10000")
 HOUR = ("meddistill", "mtt", "pruned", "progressive", "mtt-soft", "frepo", "random", "herding")
+OWN = ("meddistill", "mtt", "mtt-soft", "frepo", "dm", "random")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +222,7 @@ HOUR = ("meddistill", "mtt", "pruned", "progressive", "mtt-soft", "frepo", "rand
     [
         ("cpu", "hour", EVERY[:1], (1, 2, 10), HOUR, ("convnet-d3-w32",), (28, 50)),
         ("cpu", "night", EVERY, (1, 2, 10), OLD, ("convnet-d3-w32",), (208, 384)),
-        ("cpu", "own", EVERY[1:], (1,), ("meddistill", "mtt", "random"), ("convnet-d3-w32",), (12, 24)),
+        ("cpu", "own", EVERY[1:], (1,), OWN, ("convnet-d3-w32",), (21, 42)),
         ("cpu", "transfer", EVERY, (1,), ("meddistill", "mtt", "random"), ("convnet-d3-w32", "resnet18-w16"), (32, 48)),
         ("gpu", "hour", EVERY, (1, 10), ("mtt", "mtt-soft", "random"), None, (180, 320)),
     ],

@@ -176,5 +176,6 @@ def test_more_than_there_are_random_images_for_is_refused_by_name(tmp_path, data
     )
     (tmp_path / "grid.toml").write_text(text)
     found = bench(tmp_path / "grid.toml", tmp_path / "out", data=data, jobs=1)
-    assert len(found.failed) == 4
+    assert len(found.failed) == 2
     assert all("total_images = 5000 are not to be had evenly from 2 classes" in error for _, error in found.failed)
+    assert {line.cell.amount for line in found.lines} == {"1"}

@@ -20,8 +20,8 @@ from meddistill.bench.tables import (
     results_csv,
     times_csv,
 )
-from meddistill.bench.tasks import Layout, is_done, tasks
-from meddistill.pipeline.folder import locked
+from meddistill.bench.tasks import Layout, forget_scores_of_the_lost, is_done, tasks
+from meddistill.pipeline.folder import LOCK, locked
 from meddistill.runtime.crew import processes_for
 from meddistill.runtime.device import choose
 from meddistill.runtime.errors import InputError
@@ -30,6 +30,8 @@ from meddistill.runtime.progress import Progress, Silent
 from meddistill.train.metrics import Summary
 
 _LEAST_REPEATED = 5
+_FOLDERS = ("cohorts", "encoders", "labels", "scores", "sets", "teachers")
+_TABLES = ("results.jsonl", "results.csv", "results.md", "paired.csv", "times.csv", "encoders.csv")
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,19 @@ def bench(
     setting = Setting(_text(grid), str(grid), subset, data or grid.parent, out, str(where))
     layout = setting.layout()
     _warn_of_few(layout.grid, progress)
+    _require_own(out)
     with locked(out, f"another process is filling {out}: wait for it, or choose another folder with --out"):
-        for folder in ("", "cohorts", "encoders", "labels", "scores", "sets", "teachers"):
+        for folder in ("", *_FOLDERS):
             remove_leftovers(out / folder)
         failed = _carry_out(setting, layout, jobs or processes_for(where), progress)
         return _written(layout, failed, progress)
+
+
+def _require_own(out: Path) -> None:
+    """Raises :class:`InputError` for a folder whose files a benchmark would replace and none has written."""
+    taken = [name for name in (*_TABLES, *_FOLDERS) if (out / name).exists()]
+    if taken and not (out / LOCK).exists():
+        raise InputError(f"{out} holds {', '.join(taken)}, which no benchmark wrote: give --out a new folder")
 
 
 def _warn_of_few(grid: Grid, progress: Progress) -> None:
@@ -114,6 +124,7 @@ def _text(grid: Path) -> str:
 def _carry_out(setting: Setting, layout: Layout, jobs: int, progress: Progress) -> list[tuple[str, str]]:
     """Do what is not done yet; the tasks that failed, and why."""
     every = tasks(layout)
+    forget_scores_of_the_lost(layout, every)
     waiting = [task for task in every if not is_done(layout, task)]
     failed: list[tuple[str, str]] = []
     if not waiting:

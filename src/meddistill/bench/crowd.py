@@ -21,6 +21,7 @@ import torch
 from meddistill.bench.grid import read_grid
 from meddistill.bench.tasks import Layout, Task, tasks
 from meddistill.bench.work import Worker
+from meddistill.distill.unroll.memory import is_out_of_memory
 from meddistill.runtime import processes
 from meddistill.runtime.device import as_one_process, choose, keep_freed_memory
 from meddistill.runtime.errors import MeddistillError
@@ -111,12 +112,8 @@ class Alone:
         """Do it."""
         assert self._task is not None
         task, self._task = self._task, None
-        try:
-            with as_one_process(self._device):
-                self._worker.perform(task)
-        except MeddistillError as error:
-            return Result(task, str(error))
-        return Result(task, None)
+        with as_one_process(self._device):
+            return Result(task, _perform(self._worker, task))
 
 
 class Crowd:
@@ -249,11 +246,14 @@ def serve() -> None:
 
 
 def _perform(worker: Worker, task: Task) -> str | None:
+    """Do the task; what went wrong, if anything did, be it a bug or memory that ran out. Interruptions are raised."""
     try:
         worker.perform(task)
     except MeddistillError as error:
         return str(error)
     except Exception as error:
+        if is_out_of_memory(error):
+            return f"memory ran out: {error}"
         traceback.print_exc()
         return f"{type(error).__name__}: {error} (a bug: the traceback is above)"
     return None

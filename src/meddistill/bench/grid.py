@@ -16,7 +16,7 @@ from meddistill.distill.methods import find
 from meddistill.distill.methods import names as method_names
 from meddistill.nets.find import find as find_network
 from meddistill.pipeline.plan import Evaluation, Plan, override
-from meddistill.pipeline.plan_file import from_mapping
+from meddistill.pipeline.plan_file import unchecked
 from meddistill.pretrain.loop import encoder_of
 from meddistill.pretrain.ways import ROWS, WAYS, PretrainPlan, plan_of, way_of
 from meddistill.runtime.errors import InputError
@@ -131,9 +131,10 @@ class Grid:
         made_by = self.variants.get(method, method)
         own = (self.settings_of(name) for name in dict.fromkeys((made_by, method)))
         settings = _merged(self.plan, self.by_cohort.get(cohort.name, {}), *own)
-        plan = replace(from_mapping(settings, f"the plan of {method}"), evaluation=Evaluation(seeds=0, random_sets=0))
-        return override(
-            plan,
+        where = f"the plan of {method}"
+        return override(  # which checks it, as what it is by then
+            replace(unchecked(settings, where), evaluation=Evaluation(seeds=0, random_sets=0)),
+            where,
             method=None if method in SELECTIONS else made_by,
             images_per_class=None if total_images else images_per_class,
             total_images=total_images or None,
@@ -311,7 +312,7 @@ def _grid(document: Mapping[str, Any], settings: Mapping[str, Any], sources: Map
         seed=settings["seed"],
         full=settings["full"],
         robust=settings["robust"],
-        reference=settings.get("reference", settings["methods"][0]),
+        reference=settings.get("reference", next(iter(settings["methods"]), "")),
         plan=document.get("plan", {}),
         by_cohort={name: part.get("plan", {}) for name, part in document["cohorts"].items()},
         by_method=document.get("methods", {}),
@@ -335,7 +336,7 @@ def _misfits(grid: Grid) -> list[str]:
         for name in grid.by_method
         if name not in (*known, *WAYS)
     ]
-    if grid.reference not in grid.methods:
+    if grid.methods and grid.reference not in grid.methods:
         problems.append(f"grid.reference is '{grid.reference}', which is not among grid.methods")
     for name in (name for name in grid.by_method if name in ROWS and name not in WAYS):
         problems.append(f"[methods.{name}] is a row of [methods.{way_of(name).name}]: say it there")

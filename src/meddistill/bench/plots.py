@@ -1,13 +1,14 @@
 """Pictures of a benchmark: accuracy against bytes and against time, transfer between networks, how teachers learned."""
 
 import io
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
-from meddistill.bench.grid import FULL
+from meddistill.bench.grid import FULL, Source
 from meddistill.bench.tables import Line
-from meddistill.bench.tasks import Layout, read_outcome, tasks
+from meddistill.bench.tasks import Cell, Layout, places, read_outcome, tasks
 
 _DPI = 120
 _PANEL = (4.6, 3.6)  # inches
@@ -68,7 +69,7 @@ def _against(Figure: Any, layout: Layout, found: Sequence[Line], x: Point, label
                 continue
             is_empty = False
             middle = [100 * main.mean for _, main in points]
-            spread = [50 * (main.high - main.low) for _, main in points]
+            spread = [50 * (main.high - main.low) if main.has_interval else float("nan") for _, main in points]
             panel.errorbar([place for place, _ in points], middle, spread, marker="o", capsize=3, label=method)
         for line in found:
             if (line.cell.source, line.cell.method, line.cell.evaluation) == (source, FULL, evaluation):
@@ -84,15 +85,10 @@ def _transfer(Figure: Any, layout: Layout, found: Sequence[Line]) -> Any:
     networks = list(dict.fromkeys(name for source in grid.cohorts for name in grid.matched_with(source)))
     evaluations = list(dict.fromkeys(name for matching in networks for name in grid.evaluated_with(matching)))
     sets = [(method, matching) for method in grid.methods for matching in networks]
-    if len(evaluations) < 2:
+    means = transfer_means(layout, found)
+    if len(evaluations) < 2 or not means:
         return None
-
-    def mean(method: str, matching: str, evaluation: str) -> float:
-        mine = [line for line in found if (line.cell.method, line.cell.evaluation) == (method, evaluation)]
-        values = [100 * line.main.mean for line in mine if line.cell.matching in ("", matching)]
-        return fmean(values) if values else float("nan")
-
-    values = [[mean(*one, evaluation) for evaluation in evaluations] for one in sets]
+    values = [[means.get((*one, evaluation), float("nan")) for evaluation in evaluations] for one in sets]
     figure, [panel] = _panels(Figure, 1)
     drawn = panel.imshow(values, aspect="auto")
     panel.set_xticks(range(len(evaluations)), evaluations, rotation=30, ha="right")
@@ -101,8 +97,25 @@ def _transfer(Figure: Any, layout: Layout, found: Sequence[Line]) -> Any:
         for column, value in enumerate(line):
             is_light = drawn.norm(value) > _LIGHT
             panel.text(column, row, f"{value:.1f}", ha="center", va="center", color="black" if is_light else "white")
-    panel.set_title("balanced accuracy, %, mean over cohorts and sizes")
+    panel.set_title("balanced accuracy, %, mean over cohorts and sizes of all methods")
     return figure
+
+
+def transfer_means(layout: Layout, found: Sequence[Line]) -> dict[tuple[str, str, str], float]:
+    """By method, matching and evaluation network mean balanced accuracy in percent, all over the same sets.
+
+    Cohorts and sizes where any of them has no figure are left out, so that none is spared a hard one.
+    """
+    by_cell = {line.cell: line for line in found}
+    by_size: defaultdict[tuple[Source, int, int], list[tuple[str, str, Cell]]] = defaultdict(list)
+    for place in places(layout.grid):
+        size = (place.source, place.images_per_class, place.total_images)
+        by_size[size] += [(method, place.matching, place.cell(method)) for method in layout.grid.methods]
+    whole = [rows for rows in by_size.values() if all(cell in by_cell for *_, cell in rows)]
+    values: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for method, matching, cell in (row for rows in whole for row in dict.fromkeys(rows)):
+        values[method, matching, cell.evaluation].append(100 * by_cell[cell].main.mean)
+    return {one: fmean(scores) for one, scores in values.items()}
 
 
 def _teachers(Figure: Any, layout: Layout) -> Any:

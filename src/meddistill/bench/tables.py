@@ -23,6 +23,7 @@ from meddistill.bench.tasks import (
     counterpart,
     full,
     is_done,
+    is_taught,
     places,
     read_outcome,
     tasks,
@@ -130,14 +131,14 @@ class Comparison:
 class Ranked:
     """A method over all cells that every method has: mean, and in how many it is best or not worse than the best.
 
-    Not worse: the interval of the paired difference to the best mean reaches 0.
+    Not worse: the interval of the paired difference to the best mean reaches 0; None where single networks leave none.
     """
 
     method: str
     cells: int
     mean: float
     best: int
-    not_worse: int
+    not_worse: int | None
 
 
 def lines(layout: Layout) -> list[Line]:
@@ -281,7 +282,7 @@ def ranking(layout: Layout, found: Sequence[Line]) -> list[Ranked]:
             len(rows),
             fmean(line.main.mean for line in mine),
             sum(line is top for line, top in zip(mine, best, strict=True)),
-            sum(difference.high >= 0 for difference in differences),
+            sum(one.high >= 0 for one in differences) if all(one.has_interval for one in differences) else None,
         )
 
     return sorted(map(rank, range(len(grid.methods))), key=lambda ranked: -ranked.mean)
@@ -322,7 +323,7 @@ def json_lines(found: Iterable[Line]) -> str:
 
 
 def results_csv(found: Iterable[Line]) -> str:
-    """A row for every line; of each figure the mean and the ends of its 95 % interval."""
+    """A row for every line; of each figure the mean and the ends of its 95 % interval, where it has one."""
     rows = []
     for line in found:
         figures: dict[str, Summary | None] = {
@@ -341,9 +342,9 @@ def comparisons_csv(found: Iterable[Comparison]) -> str:
     return _csv([one.place | {"difference": None} | _columns({"difference": one.difference}) for one in found])
 
 
-def _columns(figures: dict[str, Summary | None]) -> dict[str, float]:
+def _columns(figures: dict[str, Summary | None]) -> dict[str, float | None]:
     return {
-        f"{name}{suffix}": getattr(summary, part)
+        f"{name}{suffix}": getattr(summary, part) if summary.has_interval or part == "mean" else None
         for name, summary in figures.items()
         if summary is not None
         for suffix, part in (("", "mean"), (" low", "low"), (" high", "high"))
@@ -362,7 +363,8 @@ def times_csv(layout: Layout) -> str:
         }
         if cell.has_plan:
             plan = layout.plan(cell, 0)
-            row["teaching"] = read_outcome(layout.taught(cell.source, plan)).get("seconds")
+            taught = read_outcome(layout.taught(cell.source, plan)) if is_taught(plan) else {}
+            row["teaching"] = taught.get("seconds")
             row["making"] = read_outcome(layout.made(cell.source, plan)).get("seconds") if cell.is_distilled else None
         if cell.has_encoder:
             row["making"] = _mean_of("seconds", _pretrained(layout, cell))
@@ -403,7 +405,8 @@ def markdown(layout: Layout, found: Sequence[Line]) -> str:
 def _measured(grid: Grid) -> str:
     """What was repeated, and hence what the intervals hold."""
     if grid.distillations == 1:
-        return f"{grid.seeds} seeds, 1 distillation(s) a method. Test split, percent, mean ± half of the 95 % interval."
+        shown = "mean ± half of the 95 % interval" if grid.seeds > 1 else "of one network, which has no interval"
+        return f"{grid.seeds} seeds, 1 distillation(s) a method. Test split, percent, {shown}."
     return (
         f"{grid.distillations} distillations a method, each with a seed, teachers and {grid.seeds} trained network(s) "
         "of its own. Test split, percent, mean ± half of the 95 % interval over the distillations (Student's t over "
@@ -493,7 +496,7 @@ def _overall(layout: Layout, found: Sequence[Line]) -> str:
             f"{100 * one.mean:.1f}",
             percent(against[one.method].difference) if one.method in against else "–",
             str(one.best),
-            str(one.not_worse),
+            "–" if one.not_worse is None else str(one.not_worse),
         ]
         for one in ranking(layout, found)
     ]
@@ -506,5 +509,8 @@ def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def percent(summary: Summary | Spread | None) -> str:
-    """Mean ± half of the 95 % interval, in percent."""
-    return "–" if summary is None else f"{100 * summary.mean:.1f} ± {50 * (summary.high - summary.low):.1f}"
+    """Mean ± half of the 95 % interval, in percent; of a single network, which has no interval, its score."""
+    if summary is None:
+        return "–"
+    half = f" ± {50 * (summary.high - summary.low):.1f}" if summary.has_interval else ""
+    return f"{100 * summary.mean:.1f}{half}"

@@ -6,7 +6,7 @@ finds again what it has in common with the old one, and never takes anything els
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from meddistill.pipeline.evaluate import evaluation_seeds
 from meddistill.pipeline.plan import Plan
 from meddistill.pipeline.teach import teacher_identity
 from meddistill.pretrain.ways import IMAGENET, PROBE, ROWS, SCRATCH, PretrainPlan, way_of
+from meddistill.runtime.files import write_atomic
 from meddistill.runtime.streams import derive
 from meddistill.train.protocol import PROTOCOL_VERSION
 
@@ -121,8 +122,9 @@ class EncoderId:
 class Task:
     """A piece of work: its outcome's file, and the files that have to be there before.
 
-    ``cell``: of a score. ``plan``: of teachers, labels or a distillation, number ``distillation`` of the source.
-    ``encoder``: of pretraining.
+    ``made``: a file that is made beside the outcome and counts with it. ``cell``: of a score, with the ``seeds`` whose
+    networks each of the files is for. ``plan``: of teachers, labels or a distillation, number ``distillation`` of the
+    source. ``encoder``: of pretraining.
     """
 
     kind: Kind
@@ -130,8 +132,10 @@ class Task:
     source: Source
     needs: tuple[Path, ...] = ()
     distillation: int = 0
+    made: Path | None = None
     plan: Plan | None = None
     cell: Cell | None = None
+    seeds: Mapping[Path, Sequence[int]] = field(default_factory=dict)
     encoder: EncoderId | None = None
 
     @property
@@ -190,7 +194,8 @@ class Layout:
 
     def facts(self, source: Source, distillation: int) -> Path:
         """What is known of a cohort as it was split for a distillation."""
-        return self.out / "cohorts" / f"{source.name}.{distillation}.{_digest(source.identity)}.json"
+        seed = self.grid.seed + distillation  # which splits are drawn with
+        return self.out / "cohorts" / f"{source.name}.{seed}.{_digest(source.identity)}.json"
 
     def teachers(self, source: Source, plan: Plan) -> Path:
         """The folder of the trajectories."""
@@ -333,34 +338,65 @@ def tasks(layout: Layout) -> list[Task]:
 
 
 def _tasks_of(layout: Layout, cell: Cell) -> Iterator[Task]:
-    needs: list[Path] = []
+    seeds: dict[Path, list[int]] = {}
     for distillation in layout.distillations if cell.has_plan else ():
         plan = layout.plan(cell, distillation)
-        taught = (layout.taught(cell.source, plan),) if plan.teachers.count else ()
+        taught = (layout.taught(cell.source, plan),) if is_taught(plan) else ()
         if taught:
-            yield Task("teach", *taught, cell.source, (), distillation, plan)
+            yield Task("teach", *taught, cell.source, (), distillation, plan=plan)
+        needs = taught
         if cell.is_distilled:
-            needs.append(layout.made(cell.source, plan))
-            yield Task("make", needs[-1], cell.source, taught, distillation, plan)
+            needs = (layout.made(cell.source, plan),)
+            package = layout.package(cell.source, plan)
+            yield Task("make", *needs, cell.source, taught, distillation, package, plan)
         elif cell.has_soft_labels:
-            needs.append(layout.labels(cell.source, plan))
-            yield Task("label", needs[-1], cell.source, taught, distillation, plan)
-        else:
-            needs += taught
-    for encoder in dict.fromkeys(layout.encoder(cell, seed) for seed in layout.seeds if cell.has_encoder):
-        needs.append(layout.pretrained(encoder))
-        yield Task("pretrain", needs[-1], cell.source, distillation=encoder.distillation, encoder=encoder)
-    yield Task("score", layout.scores(cell), cell.source, tuple(needs), cell=cell)
+            needs = (layout.labels(cell.source, plan),)
+            yield Task("label", *needs, cell.source, taught, distillation, plan=plan)
+        seeds |= dict.fromkeys(needs, layout.seeds_of(distillation))
+    for seed in layout.seeds if cell.has_encoder else ():
+        encoder = layout.encoder(cell, seed)
+        path = layout.pretrained(encoder)
+        if path not in seeds:
+            yield Task("pretrain", path, cell.source, (), encoder.distillation, weights_of(path), encoder=encoder)
+        seeds.setdefault(path, []).append(seed)
+    yield Task("score", layout.scores(cell), cell.source, tuple(seeds), cell=cell, seeds=seeds)
+
+
+def is_taught(plan: Plan) -> bool:
+    """Whether the plan has teachers that are shared; those under noise are a release, which a run makes for itself."""
+    return plan.teachers.count > 0 and not plan.privacy.epsilon
+
+
+def weights_of(pretrained: Path) -> Path:
+    """The file of an encoder's weights beside what is known of it."""
+    return pretrained.with_suffix(".safetensors")
 
 
 def is_done(layout: Layout, task: Task) -> bool:
-    """Whether the outcome is there, of a score that of every seed."""
-    if not task.outcome.exists():
+    """Whether the outcome is there with what was made, of a score that of every seed."""
+    if not task.outcome.exists() or (task.made is not None and not task.made.exists()):
         return False
     if task.cell is None:
         return True
     done = read_outcome(task.outcome)
     return all(f"{row} {seed}" in done for row in layout.rows(task.cell) for seed in layout.seeds)
+
+
+def forget_scores_of_the_lost(layout: Layout, every: Sequence[Task]) -> None:
+    """Take away the scores of sets, labels and encoders that are not there any more: those made anew may be others.
+
+    Of a score only the seeds go whose networks had what is lost. Teachers do not count: whoever deletes networks of
+    patients that are not needed any more shall not lose figures. ``every``: all tasks. It is done before anything is
+    made, so that a start that is killed leaves nothing old.
+    """
+    lost = {task.outcome for task in every if task.kind not in ("teach", "score") and not is_done(layout, task)}
+    for task in every:
+        seeds = {seed for path in lost.intersection(task.seeds) for seed in task.seeds[path]}
+        gone = {f"{row} {seed}" for row in (task.cell.rows if task.cell else ()) for seed in seeds}
+        known = read_outcome(task.outcome) if gone else {}
+        kept = {name: one for name, one in known.items() if name not in gone}
+        if len(kept) < len(known):
+            write_atomic(task.outcome, json.dumps(kept).encode())
 
 
 def read_outcome(path: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Nothing is chosen here by test images: they are scored after a set is made, once
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from meddistill.bench.grid import FULL, SOFT, Source, cohort_path, reading
-from meddistill.bench.tasks import Cell, EncoderId, Layout, Task, read_outcome
+from meddistill.bench.tasks import Cell, EncoderId, Layout, Task, is_taught, read_outcome, weights_of
 from meddistill.cohort.prepare import Prepared, prepare
 from meddistill.cohort.types import SPLITS, SplitName
 from meddistill.nets.augment import Augmentation
@@ -81,20 +81,20 @@ class Worker:
 
     def perform(self, task: Task) -> None:
         """Do the task and write its outcome, whole or not at all."""
+        self._check_amount(task)
         kinds = {"teach": self._teach, "label": self._label, "make": self._make}
         kinds |= {"pretrain": self._pretrain, "score": self._score}
         kinds[task.kind](task)
 
     def _read(self, source: Source, distillation: int) -> Data:
-        layout, grid = self._layout, self._layout.grid
+        layout = self._layout
         prepared = prepare(
             cohort_path(source, self._folder),
             size=source.size,
             fit=source.fit,
             options=reading(source, self._folder),
             leak=source.leak,
-            images_per_class=max(grid.images_per_class, default=1),
-            seed=grid.seed + distillation,
+            seed=layout.grid.seed + distillation,
             leak_remedy=f'Set leak = "resplit", "drop" or "allow" in [cohorts.{source.name}] of the grid.',
             progress=self._progress,
         )
@@ -116,8 +116,16 @@ class Worker:
             )
         normalisation = measure_normalisation(cohort)
         splits = {split: split_images(cohort, split, normalisation, self._device) for split in SPLITS}
-        _check_totals(source, splits["train"], grid.total_images)
         return Data(prepared, splits)
+
+    def _check_amount(self, task: Task) -> None:
+        """Whether there are as many real images as the task's set has, whichever those of the set are."""
+        asked = task.cell or task.plan
+        if asked is None or task.kind == "teach":
+            return
+        for distillation in self._layout.distillations if task.cell else (task.distillation,):
+            train = self._data(task.source, distillation).splits["train"]
+            _check_amount(task.source, train, 0 if asked.total_images else asked.images_per_class, asked.total_images)
 
     def _teach(self, task: Task) -> None:
         teachers = self._taught(task.source, task.distillation, task.plan)
@@ -160,7 +168,7 @@ class Worker:
             out=out,
             plan=plan_file,
             device=str(self._device),
-            teachers=layout.teachers(source, plan),
+            teachers=layout.teachers(source, plan) if is_taught(plan) else None,
             leak=source.leak,
             options=reading(source, self._folder),
         )
@@ -183,7 +191,7 @@ class Worker:
         looks = {"pretrained": _look(network, made.encoder, train, val), "fresh": _look(network, fresh, train, val)}
         if looks["pretrained"]["collapsed"]:
             self._progress.warn(f"{task.name}: the encoder has collapsed, all images look alike to it")
-        size = save_encoder(task.outcome.with_suffix(".safetensors"), made.encoder)
+        size = save_encoder(weights_of(task.outcome), made.encoder)
         told = {"seconds": seconds, "losses": made.losses, "bytes": size, **looks}
         write_atomic(task.outcome, json.dumps(told).encode())
 
@@ -205,7 +213,7 @@ class Worker:
 
         def learn(network: Network, data: TrainingSet, protocol: Protocol, seed: int) -> Params:
             if cell.has_encoder:
-                path = self._layout.pretrained(self._layout.encoder(cell, seed)).with_suffix(".safetensors")
+                path = weights_of(self._layout.pretrained(self._layout.encoder(cell, seed)))
                 params = tuple(param.to(train.device) for param in load_encoder(path, network))
             else:
                 fresh = network.init(stream(seed, "train", "init"))
@@ -288,13 +296,16 @@ def _each(
     return lambda seed: [drawn(seed) if change is None else change(drawn(seed))]
 
 
-def _check_totals(source: Source, train: LabelledImages, totals: Sequence[int]) -> None:
-    """So many random real images in all are to be had: they are as even over the classes as can be."""
-    most, fewest = max(totals, default=0), int(torch.bincount(train.labels, minlength=train.classes).min())
-    if most > fewest * train.classes:
+def _check_amount(source: Source, train: LabelledImages, images_per_class: int, total: int) -> None:
+    """So many random real images of each class, or in all, are to be had: these are as even over classes as can be."""
+    fewest = int(torch.bincount(train.labels, minlength=train.classes).min())
+    few = f"cohort {source.name} has a class of {fewest} training images"
+    if images_per_class > fewest:
+        raise InputError(f"{few}: images_per_class = {images_per_class} are not to be had; ask for at most {fewest}")
+    if total > fewest * train.classes:
         raise InputError(
-            f"cohort {source.name} has a class of {fewest} training images: as many random real images as "
-            f"total_images = {most} are not to be had evenly from {train.classes} classes; ask for fewer"
+            f"{few}: as many random real images as total_images = {total} are not to be had evenly from "
+            f"{train.classes} classes; ask for fewer"
         )
 
 
