@@ -723,6 +723,34 @@ def test_the_result_is_the_average_of_what_was_seen(first, matching, monkeypatch
     torch.testing.assert_close(found, mean)
 
 
+@pytest.mark.parametrize("skipped", [(), (1,), (1, 2, 4)])
+def test_an_average_is_of_the_iterations_that_counted_alone(first, tmp_path, skipped):
+    """Also where the first ones were skipped, and the state goes through a checkpoint in between."""
+    plan = replace(PLAN, warm_up=0, iterations=8, averaging=0.999)
+    state, seen = State(first, plan, (), Formation(8, 8)), []
+    for number in range(1, 8):
+        slope = Learned(*(torch.randn(part.shape, generator=stream(0, "slope", number)) for part in first.tensors()))
+        state.update(Outcome(0.5, slope), usable=number not in skipped)
+        seen += [] if number in skipped else [state.learned.images.clone()]
+        expected = torch.stack(seen).mean(0) if seen else first.images
+        torch.testing.assert_close(state.result.images, expected)
+        state.save(tmp_path / "state")
+        state = State(first, plan, (), Formation(8, 8))
+        state.load(tmp_path / "state")
+
+
+def test_before_anything_is_averaged_the_result_is_the_set_as_it_is(first, matching):
+    plan = replace(PLAN, warm_up=4, iterations=2, averaging=0.999)
+    averaged, plain = [], []
+    distill(first, matching, plan, SEED, look=lambda done, shown: averaged.append(shown.images.clone()))
+    distill(
+        first, matching, replace(plan, averaging=0.0), SEED, look=lambda _, shown: plain.append(shown.images.clone())
+    )
+    assert all(torch.equal(one, other) for one, other in zip(averaged[:6], plain[:6], strict=True))
+    assert not torch.equal(averaged[4], first.images)
+    assert not torch.equal(averaged[-1], plain[-1])
+
+
 def test_the_end_of_progressive_segments_moves_on(first, matching, monkeypatch):
     plan = replace(PLAN, warm_up=0, iterations=9, student_steps=6, segments=ProgressiveSegments(1, 6, 3, matched=0.0))
     lengths = []

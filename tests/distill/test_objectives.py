@@ -212,6 +212,22 @@ def test_characteristic_functions_are_compared_as_complex_numbers_say(amplitude)
     assert float(characteristic_distance(real, real.flip(0), frequencies, amplitude)) < 1e-3
 
 
+@given(seed=st.integers(0, 1000), spread=st.sampled_from([0.0, 0.01, 0.05, 0.2]), amplitude=st.floats(0, 1))
+def test_characteristic_functions_that_nearly_agree_have_a_score_and_a_slope_in_float32(seed, spread, amplitude):
+    draw = stream(seed, "samples")
+    centre = torch.rand(32, generator=draw)
+    made, real = (F.normalize(centre + spread * torch.randn(n, 32, generator=draw), dim=1) for n in (40, 32))
+    frequencies = torch.randn(32, 256, generator=draw)
+    made.requires_grad_()
+    found = characteristic_distance(made, real, frequencies, amplitude)
+    (slope,) = torch.autograd.grad(found, made)
+    one, other = (torch.exp(1j * (some.double() @ frequencies.double())).mean(0) for some in (made.detach(), real))
+    of_phase = 2 * one.abs() * other.abs() * (1 - torch.cos(one.angle() - other.angle()))
+    slow = (amplitude * (one.abs() - other.abs()) ** 2 + (1 - amplitude) * of_phase + 1e-8).sqrt().mean()
+    assert float(found.detach()) == pytest.approx(float(slow), rel=0.01)
+    assert bool(torch.isfinite(slope).all())
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_run_that_was_killed_ends_with_the_same_bytes(images, network, store, tmp_path, name, monkeypatch):
     objective = OBJECTIVES[name]

@@ -1,5 +1,8 @@
 """Overlap of synthetic images, against its definition and on images made to overlap."""
 
+from itertools import combinations
+from statistics import fmean
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 
 from meddistill.distill.formation import Formation
 from meddistill.distill.overlap import judge_of, least_alike, measure_overlap, worse_of_pairs
+from meddistill.distill.start import MIN_PROTOTYPE_IMAGES
 from meddistill.runtime.streams import stream
 
 
@@ -49,11 +53,41 @@ def test_similarity_is_the_cosine_of_centred_features(network, params, images):
     assert found.similarity.tolist() == pytest.approx([cosine, cosine], abs=1e-5)
     assert found.diversity == pytest.approx(1 - cosine, abs=1e-5)
 
-    features = (network.features(params, images.inputs(rows)).double() - centre).detach()
-    usual = [
-        float(a @ b / a.norm() / b.norm()) for i, a in enumerate(features) for j, b in enumerate(features) if i != j
-    ]
+    features, usual = network.features(params, images.inputs(rows)).double().detach(), []
+    for i, j in combinations(range(len(features)), 2):
+        others = torch.stack([features[k] for k in range(len(features)) if k not in (i, j)]).mean(0)
+        a, b = features[i] - others, features[j] - others
+        usual += 2 * [float(a @ b / a.norm() / b.norm())]
     assert float(found.threshold[0]) == pytest.approx(float(torch.tensor(usual).quantile(0.9)), abs=1e-5)
+
+
+@pytest.mark.parametrize("known", [8, 12])
+def test_other_images_of_a_class_with_few_known_ones_seldom_overlap(network, params, images, known):
+    """Over draws of the known ones, of eight other real images."""
+    shares, rows = [], images.rows_of(0)
+    for seed in range(20):
+        order = rows[torch.randperm(len(rows), generator=stream(seed, "known"))]
+        judge = judge_of(network, params, images.subset(order[:known]), torch.tensor([0]), 0.99, stream(0, "overlap"))
+        others = images.inputs(order[-8:])
+        shares.append(measure_overlap(judge, others, torch.zeros(len(others), dtype=torch.int64)).share)
+    assert fmean(shares) < 0.4
+
+
+def test_nothing_overlaps_in_a_class_of_which_too_little_is_known(network, params, images):
+    few = images.subset(images.rows_of(0)[: MIN_PROTOTYPE_IMAGES - 1])
+    judge = judge_of(network, params, few, torch.tensor([0]), 0.99, stream(0, "overlap"))
+    twins = real(images, 0, 1).repeat(3, 1, 1, 1)
+    found = measure_overlap(judge, twins, torch.zeros(3, dtype=torch.int64))
+    assert found.similarity.tolist() == pytest.approx([1, 1, 1], abs=1e-6)
+    assert not found.worse.any()
+    assert found.share == 0
+
+
+def test_images_of_which_all_but_one_are_copies_have_a_threshold(network, params, images):
+    rows = images.rows_of(0)
+    copies = images.subset(torch.cat([rows[:1].repeat(9), rows[1:2]]))
+    judge = judge_of(network, params, copies, torch.tensor([0]), 0.99, stream(0, "overlap"))
+    assert -1 <= judge.thresholds[0] <= 1
 
 
 def test_one_image_a_class_never_overlaps(judge):

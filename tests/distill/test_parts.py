@@ -1,6 +1,7 @@
 """Segments, distances, labels, start images, feature matching, methods."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meddistill.distill.distance import normalised_l2
-from meddistill.distill.labels import class_of_each, first_logits, taught_logits
+from meddistill.distill.labels import class_of_each, classes_of, first_logits, shared_logits, taught_logits
 from meddistill.distill.matching.distribution import match_features
 from meddistill.distill.methods import DEFAULT_METHOD, METHODS, find
 from meddistill.distill.segments import (
@@ -108,8 +109,19 @@ def test_progressive_segments_start_at_the_beginning_and_grow_with_the_steps():
     drawn = [rule.draw(3, 30, stream(0, stage), 0.0, Pace(stage)) for stage in range(5)]
     assert [(d.start, d.end) for d in drawn] == [(0, 2), (0, 4), (0, 6), (0, 8), (0, 10)]
     assert [d.steps(20) for d in drawn] == [4, 8, 12, 16, 20]
-    short = rule.draw(3, 7, stream(0), 0.0, Pace(4))  # as far as the trajectory goes
-    assert (short.end, short.steps(20)) == (6, 20)
+    short = [rule.draw(3, 7, stream(0), 0.0, Pace(stage)) for stage in range(5)]  # as far as the trajectory goes
+    assert [(d.end, d.steps(20)) for d in short] == [(2, 7), (3, 10), (4, 14), (5, 17), (6, 20)]
+    assert rule.draw(3, 2, stream(0), 0.0, Pace(0)).end == 1
+
+
+@given(longest=st.integers(1, 100), most=st.integers(1, 100), data=st.data())
+def test_steps_are_the_share_of_a_segment_rounded_up_as_whole_numbers_are(longest, most, data):
+    length = data.draw(st.integers(1, longest))
+    assert Segment(0, 0, length, length / longest).steps(most) == -(-most * length // longest)
+
+
+def test_rounding_adds_no_step():
+    assert Segment(0, 0, 7, 7 / 50).steps(50) == 7
 
 
 def test_a_stage_ends_when_it_is_matched_or_its_time_is_over():
@@ -272,3 +284,39 @@ def test_features_of_the_real_class_means_are_at_distance_nought():
     learned = Learned(images.inputs(torch.arange(3)), first_logits(torch.arange(3), 3, "hard"), torch.zeros(1))
     outcome = match_features(network, network.init(stream(0, "init")), learned, images, STILL, stream(0, "draw"))
     assert outcome.score == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("count", "classes"), [(1, 2), (1, 3), (2, 3), (2, 5), (3, 3), (6, 3)])
+def test_images_follow_the_mean_of_all_classes_that_they_stand_for(count, classes):
+    images, network, groups = pictures([9] * classes), ConvNet(4, 1, 1, 8, classes), min(count, classes)
+    params, start = network.init(stream(0, "init")), torch.randn(count, 1, 8, 8, generator=stream(0, "made"))
+    hard = first_logits(classes_of(count, classes), classes, "learned")
+    logits = shared_logits(count, classes) if count < classes else hard
+    learned = Learned(start, logits, torch.zeros(1))
+    found = match_features(network, params, learned, images, STILL, stream(0, "draw"), 16).score
+
+    draw, rows = stream(0, "draw"), []
+    for label in range(classes):
+        mine = images.rows_of(label)
+        rows += mine[torch.randint(len(mine), (16,), generator=draw)].tolist()
+    real = network.features(params, STILL.draw(len(rows), draw).apply(images.inputs(torch.tensor(rows))))
+    made = network.features(params, STILL.draw(count, draw).apply(start))
+    # Group g stands for the classes g, g + groups, …; its images lie beside each other.
+    targets = torch.stack([torch.cat(real.split(16)[group::groups]).mean(0) for group in range(groups)])
+    means = made.view(groups, count // groups, -1).mean(1)
+    spread = (targets - targets.mean(0) if groups > 1 else targets).square().sum(1).mean()
+    assert found == pytest.approx(float((means - targets).square().sum(1).mean() / spread), rel=1e-4)
+
+
+def test_a_warm_up_of_one_image_sees_all_classes():
+    images, network = pictures([20, 20]), ConvNet(4, 1, 1, 8, 2)
+    blanked = images.pixels.clone()
+    blanked[images.labels == 1] = 0
+    learned = Learned(torch.randn(1, 1, 8, 8, generator=stream(0, "made")), shared_logits(1, 2), torch.zeros(1))
+    slopes = [
+        match_features(
+            network, network.init(stream(0, "init")), learned, seen, STILL, stream(0, "draw")
+        ).gradient.images
+        for seen in (images, replace(images, pixels=blanked))
+    ]
+    assert not torch.equal(*slopes)

@@ -11,6 +11,7 @@ from tests.distill.test_unroll import batches_of, close, learned_of, network_of,
 
 from meddistill.distill.unroll import Learned, Rule, Student, Truncated, adjoint, memory, together, unroll, unroll_many
 from meddistill.distill.unroll.stacked import stack
+from meddistill.distill.unroll.step import Step
 from meddistill.distill.unroll.stretches import stretches, taken_twice
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import leaves
@@ -105,6 +106,46 @@ def test_states_that_are_computed_twice_change_no_byte(problem, strategy, kept):
     assert few.scores == all_.scores
     for one, other in zip(few.gradient.tensors(), all_.gradient.tensors(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("kept", [1, 99])
+@pytest.mark.parametrize("at", [range(9), (0, 2, 5, 8)])
+@pytest.mark.parametrize("chosen", [0, 2, 5, 8])
+def test_the_way_back_begins_where_the_score_depends_on_a_state(monkeypatch, momentum, kept, at, chosen):
+    """Whatever else it asked for; with the exact gradient, and no step twice whose state it asked for."""
+    network, at = network_of(2), tuple(at)
+    end, taken = score_of_end(network, chosen, 5), {"slopes": 0, "curvature": 0}
+    arguments = (network, start_of(network), learned_of(network, step_sizes=8), batches_of(8), end)
+    expected = defined(*arguments, at, momentum=momentum)
+    step_of = adjoint.step_of
+
+    def counting(kind, function):
+        def counted(*rest):
+            taken[kind] += 1
+            return function(*rest)
+
+        return counted
+
+    def watched(*rest):
+        return Step(**{kind: counting(kind, getattr(step_of(*rest), kind)) for kind in taken})
+
+    monkeypatch.setattr(adjoint, "step_of", watched)
+    agree(unroll(*arguments, at=at, rule=Rule("adjoint", momentum, states=kept)), *expected)
+    assert taken["curvature"] == chosen
+    assert taken["slopes"] == 8 if len(at) == 9 else taken["slopes"] < 16
+
+
+def test_students_side_by_side_go_back_from_the_last_step_that_any_depends_on():
+    network, learned = network_of(2), learned_of(network_of(2))
+    students = [
+        Student(start_of(network, seed), batches_of(6, seed=seed), score_of_end(network, chosen, seed))
+        for seed, chosen in ((1, 2), (2, 5))
+    ]
+    side_by_side, alone = (unroll_many(network, students, learned, at=range(7), together=size) for size in (2, 1))
+    assert side_by_side.scores == pytest.approx(alone.scores, rel=1e-11)
+    for one, other in zip(side_by_side.gradient.tensors(), alone.gradient.tensors(), strict=True):
+        close(one, other, 1e-9)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -318,6 +359,9 @@ def test_the_adjoint_is_counted_to_need_little_more_for_many_steps_and_full_a_gr
     assert longer.bytes < long.bytes <= 1.2 * longer.bytes
     assert (longer.taken_twice, longer.states) == (0, 10)
     assert 0 < long.taken_twice < 80
+    every = memory.room_for(network, Rule(), 10, 80, asked=80)  # 79 states more than one, and their cotangents
+    assert (every.states, every.taken_twice) == (80, 0)
+    assert every.bytes - long.bytes == 4 * network.parameters * (80 - long.states + 79)
     graphs = [memory.room_for(network, Rule("full"), 10, steps).bytes for steps in (10, 11)]
     assert graphs[1] - graphs[0] > 10 * (longer.bytes - short.bytes)
     assert memory.free_bytes(torch.device("cpu")) > 0

@@ -346,8 +346,9 @@ def _compiling_pays(network: ConvNet, plan: LoopPlan, first: Learned) -> bool:
 def _tell_room(network: ConvNet, plan: LoopPlan, first: Learned, events: EventLog) -> None:
     """How segments are unrolled, and the memory that is counted for it."""
     batch, rule, device = min(plan.batch, len(first.images)), plan.rule, first.images.device
-    room = room_for(network, rule, batch, plan.student_steps)
-    together = plan.together or how_many(network, rule, batch, plan.student_steps, plan.segments_at_once, device)
+    steps, asked = plan.student_steps, len(plan.distance.looks_at(plan.student_steps))
+    room = room_for(network, rule, batch, steps, asked)
+    together = plan.together or how_many(network, rule, batch, steps, plan.segments_at_once, device, asked)
     events.write(
         "memory",
         strategy=str(rule.strategy),

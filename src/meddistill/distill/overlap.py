@@ -5,7 +5,8 @@ Yu et al. 2024 (arXiv 2403.13469) found that matching made images of a class too
 retrain the images concerned. How they measure it, which they take and what these begin with is left open. Our reading:
 
 * Overlap is the cosine of the angle between the features of two images of a class, centred on the class's real images,
-  under a teacher; too much is more than nearly all pairs of real images of the class have.
+  under a teacher; too much is more than nearly all pairs of real images of the class have, each pair centred on the
+  others. Of a class with too few images nothing is known to be too much.
 * Of two images that overlap one is started anew, so that at least half of a class stays as it is.
 * What it starts from is, of several draws, the one that overlaps least with the others of its class; of prototypes of
   as few images as may be. Those of many are blurred alike: each overlaps with every other, however they are drawn.
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from meddistill.distill.formation import Formation
+from meddistill.distill.start import MIN_PROTOTYPE_IMAGES
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import Params
 from meddistill.teachers.images import LabelledImages
@@ -58,7 +60,7 @@ class Judge:
     """How a teacher sees images of each class: in which direction from the mean of real ones.
 
     ``centres``: by class, the mean features of real images. ``thresholds``: by class, the similarity beyond which two
-    images overlap; 1, which no two have, where the class has one real image.
+    images overlap; 1, which no two have, where the class has fewer than :data:`MIN_PROTOTYPE_IMAGES` real images.
     """
 
     network: ConvNet
@@ -89,8 +91,9 @@ def judge_of(
         with torch.no_grad():
             real = network.features(params, images.inputs(chosen))
         centres[label] = real.mean(0)
-        usual = _pairs(_cosines(_directions(real - centres[label])))
-        thresholds[label] = float(torch.quantile(usual, quantile)) if len(usual) else 1.0
+        thresholds[label] = 1.0
+        if len(chosen) >= MIN_PROTOTYPE_IMAGES:
+            thresholds[label] = float(torch.quantile(_pairs(_cosines_beside_others(real)), quantile))
     return Judge(network, params, centres, thresholds)
 
 
@@ -184,6 +187,21 @@ def _directions(features: Tensor) -> Tensor:
 def _cosines(directions: Tensor) -> Tensor:
     """``(n, n)`` float32."""
     return (directions @ directions.T).float()
+
+
+def _cosines_beside_others(features: Tensor) -> Tensor:
+    """``(n, n)`` float32 of n ≥ 3 features: of each pair the cosine, centred on the mean of the n - 2 others.
+
+    Centred on the mean of all, which they are part of, a pair would point apart: by -1 / (n - 1) in the mean. With x
+    centred so, the direction of i beside j is (n - 1) x_i + x_j.
+    """
+    centred = features.flatten(1).cpu().double()
+    centred = centred - centred.mean(0)
+    products, rest = centred @ centred.T, len(centred) - 1
+    mine, other = products.diagonal()[:, None], products.diagonal()
+    lengths = rest**2 * mine + 2 * rest * products + other
+    along = rest * (mine + other) + (rest**2 + 1) * products
+    return (along / (lengths * lengths.T).clamp_min(1e-24).sqrt()).float()
 
 
 def _pairs(cosines: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class Segment:
 
     def steps(self, most: int) -> int:
         """Student steps, of at most ``most``."""
-        return max(1, math.ceil(most * self.share_of_steps))
+        return max(1, math.ceil(most * self.share_of_steps - _ROUNDING))
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Pace:
         return replace(self, iterations=self.iterations + 1, mean=mean)
 
 
+# 7/50 of 50 steps are a little more than 7.
+_ROUNDING = 1e-9
 # Of the mean score of a stage, what the scores before the last one count.
 _MEMORY = 0.9
 # Fewer iterations say nothing about whether a stage is matched.
@@ -151,9 +153,9 @@ class ProgressiveSegments:
     """Every segment starts where its trajectory does; its end, and the student's steps, grow in stages.
 
     Yu et al. 2024 (arXiv 2403.13469): the start is fixed to the beginning of the trajectory and the end is gradually
-    extended. How is left open; our reading: from ``first_length`` to ``last_length`` snapshots in ``stages`` equal
-    parts. A stage ends when its mean score has fallen below ``matched``, or when its equal share of the iterations is
-    over. A student takes steps in proportion to the segment's length.
+    extended. How is left open; our reading: from ``first_length`` to ``last_length`` snapshots, or to the end of a
+    shorter trajectory, in ``stages`` equal parts. A stage ends when its mean score has fallen below ``matched``, or
+    when its equal share of the iterations is over. A student takes steps in proportion to the segment's length.
     """
 
     first_length: int
@@ -168,7 +170,7 @@ class ProgressiveSegments:
         longest = min(self.last_length, snapshots - 1)
         if longest < 1:
             raise ValueError(f"a trajectory of {snapshots} snapshot has no segment")
-        length = min(self._length(pace.stage), longest)
+        length = self._length(pace.stage, longest)
         return Segment(int(torch.randint(teachers, (), generator=generator)), 0, length, length / longest)
 
     def paced(self, pace: Pace, score: float, share: float) -> Pace:
@@ -179,9 +181,9 @@ class ProgressiveSegments:
             return Pace(stage=pace.stage + 1)
         return pace
 
-    def _length(self, stage: int) -> int:
-        grown = (self.last_length - self.first_length) * stage / max(1, self.stages - 1)
-        return self.first_length + round(grown)
+    def _length(self, stage: int, longest: int) -> int:
+        first = min(self.first_length, longest)
+        return first + round((longest - first) * stage / max(1, self.stages - 1))
 
 
 # In so many parts progressive segments grow.

@@ -25,14 +25,15 @@ _WARM_UP_RATE = 0.05
 
 
 class State:
-    """What a checkpoint holds: learned tensors and their average, optimiser, iteration, how many were skipped in a row,
-    the pace of the segments, which images are being retrained, and what an objective or a distance carries on.
+    """What a checkpoint holds: learned tensors, their average and of how many iterations it is, optimiser, iteration,
+    how many were skipped in a row, the pace of the segments, which images are being retrained, and what an objective or
+    a distance carries on.
 
     ``notes``: what the distance noted of the students of the present iteration.
     """
 
     def __init__(self, first: Learned, plan: LoopPlan, carried: Params, formation: Formation) -> None:
-        self.iteration, self.skipped, self.pace = 0, 0, Pace()
+        self.iteration, self.skipped, self.averaged, self.pace = 0, 0, 0, Pace()
         self.carried, self.notes = carried, list[Params]()
         self._retrained = torch.ones(len(first.images), dtype=torch.bool)
         self._retrained_until = 0
@@ -60,14 +61,16 @@ class State:
 
     @property
     def result(self) -> Learned:
-        """What a run gives: the average where one is kept.
+        """What a run gives: the average where one is kept and matching has begun.
 
         While images are being retrained the set as it was before, so that a run that ends before its time does not give
         images that have only begun.
         """
-        if self._is_retraining and self._replaced and not self._average:
+        if self.averaged:
+            return Learned(*self._average)
+        if self._is_retraining and self._replaced:
             return Learned(*self._replaced)
-        return Learned(*(self._average or self._variables))
+        return Learned(*self._variables)
 
     @property
     def _is_retraining(self) -> bool:
@@ -110,7 +113,7 @@ class State:
         matched = self.iteration - self._plan.warm_up
         if matched > 0 and usable:
             self.pace = self._plan.segments.paced(self.pace, outcome.score, matched / self._plan.iterations)
-            self._add_to_average(matched)
+            self._add_to_average()
             if self._plan.objective is None and isinstance(self._plan.distance, Remembering):
                 self.carried = self._plan.distance.remembered(self.carried, self.notes)
 
@@ -126,10 +129,13 @@ class State:
         images[frozen], logits[frozen] = before[0][frozen], before[1][frozen]
         steps.copy_(before[2])
 
-    def _add_to_average(self, matched: int) -> None:
+    def _add_to_average(self) -> None:
+        if not self._average:
+            return
         # The first iterations weigh more than they would for ever, so that the start is forgotten (as Adam's moments).
-        kept = min(self._plan.averaging, (matched - 1) / matched)
-        for mean, variable in zip(self._average, self._variables, strict=bool(self._average)):
+        kept = min(self._plan.averaging, self.averaged / (self.averaged + 1))
+        self.averaged += 1
+        for mean, variable in zip(self._average, self._variables, strict=True):
             mean.lerp_(variable, 1 - kept)
 
     def _share_of_rate(self) -> float:
@@ -152,6 +158,7 @@ class State:
         numbers = {
             "iteration": self.iteration,
             "skipped": self.skipped,
+            "averaged": self.averaged,
             "retrained_until": self._retrained_until,
             "pace": asdict(self.pace),
         }
@@ -166,6 +173,7 @@ class State:
             with safetensors.safe_open(path, framework="pt") as file:
                 numbers = {name: json.loads(text) for name, text in file.metadata().items()}
                 self.iteration, self.skipped = int(numbers["iteration"]), int(numbers["skipped"])
+                self.averaged = int(numbers["averaged"])
                 self.pace, self._retrained_until = Pace(**numbers["pace"]), int(numbers["retrained_until"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             for place, variable in enumerate(self._variables):

@@ -64,9 +64,12 @@ class CharacteristicFunctions:
 def characteristic_distance(made: Tensor, real: Tensor, frequencies: Tensor, amplitude: float) -> Tensor:
     """Of samples ``(n, D)`` and ``(m, D)`` at ``frequencies`` ``(D, T)``, a scalar: the mean of √c."""
     (cos_a, sin_a), (cos_b, sin_b) = (_function(made @ frequencies), _function(real @ frequencies))
-    size_a, size_b = (cos_a**2 + sin_a**2 + _TINY).sqrt(), (cos_b**2 + sin_b**2 + _TINY).sqrt()
-    phases = size_a * size_b - (cos_a * cos_b + sin_a * sin_b)
-    return (amplitude * (size_a - size_b) ** 2 + (1 - amplitude) * 2 * phases + _TINY).sqrt().mean()
+    sizes = (cos_a**2 + sin_a**2 + _TINY).sqrt() - (cos_b**2 + sin_b**2 + _TINY).sqrt()
+    apart = (cos_a - cos_b) ** 2 + (sin_a - sin_b) ** 2
+    # As |Φ − Φ̃|² = (|Φ| − |Φ̃|)² + 2 |Φ| |Φ̃| (1 − cos(a − ã)). The last term alone would be a difference of two numbers
+    # that are nearly alike, and negative by rounding.
+    score = (1 - amplitude) * apart + (2 * amplitude - 1) * sizes**2
+    return (score.clamp_min(0) + _TINY).sqrt().mean()
 
 
 def _function(products: Tensor) -> tuple[Tensor, Tensor]:

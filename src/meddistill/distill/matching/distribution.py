@@ -60,18 +60,21 @@ def match_features(
 ) -> Outcome:
     """The distance of class means of features and its gradient; labels and step sizes get a gradient of zero.
 
-    A synthetic image belongs to the class that its label finds most probable. ``real_images`` of every class are drawn
-    with replacement. Every image is augmented in its own way.
+    A synthetic image belongs to the class that its label finds most probable; where there are fewer images than classes
+    it stands for several, which are equally probable, and follows the mean of theirs. ``real_images`` of every class
+    are drawn with replacement. Every image is augmented in its own way.
     """
-    classes = learned.label_logits.argmax(1)
-    present = classes.unique().tolist()
-    rows = drawn_of_each(images, present, real_images, generator)
+    belongs = learned.label_logits == learned.label_logits.amax(1, keepdim=True)
+    groups = belongs.unique(dim=0).flip(0)  # of one class each in ascending order
+    present = groups.any(0).nonzero().flatten()
+    rows = drawn_of_each(images, present.tolist(), real_images, generator)
     with torch.no_grad():
         real = network.features(params, augmentation.draw(len(rows), generator).apply(images.inputs(rows)))
-        target = real.view(len(present), real_images, -1).mean(1)
+        of_classes = real.view(len(present), real_images, -1).mean(1)
+        target = torch.stack([of_classes[group].mean(0) for group in groups[:, present]])
     variable = learned.images.detach().requires_grad_()
     made = network.features(params, augmentation.draw(len(variable), generator).apply(variable))
-    means = torch.stack([made[classes == label].mean(0) for label in present])
+    means = torch.stack([made[(belongs == group).all(1)].mean(0) for group in groups])
     return of_images(_distance(means, target), variable, learned)
 
 

@@ -13,7 +13,8 @@ all steps. A step whose slope is a constant contributes nothing but its step siz
 
 Not all N states need be there at once. The steps are cut into stretches (:mod:`.stretches`); of each the state it
 begins with is kept, and the others are taken once more, by the same calls and so with the same bytes, when the way
-back comes to it. The last stretch is kept whole. Shorter unrolls are a single stretch.
+back comes to it. The last stretch is kept whole. Shorter unrolls are a single stretch, and so are those whose score
+asks for every state: they are all there then. The way back begins at the last state that the score depends on.
 """
 
 from collections.abc import Iterator
@@ -43,15 +44,20 @@ def carried_back(
     """The scores ``(S,)`` and the gradient of their sum; the students stop where the score asks for the last time.
 
     ``through``: the steps whose slopes are not constants. ``hessian``: whether slopes depend on where they are taken.
-    ``at_once``: how many states may be kept at once; more are where fewer do not suffice.
+    ``at_once``: how many states may be kept at once; more are where fewer do not suffice or the score asks for more.
     """
     step_by = step_of(network, rule.precision, rule.compiled)
     walk = _Walk(step_by.slopes, students, learned, rule.momentum)
-    parts = stretches(len(students.steps), at_once, each=2 if rule.momentum else 1)
+    parts = stretches(len(students.steps), max(at_once, len(wanted)), each=2 if rule.momentum else 1)
     asked, begins, states = _sweep(walk, parts, wanted)
     values, cotangents = differentiate(students.scores, asked)
     total, nothing = zeros_of(learned), tuple(torch.zeros_like(param) for param in students.start)
-    of_state, of_buffer = cotangents[len(students.steps)], nothing
+    last = _last_that_counts(cotangents)
+    if last == 0:
+        return values, total
+    if last < len(students.steps):
+        parts, states = _up_to(last, parts, begins, states, asked[last])
+    of_state, of_buffer = cotangents[last], nothing
     del asked
     for step, before, after in _backwards(walk, parts, begins, states):
         total.log_steps[total.place_of(step)] += _dot(of_state, _less(after, before))
@@ -116,6 +122,29 @@ def _sweep(
             if end == parts[-1][1]:
                 kept.append(state.params)
     return asked, begins, kept
+
+
+def _last_that_counts(cotangents: dict[int, Params]) -> int:
+    """The last step whose state the score depends on; 0, the start, where it depends on none.
+
+    A score that asks for one state depends on it: a GPU is not waited for to know.
+    """
+    steps = sorted(cotangents, reverse=True)
+    if len(steps) == 1:
+        return steps[0]
+    return next((step for step in steps if any(bool(part.any()) for part in cotangents[step])), 0)
+
+
+def _up_to(
+    last: int, parts: list[tuple[int, int]], begins: list[_State], kept: list[Params], reached: Params
+) -> tuple[list[tuple[int, int]], list[Params]]:
+    """The stretches up to the step ``last``, and what is kept of the last of them, at least what it ``reached``.
+
+    ``begins`` is shortened.
+    """
+    shorter = [(begin, min(end, last)) for begin, end in parts if begin < last]
+    del begins[len(shorter) :]
+    return shorter, kept[: last - parts[-1][0]] if len(shorter) == len(parts) else [reached]
 
 
 def _backwards(

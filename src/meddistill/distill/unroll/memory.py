@@ -35,15 +35,19 @@ class Room:
     taken_twice: int
 
 
-def room_for(network: ConvNet, rule: Rule, batch: int, steps: int) -> Room:
-    """The room for a student of N ``steps`` of ``batch`` images, by counting maps and states; in float32."""
+def room_for(network: ConvNet, rule: Rule, batch: int, steps: int, asked: int = 1) -> Room:
+    """The room for a student of N ``steps`` of ``batch`` images, by counting maps and states; in float32.
+
+    ``asked``: how many states the score asks for. Each has a cotangent, and stays until the score is differentiated.
+    """
     if rule.strategy == "full":
         graphs = batch * _maps(network) * _MAPS["full"] * steps
         return Room(4 * (graphs + network.parameters * (steps + 8)), steps, 0)
     each = 2 if rule.momentum else 1
-    parts = stretches(steps, rule.states or states_at_once(network, batch), each)
+    parts = stretches(steps, max(rule.states or states_at_once(network, batch), asked), each)
     states = max((each * place + end - begin for place, (begin, end) in enumerate(parts)), default=0)
-    numbers = batch * _maps(network) * _MAPS["adjoint"] + network.parameters * (states + 8)
+    beside = asked - 1 + min(asked - 1, parts[-1][0] if parts else 0)  # those of the last stretch are kept anyway
+    numbers = batch * _maps(network) * _MAPS["adjoint"] + network.parameters * (states + beside + 8)
     return Room(4 * numbers, states, taken_twice(parts))
 
 

@@ -81,7 +81,7 @@ def unroll_many(
     wanted = _checked(students, learned, at)
     batch = max((len(batch.rows) for batch in students[0].batches), default=0)
     device = learned.images.device
-    size = together or how_many(network, rule, batch, max(wanted), len(students), device)
+    size = together or how_many(network, rule, batch, max(wanted), len(students), device, len(wanted))
     total, scores, used = zeros_of(learned), list[float](), list[bool]()
     through = _through(rule.strategy, max(wanted), generator)
     while len(scores) < len(students):
@@ -174,11 +174,16 @@ def _usable(
     return Outcomes(scores, tuple(good) if len(students) > 1 else (False,), total)
 
 
-def how_many(network: Network, rule: Rule, batch: int, steps: int, students: int, device: torch.device) -> int:
-    """How many students of N ``steps`` of ``batch`` images go side by side where nobody says."""
+def how_many(
+    network: Network, rule: Rule, batch: int, steps: int, students: int, device: torch.device, asked: int = 1
+) -> int:
+    """How many students of N ``steps`` of ``batch`` images go side by side where nobody says.
+
+    ``asked``: how many states their scores ask for.
+    """
     if device.type == "cpu" or not isinstance(network, ConvNet):
         return 1
-    return students_that_fit(free_bytes(device), room_for(network, rule, batch, steps).bytes, students)
+    return students_that_fit(free_bytes(device), room_for(network, rule, batch, steps, asked).bytes, students)
 
 
 def _halved(size: int, learned: Learned) -> int:
