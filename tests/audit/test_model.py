@@ -108,7 +108,7 @@ def test_weights_that_know_few_patients_by_heart_fail(of_members, source, tmp_pa
     assert written == report.as_dict()
     assert (written["model"], written["weights_sha256"]) == (str(of_members), file.read(of_members).card.weights)
     assert not {"package", "tensors_sha256", "attached"} & set(written)
-    with pytest.raises(InputError, match="another package"):
+    with pytest.raises(InputError, match="is of a model"):
         read_audit(tmp_path / "audit.json", "0" * 64)
 
 

@@ -57,7 +57,19 @@ def test_in_small_and_back(trained, tmp_path):
     other = load_module(path, Residual())
     assert known(trained) > 0.9
     assert known(other) > known(trained) - 0.06
-    assert other.end.num_batches_tracked.dtype == torch.int64 and int(other.end.num_batches_tracked) > 60
+    assert other.end.num_batches_tracked.dtype == torch.int64 and int(other.end.num_batches_tracked) == 2
+
+
+@pytest.mark.parametrize("count", [64, 65, 129])
+def test_running_statistics_are_those_of_the_last_weights(tmp_path, count):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 2))
+    data, path = drawn(count, 0), tmp_path / "module.mdw"
+    compress_module(module, path, data.images, data.labels.argmax(1), classes=2, size=0.3, saw="unknown", effort=EFFORT)
+    found = load_module(path, module)
+    seen = found[1](found[0](data.images)).detach()
+    assert found[2].running_mean == pytest.approx(seen.mean(0), abs=0.02)  # of 255 levels, over two batches or three
+    assert found[2].running_var == pytest.approx(seen.var(0), rel=0.1)
 
 
 def test_another_module_and_another_reader(trained, tmp_path):

@@ -162,6 +162,19 @@ def test_withheld_counts_are_not_told_otherwise(make: Make) -> None:
     assert fields["results"]["splits"]["test"]["distilled"]["auroc"]["mean"] == 0.667
 
 
+def test_readme_shows_no_interval_of_a_single_network(make: Make) -> None:
+    card = make().card
+    one = dict.fromkeys(("balanced_accuracy", "auroc", "accuracy"), Score(mean=0.7, low=0.7, high=0.7, per_seed=(0.7,)))
+    splits = {split: rows | {"own": one} for split, rows in card.results.splits.items()}
+    told = readme(replace(card, results=replace(card.results, splits=splits)))
+    assert "| this package, by its own recipe | 70.0 | 70.0 | 70.0 |" in told
+    assert "one network, which has no interval" in told
+    assert "85.0 (80.0 to 90.0)" in told
+    alone = readme(replace(card, results=replace(card.results, seeds=1, splits={"test": {"distilled": one}})))
+    assert "70.0 (" not in alone
+    assert "interval" not in alone
+
+
 def test_readme_warns_of_real_images(make: Make) -> None:
     card = make().card
     real = replace(card, contains_real_images=True, recipe=replace(card.recipe, start="real"))

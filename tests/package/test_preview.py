@@ -52,6 +52,12 @@ def test_many_classes_long_names_and_none_of_a_class() -> None:
     assert picture.height < 4000
 
 
+def test_names_that_the_font_cannot_write_are_told_apart() -> None:
+    images, labels = np.zeros((2, 1, 8, 8), np.float32), np.eye(2, dtype=np.float32)
+    assert grid(images, labels, ("骨折", "正常")) == grid(images, labels, ("class 1", "class 2"))
+    assert grid(images, labels, ("Größe", "naïve")) == grid(images, labels, ("Grosse", "naive"))
+
+
 def test_a_large_package_has_a_small_picture(make: Make) -> None:
     package = make(8, 10, 224, 3)
     assert len(grid(package.images, package.labels, package.card.task.classes)) < 400_000

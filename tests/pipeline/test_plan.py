@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import tomlkit
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from meddistill.distill.distance import Pruned
 from meddistill.distill.methods import METHODS, find
-from meddistill.distill.segments import ContinuousSegments, ProgressiveSegments, WideningSegments
+from meddistill.distill.segments import ContinuousSegments, Pace, ProgressiveSegments, WideningSegments
 from meddistill.nets.convnet import parse
 from meddistill.pipeline.estimate import Costs, Shape, estimate, fit_to_time, measure_costs
 from meddistill.pipeline.plan import (
@@ -30,6 +30,7 @@ from meddistill.pipeline.plan import (
 from meddistill.pipeline.plan_file import from_toml, read_plan, to_toml
 from meddistill.pipeline.teach import learning_window
 from meddistill.runtime.errors import InputError
+from meddistill.runtime.streams import stream
 
 
 def values_of(setting: Any) -> st.SearchStrategy[Any]:
@@ -59,7 +60,7 @@ plans = parts(
     teachers=parts(
         Teachers, count=st.integers(1, 100), steps=st.integers(1000, 10_000), snapshot_every=st.integers(1, 10)
     ),
-    matching=parts(Matching, segment=st.integers(1, 100)),
+    matching=parts(Matching, segment=st.integers(1, 100), earliest_start=st.integers(-1, 0)),
     soft_label=parts(SoftLabel, distilled_steps=st.integers(0, 1000), epochs=st.integers(1, 4)),
     evaluation=parts(Evaluation),
 ).filter(lambda plan: plan.teachers == as_needed(plan.teachers, find(plan.method)))
@@ -160,6 +161,11 @@ def test_all_problems_are_listed_at_once():
         ("[teachers]\ncount = 0", "method meddistill needs teachers, but teachers.count is 0"),
         ('method = "soft-label"\n[soft_label]\nepochs = 500', "up to 5000 step sizes, .* at most 4096"),
         ("size = [", "not a TOML file"),
+        (
+            "[matching]\nearliest_start = 20\nlatest_start = 5",
+            "earliest_start is 20, after matching.latest_start, which is 5",
+        ),
+        ("[matching]\nearliest_start = 33", "earliest_start is 33, but a segment of 4 snapshots can start at 32"),
     ],
 )
 def test_values_that_do_not_fit_each_other(text, expected):
@@ -228,6 +234,28 @@ def test_the_window_fills_only_starts_that_are_left_open():
     assert starts() == (3, 9)
     assert starts(earliest_start=0) == (0, 9)
     assert starts(earliest_start=1, latest_start=5) == (1, 5)
+    assert starts(earliest_start=20) == (20, 20)
+    assert starts(latest_start=1) == (1, 1)
+    assert starts(latest_start=1000) == (3, 32)
+
+
+@given(
+    st.integers(-1, 32),
+    st.integers(-1, 60),
+    st.tuples(st.integers(0, 36), st.integers(0, 36)).map(sorted).map(tuple),
+    st.sampled_from(("mtt", "datm", "mct")),
+    st.floats(0, 1),
+)
+def test_the_window_that_is_told_is_the_one_that_segments_start_in(earliest, latest, found, method, share):
+    plan = replace(override(Plan(), method=method), matching=Matching(earliest_start=earliest, latest_start=latest))
+    assume(not earliest > latest >= 0)
+    first, last = checked(plan).window(found)
+    assert plan.window((first, last)) == (first, last)
+    assert 0 <= first <= last <= 32
+    assert earliest in (-1, first)
+    assert latest in (-1, last) or latest > 32
+    drawn = {plan.loop_plan(found).segments.draw(1, 37, stream(0, n), share, Pace()).start for n in range(20)}
+    assert first <= min(drawn) <= max(drawn) <= last
 
 
 def test_estimate_adds_up_the_work():
@@ -238,6 +266,20 @@ def test_estimate_adds_up_the_work():
     assert found.seconds == pytest.approx(43)
     full = replace(plan, evaluation=Evaluation(seeds=3, random_sets=0, full_data=True))
     assert estimate(full, costs, Shape(1, 2, 100, 50)).stages["evaluating"] == pytest.approx(3 * 3 + 3 * 7)
+
+
+def test_evaluating_takes_no_less_than_its_longest_network():
+    plan = Plan(evaluation=Evaluation(seeds=2, random_sets=0, full_data=True))
+    costs = Costs(teacher_step=0, warm_up=0, iteration=0, evaluation=3, full=7)
+    taken = [
+        estimate(plan, replace(costs, processes=processes), Shape(1, 2, 100, 50)).stages["evaluating"]
+        for processes in (1, 2, 4, 64)
+    ]
+    assert taken[0] == 20
+    assert taken == sorted(taken, reverse=True)
+    assert taken[1] < 20 and taken[2] == taken[3] == 7
+    nothing = replace(plan, evaluation=Evaluation(seeds=0))
+    assert estimate(nothing, costs, Shape(1, 2, 100, 50)).stages["evaluating"] == 0
 
 
 def test_more_time_is_used_for_more_work():

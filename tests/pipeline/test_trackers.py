@@ -69,6 +69,18 @@ def test_every_figure_of_the_log_is_drawn_and_no_image(tmp_path):
     assert sorted(written(tmp_path / "tensorboard")) == FIGURES
 
 
+def test_networks_go_on_being_counted_where_a_run_was_interrupted(tmp_path):
+    for place, seeds in enumerate(((11, 12), (13,))):
+        with tracked(f"tensorboard:{tmp_path / str(place)}", tmp_path, False, print) as tracker:
+            events = EventLog(tmp_path / "events.jsonl", tracker.event)
+            for seed in seeds:
+                events.write("evaluated", row="distilled", seed=seed, seconds=1.0, scores=SCORES)
+        with open(tmp_path / "events.jsonl", "a") as file:
+            file.write('{"event": "evaluated", "row": "dist\n')  # what a killed process leaves
+    assert {step for step, _, _ in written(tmp_path / "0")} == {1, 2}
+    assert {step for step, _, _ in written(tmp_path / "1")} == {3}
+
+
 def test_images_are_drawn_in_a_folder_of_their_own_where_both_are_asked_for(tmp_path):
     with tracked(f"tensorboard:{tmp_path / 'board'}", tmp_path, True, print) as tracker:
         assert tracker.wants_images

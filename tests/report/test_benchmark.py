@@ -79,6 +79,23 @@ def test_a_benchmark_is_told_whole(tabled, shown):
     assert "What it tells about patients" not in page.text
 
 
+def test_of_a_single_network_no_interval_is_told(tabled, shown):
+    def single(told):
+        alone = {"mean", "low", "high", "per_seed"} == set(told)
+        return (
+            dict.fromkeys(("mean", "low", "high"), told["mean"]) | {"per_seed": [told["mean"]]}
+            if alone
+            else {name: single(value) if isinstance(value, dict) else value for name, value in told.items()}
+        )
+
+    page = shown(tabled(*map(single, LINES)))
+    assert "75.0 drop 5.0" in page.text
+    for word in ("0 ±", "79.0 to 81.0", "80.0 to 80.0", "(3.0 to 7.0)", "(5.0 to 5.0)"):
+        assert word not in page.text
+    labels = [attributes["aria-label"] for attributes in page.all("svg")]
+    assert any("mtt: 80.0; dm: 70.0" in label for label in labels)
+
+
 def test_every_field_says_its_score_its_interval_and_how_much_is_lost(tabled, shown):
     page = shown(tabled(*LINES))
     for said in ("75.0 74.0 to 76.0 drop 5.0 (3.0 to 7.0)", "72.0 71.0 to 73.0 drop -2.0 (-4.0 to 0.0)"):

@@ -40,6 +40,14 @@ def test_an_interval_stands_between_its_ticks():
     assert [round(float(circle.get("cx"))) for circle in places(svg, "each")] == [round(end) for end in ends]
 
 
+def test_a_single_measurement_has_no_interval():
+    single, several = (
+        intervals("t", [Interval("a", 0.6, 0.6, 0.6, each)], (0.5, 1.0)) for each in ((0.6,), (0.6, 0.6))
+    )
+    assert "60.0 to 60.0" not in single
+    assert several.count("60.0 to 60.0") == 2
+
+
 def test_what_lies_outside_the_axis_is_cut_off():
     (whisker,) = places(intervals("t", [Interval("a", 0.6, -3.0, 4.0)], (0.5, 1.0)), "whisker")
     assert 0 <= float(whisker.get("x1")) < float(whisker.get("x2")) <= 300

@@ -67,6 +67,11 @@ def test_answers_show_their_scores(parse):
         assert not page.all("script")
 
 
+def test_a_single_network_has_no_interval(parse):
+    one = Summary(0.8, 0.8, 0.8, (0.8,)).as_dict()
+    assert "(" not in parse(notebook.scores({"a": dict.fromkeys(("balanced_accuracy", "auroc"), one)})).text
+
+
 def test_a_table_escapes_every_cell(parse):
     page = parse(notebook.table((ATTACK, "b"), [(ATTACK, ATTACK)]))
     assert not page.all("script")

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import json
 import re
 import subprocess
 import sys
@@ -316,8 +317,6 @@ def test_an_audit_is_shown_with_its_figures(saved, shown, tmp_path):
 
 
 def test_an_audit_may_be_given_beside_the_package(saved, shown, tmp_path):
-    import json
-
     path, audit = saved(), tmp_path / "audit.json"
     audit.write_text(
         json.dumps({"package": "/home/mueller/x.mdz", "findings": [FINDING], "tensors_sha256": digest(path)})
@@ -340,9 +339,14 @@ def test_an_audit_may_be_given_beside_the_package(saved, shown, tmp_path):
         shown(path, audit=audit)
 
 
-def test_rows_of_characters_are_told_of_images_not_of_members(saved, shown, tmp_path):
-    import json
+def test_the_audit_of_a_model_is_not_taken_for_one_of_a_package(saved, shown, tmp_path):
+    audit = tmp_path / "audit.json"
+    audit.write_text(json.dumps({"weights_sha256": "0" * 64, "model": "/home/somebody/lungs.mdw"}))
+    with pytest.raises(InputError, match=r"of a model"):
+        shown(saved(), audit=audit)
 
+
+def test_rows_of_characters_are_told_of_images_not_of_members(saved, shown, tmp_path):
     audit = tmp_path / "audit.json"
     found = {**FINDING, "attack": "marks", "warnings": ["look at image 3"], "figures": {"images": [3, 5]}}
     audit.write_text(json.dumps({"findings": [found]}))

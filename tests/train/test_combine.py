@@ -151,6 +151,16 @@ def test_all_conflicts_are_listed_at_once():
     assert told.count("--classes") == 2
 
 
+def test_classes_that_one_package_tells_apart_stay_apart():
+    signs = ("HER2+", "HER2-", "grade 1-2", "grade 12", "1.5", "15")
+    assert combine([part("a.mdz", signs)]).classes == signs
+    both = [part("a.mdz", ("ER", "Er", "x")), part("b.mdz", ("Er", "ER", "x"))]
+    assert combine(both).classes == ("ER", "Er", "x")
+    for name, other in (("COVID-19", "covid 19"), ("T_cell", "t-cell"), ("HER2 -", "HER2-"), ("naïve", "nai\u0308ve")):
+        with pytest.raises(InputError, match="differ in spelling alone"):
+            combine([part("a.mdz", (name, "x")), part("b.mdz", (other, "x"))])
+
+
 def test_classes_that_no_model_file_could_hold_are_refused_before_training():
     parts = [part(f"{place}.mdz", ("ill", *(f"{place}-{name}" for name in range(510)))) for place in range(2)]
     with pytest.raises(InputError, match="1021 classes; expected 1 to 1000"):

@@ -128,11 +128,16 @@ def test_nothing_is_overwritten_and_nothing_half_written(tmp_path, monkeypatch):
 @given(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=6))
 def test_folder_names_never_lead_elsewhere(classes):
     names = folder_names(classes)
-    assert len({name.casefold() for name in names}) == len(classes)
+    assert len({name.casefold() for name in names}) == len(names) == len(classes)
     for name in names:
         assert name
         assert name == name.strip()
         assert not set(name) & set('./\\:*?"<>|\0\n')
+
+
+@pytest.mark.parametrize("classes", [["b__2", "b*", "b?"], ["b_2", "b", "B"], ["x", "X", "X_1", "x_1"]])
+def test_a_mended_folder_name_is_not_the_name_of_another(classes):
+    assert len({name.casefold() for name in folder_names(classes)}) == len(classes)
 
 
 def test_known_bad_folder_names():

@@ -34,6 +34,12 @@ def ask(serving, new_run):
     return request
 
 
+def test_a_part_that_cannot_be_made_is_answered_and_leaves_the_others(ask, monkeypatch):
+    monkeypatch.setattr(serve.page, "live", lambda *_: 1 // 0)
+    assert ask(f"live/{ask.key}").status == 500
+    assert ask("style.css").status == 200
+
+
 def test_it_listens_on_this_machine_alone(serving, new_run):
     server = serving(new_run().path)
     assert server.server_address[0] == "127.0.0.1"

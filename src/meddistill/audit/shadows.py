@@ -274,7 +274,7 @@ def _source(case: Case, chosen: Mapping[Side, npt.NDArray[np.bool_]], validation
     splits = np.concatenate([np.full(len(part.labels), SPLITS.index(split), np.uint8) for part, split, _ in parts])
     cohort = Cohort(pixels, np.concatenate([part.labels for part, _, _ in parts]), splits, case.classes)
     people = np.concatenate([part.patient + first for part, _, first in parts])
-    return Source(cohort, (), _fingerprint(cohort), people)
+    return Source(cohort, (), _fingerprint(cohort), people, frozenset())
 
 
 def _parts(

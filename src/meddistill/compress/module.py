@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from meddistill import __version__
 from meddistill.compress import card, file, limits
@@ -157,9 +158,17 @@ def _require_storable(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def _measure_anew(pupil: nn.Module, params: Mapping[str, Tensor], course: Course) -> None:
-    """Give the pupil its last parameters, and its running statistics those of inputs that go through these."""
+    """Give the pupil its last parameters, and its running statistics those of inputs that go through these.
+
+    They are means over batches of about one size, none of which is a single input where there are more: a batch norm
+    refuses one.
+    """
     pupil.load_state_dict(params, strict=False)
-    batches = torch.arange(len(course.data)).split(_BATCH)[:_CALIBRATION]
+    norms = [norm for norm in pupil.modules() if isinstance(norm, _NormBase) and norm.track_running_stats]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    batches = torch.arange(len(course.data)).tensor_split(math.ceil(len(course.data) / _BATCH))[:_CALIBRATION]
     with torch.no_grad():
         for rows in batches:
             pupil(course.data.inputs(rows))

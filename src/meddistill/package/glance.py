@@ -45,8 +45,9 @@ def headline(package: Package) -> tuple[str, str] | None:
 
 
 def told(score: Score) -> str:
-    """A score in per cent with its interval."""
-    return f"{100 * score.mean:.1f} % ({100 * score.low:.1f} to {100 * score.high:.1f})"
+    """A score in per cent with its interval, if it has one."""
+    ends = f" ({100 * score.low:.1f} to {100 * score.high:.1f})" if score.has_interval else ""
+    return f"{100 * score.mean:.1f} %{ends}"
 
 
 def notebook(package: Package) -> str:

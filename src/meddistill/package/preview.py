@@ -2,11 +2,13 @@
 
 One image per class: cells side by side, the class name above each. More: one row per class, its name at the left.
 An image is shown under the class that its label finds most probable, with that probability. Small images are
-enlarged by a whole factor, so that their pixels stay what they are; large ones are reduced. Needs Pillow. Inside the
-package is a smaller picture of the same images, :mod:`meddistill.package.thumbnail`.
+enlarged by a whole factor, so that their pixels stay what they are; large ones are reduced. Needs Pillow, whose font
+has the letters of English: of others the marks are left out, and a class whose name is written in other letters is
+told by its number. Inside the package is a smaller picture of the same images, :mod:`meddistill.package.thumbnail`.
 """
 
 import io
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -68,12 +70,19 @@ def _rows(
     reduction = next(r for r in range(1, images.shape[-1] + 1) if shown * images[0].size / r**2 <= PIXEL_BUDGET)
     return tuple(
         _Row(
-            classes[index],
+            _drawable(classes[index], index),
             tuple(_cell(images[i], float(labels[i, index]), reduction, side) for i in indices[:MAX_COLUMNS]),
             len(indices),
         )
         for index, indices in enumerate(chosen)
     )
+
+
+def _drawable(name: str, index: int) -> str:
+    """``name`` in letters that the font has, or ``class 3`` for the third."""
+    parts = unicodedata.normalize("NFKD", name.replace("ß", "ss"))
+    plain = "".join(sign for sign in parts if not unicodedata.combining(sign))
+    return plain if plain.isascii() else f"class {index + 1}"
 
 
 def _cell(image: npt.NDArray[np.floating], probability: float, reduction: int, side: int) -> _Cell:

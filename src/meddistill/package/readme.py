@@ -93,14 +93,20 @@ def _results(results: Results) -> str:
         if (scores := results.splits[split].get(row)) is not None
     ]
     table = "\n".join(_table([f"{escape(results.network)} trained on", *_METRICS.values()], rows))
+    shown = f"mean and 95 % interval over {results.seeds} seeds" if results.seeds > 1 else "of one network"
+    own = " Its own recipe makes one network, which has no interval." if "own" in results.splits[split] else ""
     return (
-        f"## What a network trained from it scores\n\n{table}\n\nOn the {split} split, in per cent: mean and 95 % "
-        f"interval over {results.seeds} seeds, protocol {escape(results.protocol)}."
+        f"## What a network trained from it scores\n\n{table}\n\nOn the {split} split, in per cent: {shown}, "
+        f"protocol {escape(results.protocol)}.{own}"
     )
 
 
 def _score(score: Score | None) -> str:
-    return "" if score is None else f"{100 * score.mean:.1f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
+    """Mean and interval; of a single network, which has none, its score."""
+    if score is None:
+        return ""
+    ends = f" ({100 * score.low:.1f} to {100 * score.high:.1f})" if score.has_interval else ""
+    return f"{100 * score.mean:.1f}{ends}"
 
 
 def _table(header: list[str], rows: list[list[str]]) -> list[str]:

@@ -100,6 +100,11 @@ class Score:
     high: float
     per_seed: tuple[float, ...]
 
+    @property
+    def has_interval(self) -> bool:
+        """Whether the ends are those of an interval: of a single network they are its score."""
+        return len(self.per_seed) > 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Results:

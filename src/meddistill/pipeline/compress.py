@@ -131,6 +131,8 @@ def compress(
     if shouted := WARNINGS[made.saw]:
         progress.warn(shouted)
     after = file.write(out, _card(made, model), () if made.essential is None else made.essential.tensors)
+    if size is not None and after > before * size:  # only a recipe, which is as small as it is
+        progress.warn(f"the recipe takes {after} bytes, more than the {int(before * size)} that were asked for")
     return CompressReport(
         out=out,
         route=made.route,

@@ -4,7 +4,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -57,8 +57,8 @@ class Shape:
 class Costs:
     """Seconds of one teacher step, one warm-up iteration, one of matching, one evaluated network, one on all images.
 
-    Those of teachers and evaluated networks are shares of the time that several take at once. ``at_once`` teachers take
-    a step in ``at_once`` times ``teacher_step``, and so do fewer.
+    That of teachers is a share of the time that several take at once: ``at_once`` of them take a step in ``at_once``
+    times ``teacher_step``, and so do fewer. Networks are trained and scored by as many ``processes``.
     """
 
     teacher_step: float
@@ -67,6 +67,7 @@ class Costs:
     evaluation: float
     full: float
     at_once: int = 1
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def measure_costs(plan: Plan, shape: Shape, device: torch.device) -> Costs:
         per_step = _seconds(lambda: train_network(network, synthetic, short, 0)) / 2
         full_step = _seconds(lambda: train_network(network, real_set(images), short, 0)) / 2
         score = _seconds(lambda: probabilities(network, _params(network, device), images)) / len(images)
-    protocol, at_a_time = Protocol(), together(processes_for(device))
+    protocol = Protocol()
     count = plan.count(shape.classes)
     scoring = score * shape.scored
     at_once = max(1, min(plan.teachers.count, _at_once(plan, network, device)))
@@ -106,9 +107,10 @@ def measure_costs(plan: Plan, shape: Shape, device: torch.device) -> Costs:
         teacher_step=_teacher_seconds(plan, network, images, at_once) if plan.teachers.count else 0.0,
         warm_up=_warm_up_seconds(plan, network, learned, images),
         iteration=_iteration_seconds(plan, network, learned, images),
-        evaluation=(protocol.steps_for(count) * per_step + scoring) / at_a_time,
-        full=(protocol.steps_for(shape.train) * full_step + scoring) / at_a_time,
+        evaluation=protocol.steps_for(count) * per_step + scoring,
+        full=protocol.steps_for(shape.train) * full_step + scoring,
         at_once=at_once,
+        processes=processes_for(device),
     )
 
 
@@ -125,13 +127,13 @@ def too_long(expected: Estimate, seconds: float) -> str | None:
 def estimate(plan: Plan, costs: Costs, shape: Shape) -> Estimate:
     """Time and memory of the whole plan."""
     rows = plan.evaluation.seeds * (1 + plan.evaluation.random_sets)
-    evaluating = rows * costs.evaluation + plan.evaluation.full_data * plan.evaluation.seeds * costs.full
+    networks = [costs.evaluation] * rows + [costs.full] * (plan.evaluation.full_data * plan.evaluation.seeds)
     rounds = math.ceil(plan.teachers.count / costs.at_once)
     stages = {
         "teaching": rounds * costs.at_once * plan.teachers.steps * costs.teacher_step,
         "warming up": plan.matching.warm_up * costs.warm_up,
         "distilling": plan.matching.iterations * costs.iteration,
-        "evaluating": evaluating,
+        "evaluating": _side_by_side(networks, costs.processes),
     }
     pixels = (shape.train + shape.scored) * shape.channels * plan.size**2
     return Estimate(stages, _peak_memory_mb() + pixels / 1e6)
@@ -215,6 +217,11 @@ def _teacher_seconds(plan: Plan, network: ConvNet, images: LabelledImages, at_on
     return seconds / (together(at_once) if on_cpu else at_once)
 
 
+def _side_by_side(seconds: Sequence[float], processes: int) -> float:
+    """What jobs take that each take so many ``seconds`` alone: no less than the longest."""
+    return max([sum(seconds) / together(min(processes, len(seconds))), *seconds])
+
+
 def together(processes: int) -> float:
     """How many times as much as one process alone they do."""
     return max(1.0, _HELPED * processes)
@@ -271,9 +278,10 @@ def _segment_seconds(plan: Plan, network: ConvNet, learned: Learned) -> float:
         batches = student_batches(len(learned.images), loop, stream(0, "estimate", "batches"))
         unroll(network, start, learned, batches, score, rule=replace(loop.rule, compiled=False))
 
-    whole = room_for(network, loop.rule, min(loop.batch, len(learned.images)), plan.matching.student_steps)
-    taken = plan.matching.student_steps + SHARE_OF_SLOPES * whole.taken_twice
-    return _seconds(one) * taken / steps * plan.matching.segments_at_once
+    every = plan.matching.student_steps
+    asked = len(loop.distance.looks_at(every))
+    whole = room_for(network, loop.rule, min(loop.batch, len(learned.images)), every, asked)
+    return _seconds(one) * (every + SHARE_OF_SLOPES * whole.taken_twice) / steps * plan.matching.segments_at_once
 
 
 def _params(network: ConvNet, device: torch.device, name: str = "start") -> Params:

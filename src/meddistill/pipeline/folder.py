@@ -19,6 +19,7 @@ from meddistill.runtime.errors import InputError
 from meddistill.runtime.events import EventLog, Listener
 from meddistill.runtime.files import remove_leftovers, write_atomic, write_error
 
+LOCK = "lock"
 # A run that finds all teachers there holds their folder for a moment only: so long another one waits for it.
 _PATIENCE = 5.0
 _PAUSE = 0.05
@@ -168,7 +169,7 @@ def locked(folder: Path, problem: str, patience: float = 0.0) -> Iterator[None]:
     """Hold a folder; raises :class:`InputError` with ``problem`` if another process does for ``patience`` seconds."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
+        handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR)
     except OSError as error:
         raise write_error(folder, error) from error
     try:

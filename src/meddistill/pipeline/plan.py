@@ -218,11 +218,22 @@ class Plan:
             objective=self.objective(method),
         )
 
+    @property
+    def last_start(self) -> int:
+        """The last snapshot that a segment fits behind."""
+        return max(0, self.teacher_plan().snapshots - 1 - self.matching.segment)
+
     def window(self, found: tuple[int, int]) -> tuple[int, int]:
-        """First and last snapshot that a segment may start at: the plan's own, or what was ``found``."""
+        """First and last snapshot that a segment may start at: the plan's own, or what was ``found``.
+
+        Where one of them is the plan's own, the other gives way to it; no segment reaches beyond its trajectory.
+        """
         asked = (self.matching.earliest_start, self.matching.latest_start)
         earliest, latest = (mine if mine >= 0 else other for mine, other in zip(asked, found, strict=True))
-        return earliest, latest
+        if asked[1] < 0:
+            latest = max(earliest, latest)
+        latest = min(latest, self.last_start)
+        return min(earliest, latest), latest
 
     def _mitigation(self, method: Method) -> Mitigation | None:
         if not method.mitigates_overlap:
@@ -254,8 +265,8 @@ def default_depth(size: int) -> int:
     return max(1, min(8, int(math.log2(max(size, 6) / 3))))
 
 
-def override(plan: Plan, **values: Any) -> Plan:
-    """The plan with the given top-level values, ``None`` meaning unchanged.
+def override(plan: Plan, where: str = "the plan", **values: Any) -> Plan:
+    """The plan with the given top-level values, ``None`` meaning unchanged; ``where``: what a problem calls it.
 
     A new size brings its network's depth, a method that needs no teachers or no warm-up has none, one that needs flat
     teachers has them trained with GSAM, and one that needs convexified trajectories has two points of each kept.
@@ -267,7 +278,7 @@ def override(plan: Plan, **values: Any) -> Plan:
     if "size" in given and default_depth(plan.size) != default_depth(changed.size) and "network" not in given:
         width = plan.network.rpartition("-w")[2]
         changed = replace(changed, network=f"convnet-d{default_depth(changed.size)}-w{width}")
-    return checked(_with_what_it_needs(changed, chosen="method" in given))
+    return checked(_with_what_it_needs(changed, chosen="method" in given), where)
 
 
 def _with_what_it_needs(plan: Plan, chosen: bool) -> Plan:
@@ -326,6 +337,8 @@ def _misfits(plan: Plan) -> list[str]:
             f"matching.segment is {plan.matching.segment} snapshots, but a trajectory of teachers.steps = "
             f"{plan.teachers.steps} has {longest} after its start: shorten the segment or train longer"
         )
+    elif method.objective is None:
+        problems += _impossible_window(plan)
     if method.flat_teachers and plan.teachers.optimiser not in ("sam", "gsam"):
         problems.append(
             f"method {plan.method} needs flat teachers, but teachers.optimiser is {plan.teachers.optimiser}: "
@@ -342,6 +355,22 @@ def _misfits(plan: Plan) -> list[str]:
     except InputError as error:
         problems.append(str(error))
     return problems
+
+
+def _impossible_window(plan: Plan) -> list[str]:
+    """What leaves segments no place to start at."""
+    earliest, latest = plan.matching.earliest_start, plan.matching.latest_start
+    if earliest > latest >= 0:
+        return [
+            f"matching.earliest_start is {earliest}, after matching.latest_start, which is {latest}: exchange them, or "
+            "set one to -1"
+        ]
+    if earliest > plan.last_start:
+        return [
+            f"matching.earliest_start is {earliest}, but a segment of {plan.matching.segment} snapshots can start at "
+            f"{plan.last_start} at the latest: start earlier or train longer"
+        ]
+    return []
 
 
 def _unprotected(plan: Plan) -> list[str]:

@@ -47,6 +47,18 @@ def from_mapping(values: Mapping[str, Any], where: str) -> Plan:
     return checked(_build(Plan, values, "", problems), where, problems)
 
 
+def unchecked(values: Mapping[str, Any], where: str) -> Plan:
+    """The same before its values are checked against each other: for who has more to settle, and then checks.
+
+    Raises :class:`InputError` for what is no setting, or not of its kind.
+    """
+    problems: list[str] = []
+    plan = _build(Plan, values, "", problems)
+    if problems:
+        checked(plan, where, problems)
+    return plan
+
+
 def read_plan(path: Path) -> Plan:
     """The plan in a file. Raises :class:`InputError`."""
     try:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from unicodedata import normalize
 
 import numpy as np
 import numpy.typing as npt
@@ -398,13 +399,16 @@ def _rows(cohort: Cohort, split: Scored, source: Path) -> npt.NDArray[np.intp]:
 
 
 def _relabel(cohort: Cohort, classes: Sequence[str], source: Path) -> npt.NDArray[np.int64]:
-    unknown = sorted(set(cohort.classes) - set(classes))
+    # A letter with its mark may be written as one sign or as two: as file systems please.
+    known = [normalize("NFC", name) for name in classes]
+    own = [normalize("NFC", name) for name in cohort.classes]
+    unknown = sorted(set(own) - set(known))
     if unknown:
         raise InputError(
             f"{source} has the classes {', '.join(unknown)}, which the model does not know: it was trained for "
             f"{', '.join(classes)}. Rename the classes or leave those images out"
         )
-    places = np.array([classes.index(name) for name in cohort.classes], dtype=np.int64)
+    places = np.array([known.index(name) for name in own], dtype=np.int64)
     return places[cohort.labels]
 
 

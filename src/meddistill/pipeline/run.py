@@ -150,7 +150,7 @@ def run(request: Request, progress: Progress = Silent(), prepared: Prepared | No
     public = None
     if request.start_images is not None:  # beside the whole cohort: canaries would leave patients out of it
         require_public(request.start_images, base)
-        public = start_images(request.start_images, cohort, base.fit, progress)
+        public = start_images(request.start_images, prepared, base.fit, request.options, progress)
     preview, place = request.preview, request.place
     with owned(place) as folder, contextlib.ExitStack() as opened:
         for written in (request.out, preview):

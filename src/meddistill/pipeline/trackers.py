@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meddistill.runtime.errors import InputError, OutputError
+from meddistill.runtime.events import told
 from meddistill.runtime.files import write_error
 
 TENSORBOARD, MLFLOW = "tensorboard", "mlflow"
@@ -53,18 +54,17 @@ class Tracker(Protocol):
 class TensorBoard:
     """The figures of a run as TensorBoard's scalars, and, if asked for, its images."""
 
-    def __init__(self, folder: Path, wants_images: bool) -> None:
+    def __init__(self, folder: Path, run: Path, wants_images: bool) -> None:
         from tensorboardX import SummaryWriter
 
         self._writer = SummaryWriter(str(folder))
-        self._networks: Counter[str] = Counter()
+        self._networks = _Networks(run)
         self.wants_images = wants_images
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Draw the numbers of one event."""
-        if event["event"] == "evaluated":
-            self._networks[event["row"]] += 1
-        for step, name, value in scalars(event, self._networks):
+        self._networks.note(event)
+        for step, name, value in scalars(event, self._networks.of_rows):
             self._writer.add_scalar(name, value, step)
 
     def images(self, iteration: int, images: npt.NDArray[np.uint8]) -> None:
@@ -87,7 +87,7 @@ class MLflow:
 
     def __init__(self, folder: Path, run: Path, warn: Callable[[str], None]) -> None:
         self._client, self._known, self._warn = _mlflow_client(folder), run / "mlflow.json", warn
-        self._networks: Counter[str] = Counter()
+        self._networks = _Networks(run)
         self._is_lost = False
         self._run = self._continued() or self._new(folder, run.resolve().name)
 
@@ -95,10 +95,11 @@ class MLflow:
         """Tell the numbers of one event, and what the run set out to do."""
         from mlflow.entities import Metric, Param
 
-        if event["event"] == "evaluated":
-            self._networks[event["row"]] += 1
+        self._networks.note(event)
         when = int(1000 * event["time"])
-        figures = [Metric(name, float(value), when, step) for step, name, value in scalars(event, self._networks)]
+        figures = [
+            Metric(name, float(value), when, step) for step, name, value in scalars(event, self._networks.of_rows)
+        ]
         settings = [Param(name, value) for name, value in _settings(event)]
         if figures or settings:
             self._tell(lambda: self._client.log_batch(self._run, metrics=figures, params=settings))
@@ -135,6 +136,24 @@ class MLflow:
         made = str(self._client.create_run(experiment, run_name=name).info.run_id)
         self._known.write_text(json.dumps({"run": made}))
         return made
+
+
+class _Networks:
+    """How many networks of each row were evaluated by now, before the run was continued as well."""
+
+    def __init__(self, run: Path) -> None:
+        self._seen: set[tuple[str, int]] = set()
+        for event in told(run / "events.jsonl"):
+            self.note(event)
+
+    def note(self, event: Mapping[str, Any]) -> None:
+        """One more, if the event tells of one that is new."""
+        if event["event"] == "evaluated":
+            self._seen.add((event["row"], event["seed"]))
+
+    @property
+    def of_rows(self) -> Counter[str]:
+        return Counter(row for row, _ in self._seen)
 
 
 def _mlflow_client(folder: Path) -> Any:
@@ -218,7 +237,7 @@ def _opened(asked: str, run: Path, wants_images: bool, warn: Callable[[str], Non
     name, _, place = asked.partition(":")
     folder = Path(place or run / name)
     try:
-        return MLflow(folder, run, warn) if name == MLFLOW else TensorBoard(folder, wants_images)
+        return MLflow(folder, run, warn) if name == MLFLOW else TensorBoard(folder, run, wants_images)
     except OSError as error:
         raise write_error(folder, error) from error
     except Exception as error:  # MLflow's store raises those of several libraries

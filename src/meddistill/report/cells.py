@@ -31,12 +31,17 @@ ALL: Amount = (None, None)
 
 @dataclass(frozen=True)
 class Spread:
-    """A mean over networks, its 95 % interval, and the single networks' values."""
+    """A mean over networks, its 95 % interval, and the single networks' values, where they are known."""
 
     mean: float
     low: float
     high: float
     each: tuple[float, ...] = ()
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether the ends are those of an interval: of a single network they are its score."""
+        return len(self.each) != 1
 
 
 @dataclass(frozen=True)

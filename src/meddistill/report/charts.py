@@ -38,6 +38,11 @@ class Interval:
     each: tuple[float, ...] = ()
     kind: str = "s0"
 
+    @property
+    def has_interval(self) -> bool:
+        """Whether the ends are those of an interval: of a single measurement they are the value."""
+        return len(self.each) != 1
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -170,7 +175,7 @@ def smoothed(points: Sequence[Point], near: int = _NEAR) -> list[Point]:
 
 def _spoken(row: Interval, scale: float) -> str:
     low, value, high = (_figure(scale * number) for number in (row.low, row.value, row.high))
-    return f"{row.name}: {value}, interval {low} to {high}"
+    return f"{row.name}: {value}" + (f", interval {low} to {high}" if row.has_interval else "")
 
 
 def _told(line: Curve) -> str:
@@ -182,7 +187,7 @@ def _interval(svg: Element, row: Interval, top: float, across: Scale, scale: flo
     y = top + 25
     _text(svg, 6, top + 13, row.name, "name", "start")
     low, value, high = (_figure(scale * number) for number in (row.low, row.value, row.high))
-    _text(svg, _WIDTH - 6, top + 13, f"{value} ({low} to {high})", "value", "end")
+    _text(svg, _WIDTH - 6, top + 13, f"{value} ({low} to {high})" if row.has_interval else value, "value", "end")
     _line(svg, across(row.low), y, across(row.high), y, f"whisker {row.kind}")
     for one in row.each:
         _add(svg, "circle", cx=across(one), cy=y, r=2.4, **{"class": f"each {row.kind}"})

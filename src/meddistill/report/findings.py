@@ -12,7 +12,7 @@ from meddistill.report.runlog import number
 from meddistill.runtime.errors import InputError
 
 MOST_BYTES = 4 * MAX_AUDIT_BYTES
-_OF_ITS_OWNER = ("package", "attached")  # a path on the auditor's machine: of no use to others
+_OF_ITS_OWNER = ("package", "model", "attached")  # a path on the auditor's machine: of no use to others
 _MOST_ROWS = 400  # of the figures of one attack
 # What is compared, where it is not success on members with success on control patients.
 _COMPARED = {"marks": ("synthetic images", "control patients' images")}
@@ -50,7 +50,7 @@ class Audit:
 def read_audit(path: Path, digest: str | None) -> Mapping[str, Any]:
     """The audit in a file; ``digest``: of the tensors of the package it must be about, if there is one.
 
-    Raises :class:`InputError` for a file that is no audit, or one of another package.
+    Raises :class:`InputError` for a file that is no audit, or one of another package or of a model.
     """
     try:
         with open(path, "rb") as file:
@@ -61,7 +61,9 @@ def read_audit(path: Path, digest: str | None) -> Mapping[str, Any]:
         raise InputError(f"the audit {path} is not what `meddistill audit` writes: {error}") from None
     if not isinstance(document, dict):
         raise InputError(f"the audit {path} is not what `meddistill audit` writes: expected a JSON object")
-    about = document.get("tensors_sha256", document.get("weights_sha256"))  # of a package, of a model
+    if "weights_sha256" in document:
+        raise InputError(f"the audit {path} is of a model, not of a package: give the one of the package")
+    about = document.get("tensors_sha256")
     if digest is not None and about is not None and about != digest:
         raise InputError(f"the audit {path} is of another package: audit this one, or give the package it belongs to")
     return document

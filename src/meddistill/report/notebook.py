@@ -34,9 +34,8 @@ def _metrics(row: Mapping[str, Any]) -> list[Any]:
 
 def _score(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{mean:.1f} ({low:.1f} to {high:.1f})".format(
-            **{key: 100 * value[key] for key in ("mean", "low", "high")}
-        )
+        mean, low, high = (100 * value[key] for key in ("mean", "low", "high"))
+        return f"{mean:.1f}" + ("" if len(value.get("per_seed", ())) == 1 else f" ({low:.1f} to {high:.1f})")
     return "–" if value is None else f"{100 * value:.1f}"
 
 

@@ -16,7 +16,7 @@ _ROWS = {RANDOM: "random real images", FULL: "all real images"}
 
 @dataclass(frozen=True)
 class Tried:
-    """One field of a transfer matrix, in per cent, and its shade from 0 to 10; ``drop`` is empty where there is none.
+    """One field of a transfer matrix, in per cent, and its shade from 0 to 10; what there is none of is empty.
 
     ``is_own``: the set was made with this network.
     """
@@ -79,15 +79,19 @@ def _named(cell: Cell) -> tuple[str, str]:
 
 def _tried(cell: Cell, least: float, most: float) -> Tried:
     main, drop = cell.main, cell.figures.get("drop")
-    lost = ("", "", "") if drop is None else tuple(map(_points, (drop.mean, drop.low, drop.high)))
     return Tried(
         score=_points(main.mean),
-        interval=f"{_points(main.low)} to {_points(main.high)}",
-        drop=lost[0],
-        drop_interval=f"{lost[1]} to {lost[2]}",
+        interval=_ends(main),
+        drop="" if drop is None else _points(drop.mean),
+        drop_interval="" if drop is None else _ends(drop),
         shade=round(10 * (main.mean - least) / (most - least)) if most > least else 5,
         is_own=cell.matching == cell.evaluation,
     )
+
+
+def _ends(spread: Spread) -> str:
+    """Of the interval; nothing of a single network."""
+    return f"{_points(spread.low)} to {_points(spread.high)}" if spread.has_interval else ""
 
 
 def _points(value: float) -> str:
@@ -155,4 +159,7 @@ def _row(cell: Cell) -> tuple[str, ...]:
 
 
 def _percent(spread: Spread | None) -> str:
-    return "–" if spread is None else f"{100 * spread.mean:.1f} ± {50 * (spread.high - spread.low):.1f}"
+    if spread is None:
+        return "–"
+    half = f" ± {50 * (spread.high - spread.low):.1f}" if spread.has_interval else ""
+    return f"{100 * spread.mean:.1f}{half}"

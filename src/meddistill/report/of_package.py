@@ -66,8 +66,10 @@ def _tiles(shared: Shared) -> list[tuple[str, str, str]]:
         found.append(("smaller", f"{cohort / shared.bytes:,.0f} ×", f"than {size(cohort)} of training images"))
     test = score_of(card.results, "test", "distilled", "balanced_accuracy")
     if test is not None:
-        spread = f"95 % interval {100 * test.low:.1f} to {100 * test.high:.1f}, test images"
-        found.append(("balanced accuracy", f"{100 * test.value:.1f} %", spread))
+        spread = (
+            f"95 % interval {100 * test.low:.1f} to {100 * test.high:.1f}, " if test.has_interval else "one network, "
+        )
+        found.append(("balanced accuracy", f"{100 * test.value:.1f} %", f"{spread}test images"))
     return found
 
 

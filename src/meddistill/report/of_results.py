@@ -70,8 +70,8 @@ def span_of(rows: Iterable[Interval]) -> tuple[float, float]:
 def _percent(found: Interval | None) -> str:
     if found is None:
         return "–"
-    single = len(found.each) == 1
-    return f"{100 * found.value:.1f}" + ("" if single else f" ({100 * found.low:.1f} to {100 * found.high:.1f})")
+    ends = f" ({100 * found.low:.1f} to {100 * found.high:.1f})" if found.has_interval else ""
+    return f"{100 * found.value:.1f}{ends}"
 
 
 def _verdict(found: Mapping[tuple[str, str], Interval | None]) -> str:

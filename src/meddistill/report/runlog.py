@@ -202,7 +202,8 @@ def _trained(events: Sequence[Event]) -> tuple[Trained, ...]:
     rows = sorted({one["row"] for one in events if isinstance(one.get("row"), str)})
     found = []
     for row in rows:
-        mine = [one for one in events if one.get("row") == row]
+        # A run that was continued may have told of a network twice: the last word counts.
+        mine = list({str(one.get("seed")): one for one in events if one.get("row") == row}.values())
         seconds = [taken for one in mine if (taken := number(one.get("seconds"))) is not None]
         errors = [error for one in mine if (error := _calibration(one)) is not None]
         spread = (fmean(errors), min(errors), max(errors)) if errors else None

@@ -1,8 +1,9 @@
 """The event log of a run: one JSON object a line, appended, never rewritten."""
 
+import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +37,13 @@ class EventLog:
             raise write_error(self._path, error) from error
         if self._listener is not None:
             self._listener(told)
+
+
+def told(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The events in a log that this program wrote; none without one, and none of a line that was cut short."""
+    if not path.exists():
+        return
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            with contextlib.suppress(ValueError):
+                yield json.loads(line)

@@ -24,8 +24,8 @@ _REMEDIES = {
 }
 
 # What verbs write. Any other file in a folder that is read may be one of its images.
-_LENGTH = 8  # bytes of the number that a safetensors file begins with, before its JSON
 _WRITTEN = frozenset({".html", ".json", ".mdw", ".mdz", ".onnx", ".safetensors", ".toml"})
+_LENGTH = 8  # bytes of the number that a safetensors file begins with, before its JSON
 
 
 def write_error(path: Path, error: OSError) -> OutputError:

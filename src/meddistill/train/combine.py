@@ -26,6 +26,7 @@ from meddistill.package.members import TENSORS
 from meddistill.package.text import class_problems
 from meddistill.package.types import Card, Package
 from meddistill.runtime.errors import InputError
+from meddistill.runtime.words import spelling
 from meddistill.teachers.images import Normalisation
 from meddistill.train.model import fit_named
 from meddistill.train.renaming import NO_RENAMING, Renaming
@@ -217,15 +218,18 @@ def _union(called: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
 
 
 def _similar(called: Mapping[str, Sequence[str]]) -> list[str]:
-    """Names that differ in case, spaces or hyphens alone: most likely one class, and never to be guessed."""
+    """Names of several packages that differ in case, spaces or hyphens alone: most likely one class, never guessed.
+
+    Those that one package has beside each other are classes of their own.
+    """
     spellings: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for names in called.values():
         for name in names:
-            spellings["".join(sign for sign in name.casefold() if sign.isalnum())][name] = None
+            spellings[spelling(name)][name] = None
     return [
-        f"the classes {' and '.join(map(repr, names))} differ in spelling alone: say with --classes what they become"
-        for key, names in spellings.items()
-        if key and len(names) > 1
+        f"the classes {' and '.join(map(repr, alike))} differ in spelling alone: say with --classes what they become"
+        for alike in spellings.values()
+        if not any(alike.keys() <= set(names) for names in called.values())
     ]
 
 

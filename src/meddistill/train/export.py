@@ -59,14 +59,13 @@ def export(package: Package, out: Path, to: Target) -> ExportReport:
 
 def folder_names(classes: Sequence[str]) -> list[str]:
     """A folder's name for each class, safe and different on every system whatever a stranger called the class."""
-    names: list[str] = []
+    names: dict[str, str] = {}  # by what they are where case is ignored
     for place, name in enumerate(classes):
         plain = _UNSAFE.sub("_", name).strip()
-        taken = plain.casefold() in {known.casefold() for known in names}
-        if not plain.strip("_") or taken or _RESERVED.fullmatch(plain):
+        while not plain.strip("_") or plain.casefold() in names or _RESERVED.fullmatch(plain):
             plain = f"{plain}_{place}"
-        names.append(plain)
-    return names
+        names[plain.casefold()] = plain
+    return list(names.values())
 
 
 def _pixels(images: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

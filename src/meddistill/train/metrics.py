@@ -37,6 +37,11 @@ class Summary:
     high: float
     per_seed: tuple[float, ...]
 
+    @property
+    def has_interval(self) -> bool:
+        """Whether the ends are those of an interval: of a single network they are its score."""
+        return len(self.per_seed) > 1
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
         return {"mean": self.mean, "low": self.low, "high": self.high, "per_seed": list(self.per_seed)}

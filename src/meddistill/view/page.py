@@ -363,7 +363,8 @@ def _card_score(card: Card, split: str, row: str) -> Score | None:
 def _interval(score: Score | None) -> str:
     if score is None:
         return "–"
-    return f"{100 * score.mean:.1f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
+    ends = f" ({100 * score.low:.1f} to {100 * score.high:.1f})" if score.has_interval else ""
+    return f"{100 * score.mean:.1f}{ends}"
 
 
 def _open(path: Path) -> Opened | str:

@@ -97,7 +97,10 @@ def command_of(folder: Path) -> tuple[str, ...]:
     words, start = told.get("arguments"), told.get("folder")
     if not isinstance(words, list) or not isinstance(start, str) or not all(isinstance(word, str) for word in words):
         return ()
-    return tuple(words) if _leads_to(words, Path(start), folder) else ()
+    try:
+        return tuple(words) if _leads_to(words, Path(start), folder) else ()
+    except (OSError, ValueError, RuntimeError):  # it names what no file can be called
+        return ()
 
 
 def starting_folder(folder: Path) -> Path:

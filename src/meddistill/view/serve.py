@@ -184,7 +184,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         _, token, *rest = [*asked.path.split("/", 2), ""]
         if not secrets.compare_digest(token.encode("utf-8", "replace"), self._site.token.encode()):
             return self._send(Reply(404))
-        return self._send(reply_to(rest[0], parse_qs(asked.query, max_num_fields=8)))
+        try:
+            reply = reply_to(rest[0], parse_qs(asked.query, max_num_fields=8))
+        except Exception:  # whatever a folder holds, the page is to hear that this part of it failed
+            reply = Reply(500)
+        return self._send(reply)
 
     def _hosts(self) -> tuple[str, str]:
         port = self.connection.getsockname()[1]
