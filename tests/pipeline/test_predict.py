@@ -154,3 +154,19 @@ def test_export_model_writes_what_onnx_reads(grey, tmp_path):
     assert session.run(None, {"intensities": pixels})[0][0] == pytest.approx(
         list(one["probabilities"].values()), abs=1e-4
     )
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+def test_a_model_whose_answers_are_no_numbers_gives_none(tmp_path, verb):
+    """Every tensor by itself may be in order: a variance below zero is a number like any other."""
+    network = parse("convnet-d2-w8-bn", channels=1, size=10, classes=2)
+    params = tuple(param - 2 for param in network.init(stream(1, "test")))
+    save_model(tmp_path / "model", Model(network, params, ("a", "b"), Normalisation((0,), (1,)), "crop", "stop", 0))
+    for place in range(4):
+        picture(tmp_path / "set" / f"{place}.png", (10, 10), seed=place)
+    (tmp_path / "set.csv").write_text("path,label\n" + "".join(f"set/{k}.png,{n}\n" for k, n in enumerate("aabb")))
+    with pytest.raises(VerificationError, match="not finite"):
+        if verb == "predict":
+            api.predict(tmp_path / "model", [tmp_path / "set"], device="cpu")
+        else:
+            api.evaluate(tmp_path / "model", tmp_path / "set.csv", split="all", device="cpu")

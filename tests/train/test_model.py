@@ -114,6 +114,8 @@ def described(**changes: Any):
         described(normalisation={"mean": [0, 0, 0], "std": [1, 1, 0]}),
         described(normalisation={"mean": [0, 0, 0], "std": [1, 1, float("inf")]}),
         described(normalisation={"mean": [0, 0, float("nan")], "std": [1, 1, 1]}),
+        described(normalisation={"mean": [0, 0, 1e300], "std": [1, 1, 1]}),
+        described(normalisation={"mean": [0, 0, 0], "std": [1, 1, 1e-60]}),
         described(normalisation={"mean": [0], "std": [1]}),
         described(normalisation=[]),
         described(fit="squeeze"),
@@ -163,12 +165,13 @@ def test_what_no_package_could_be_either(tmp_path, change, said):
     [
         lambda held: {},
         lambda held: held | {"0000": held["0000"] * float("nan")},
+        lambda held: held | {"0000": held["0000"] * 1e38},
         lambda held: held | {"0001": held["0001"].double()},
         lambda held: held | {"0001": torch.zeros(7)},
         lambda held: held | {"9999": torch.zeros(1)},
         lambda held: {name: tensor for name, tensor in held.items() if name != "0003"},
     ],
-    ids=["none", "not finite", "float64", "other shape", "one more", "one less"],
+    ids=["none", "not finite", "too large", "float64", "other shape", "one more", "one less"],
 )
 def test_tensors_that_do_not_fit(path, tensors):
     rewrite(path, tensors=tensors)

@@ -28,6 +28,7 @@ MAX_STEP_SIZES = 4096
 MIN_STEP_SIZE = 1e-12
 MAX_STEP_SIZE = 1e6
 MAX_INTENSITY = 8.0  # of an image, both ways; 0 is black, 1 is white
+MIN_STD = 1e-6  # of a normalisation; its mean and deviation are no larger than an intensity
 MAX_TOP = 9.0  # of offset + largest number * scale
 INTENSITY_UNIT = 2.0**-19  # scale and offset are whole multiples of it, so float32 arithmetic on them is exact
 MIN_SCALE = 2.0**-10

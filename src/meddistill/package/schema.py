@@ -221,7 +221,7 @@ def _normalisation(fields: Fields, images: Images) -> Normalisation:
     count = (images.channels, images.channels)
     bound = limits.MAX_INTENSITY
     return Normalisation(
-        mean=fields.numbers("mean", count, -bound, bound), std=fields.numbers("std", count, 1e-6, bound)
+        mean=fields.numbers("mean", count, -bound, bound), std=fields.numbers("std", count, limits.MIN_STD, bound)
     )
 
 

@@ -21,6 +21,7 @@ from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import require_another, write_atomic
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.train.model import Model
+from meddistill.train.protocol import answers
 from meddistill.train.to_onnx import onnx_model
 
 _BATCH = 64
@@ -161,8 +162,7 @@ def _of_file(model: Model, path: Path, options: ReadOptions, device: torch.devic
     for begin in range(0, len(frames), _BATCH):
         block = frames[begin : begin + _BATCH]
         inputs = torch.from_numpy(np.stack([_intensities(frame.load(), model) for frame in block])).to(device)
-        logits = model.network.apply(model.params, model.normalisation.apply(inputs))
-        rows = logits.detach().double().softmax(1).cpu().tolist()
+        rows = answers(model.network, model.params, model.normalisation.apply(inputs)).tolist()
         found += [Prediction(f"{path}{frame.place}", tuple(row)) for frame, row in zip(block, rows, strict=True)]
     return found
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,8 +15,8 @@ import torch
 from meddistill.cohort.types import Fit, Leak
 from meddistill.nets.find import find
 from meddistill.nets.network import Network
-from meddistill.nets.params import Params
-from meddistill.package.limits import MAX_SIZE
+from meddistill.nets.params import Params, sound
+from meddistill.package.limits import MAX_INTENSITY, MAX_SIZE, MIN_STD
 from meddistill.package.text import class_problems, quote
 from meddistill.runtime.errors import InputError, MeddistillError, VerificationError
 from meddistill.runtime.files import write_atomic
@@ -157,13 +156,17 @@ def described_model(described: dict[str, Any], params: Params) -> Model:
     shapes = tuple(param.shape for param in params)
     if shapes != network.shapes or any(param.dtype != torch.float32 for param in params):
         raise ValueError(f"its tensors do not fit the network {network.name}")
-    if not all(bool(torch.isfinite(param).all()) for param in params):
-        raise ValueError("it holds numbers that are not finite")
+    if not all(bool(sound(param).all()) for param in params):
+        raise ValueError("it holds numbers that are not finite, or too large to compute with")
     norm = described["normalisation"]
     normalisation = Normalisation(tuple(map(float, norm["mean"])), tuple(map(float, norm["std"])))
     if not len(normalisation.mean) == len(normalisation.std) == network.channels:
         raise ValueError("its normalisation does not fit its channels")
-    if not all(map(math.isfinite, normalisation.mean)) or not all(0 < std < math.inf for std in normalisation.std):
+    # The bounds that a package's has.
+    means, stds = normalisation.mean, normalisation.std
+    if not all(abs(mean) <= MAX_INTENSITY for mean in means) or not all(
+        MIN_STD <= std <= MAX_INTENSITY for std in stds
+    ):
         raise ValueError("its normalisation cannot be computed with")
     fit, leak = fit_named(described["fit"]), leak_named(described["leak"])
     origin = _origin(described["origin"]) if "origin" in described else None

@@ -17,7 +17,7 @@ from meddistill.nets.augment import Augmentation
 from meddistill.nets.gradient import gradient_of_one
 from meddistill.nets.network import Network
 from meddistill.nets.params import Params, sound
-from meddistill.runtime.errors import MeddistillError
+from meddistill.runtime.errors import MeddistillError, VerificationError
 from meddistill.runtime.streams import stream
 from meddistill.teachers.images import LabelledImages
 
@@ -131,6 +131,19 @@ def _rows(count: int, batch: int, generator: torch.Generator) -> Iterator[Tensor
 def probabilities(network: Network, params: Params, images: LabelledImages) -> npt.NDArray[np.float64]:
     """Class probabilities ``(N, K)`` of all images, in order."""
     blocks = torch.arange(len(images)).split(_SCORE_BATCH)
+    return np.concatenate([answers(network, params, images.inputs(block)) for block in blocks])
+
+
+def answers(network: Network, params: Params, inputs: Tensor) -> npt.NDArray[np.float64]:
+    """Class probabilities ``(n, K)`` of normalised images, all at once.
+
+    Raises :class:`VerificationError` where they are no numbers: no bound on parameters keeps every sum of them finite.
+    """
     with torch.no_grad():
-        logits = [network.apply(params, images.inputs(block)).double().cpu() for block in blocks]
-    return np.asarray(torch.cat(logits).softmax(1).numpy())
+        logits = network.apply(params, inputs).cpu().double()
+    if not bool(torch.isfinite(logits).all()):
+        raise VerificationError(
+            f"{network.name} answers with numbers that are not finite: its parameters are too large, or do not belong "
+            "together. Train it again, or ask for the file anew"
+        )
+    return np.asarray(logits.softmax(1).numpy())
