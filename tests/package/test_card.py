@@ -9,6 +9,7 @@ import pytest
 
 from meddistill.package import container, strict_json
 from meddistill.package.glance import facts
+from meddistill.package.read import _examine
 from meddistill.package.readme import readme
 from meddistill.package.text import class_problems, escape, problem, quote
 from meddistill.package.types import Card, CohortCounts, Package, Results, Score, Sizes, Terms
@@ -134,7 +135,7 @@ def test_readme_shows_texts_as_they_are(make: Make) -> None:
     assert "<" not in text
     assert escape(evil) in text
     assert r"a\|b, &lt;= \*c\*" in text
-    assert encode(replace(package, card=card))
+    assert _examine(encode(replace(package, card=card)))[0].ok
 
 
 @pytest.mark.parametrize(

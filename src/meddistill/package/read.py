@@ -45,7 +45,8 @@ from meddistill.runtime.errors import InputError, VerificationError
 Answer = Literal["trusted", "stranger", "unsigned", "broken"]
 EXIT_CODES: dict[Answer, int] = {"trusted": 0, "broken": VerificationError.exit_code, "unsigned": 4, "stranger": 5}
 
-_LINK = re.compile(r"\]\((?!preview\.png\))|^\s{0,3}\[[^\]]*\]:", re.MULTILINE)
+# Behind the closing bracket of every link and reference; one behind an odd number of backslashes closes nothing.
+_LINK = re.compile(r"(?<!\\)(?:\\\\)*\](?:\((?!preview\.png\))|:)")
 
 
 @dataclass(frozen=True, kw_only=True)
