@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.streams import stream
 from meddistill.teachers.storage import STORAGES, convexify, grow, is_convex, shrink
-from meddistill.teachers.store import TrajectoryStore
+from meddistill.teachers.store import TrajectoryStore, Writer
 from meddistill.teachers.train import State
 
 SIZES = (4, 2, 1)
@@ -247,6 +247,37 @@ def test_an_interrupted_shorter_trajectory_is_gone_on_from(make):
     assert state.snapshots == 3
     write(longer, group, 8, state).finish()
     assert torch.equal(longer.trajectory(0), TRAJECTORY)
+
+
+@pytest.mark.parametrize("reached", [4, 5])
+def test_killed_while_a_longer_trajectory_takes_over_the_points(make, monkeypatch, reached):
+    """Of an interrupted one, and of a whole one."""
+    writer = write(make(5), (0,), reached, checkpoint_at=(4,))
+    if reached == 5:
+        writer.finish()
+    longer = make(8)
+    ((group, state),) = longer.waiting((0,))
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(Writer, "_write", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        longer.writer(group, state)
+    longer.tidy()
+    ((group, state),) = longer.waiting((0,))
+    write(longer, group, 8, state).finish()
+    assert torch.equal(longer.trajectory(0), TRAJECTORY)
+    assert files(longer) == ["teacher-0000.safetensors"]
+
+
+@pytest.mark.parametrize(("group", "snapshots"), [((0, 1), 3), ((0, 1, 2), 8), ((1,), 8)])
+def test_what_was_begun_anew_and_killed_is_not_gone_on_from_where_it_stood_before(make, group, snapshots):
+    """The points up to there are gone, whatever the state says: as a shorter trajectory, or in another group."""
+    long = make(8)
+    write(long, (0, 1), 7, checkpoint_at=(7,))
+    write(make(snapshots), group, 2)
+    long.tidy()
+    for waiting, state in long.waiting((0, 1)):
+        write(long, waiting, 8, state).finish()
+    for teacher in (0, 1):
+        assert torch.equal(long.trajectory(teacher), (teacher + 1) * TRAJECTORY)
 
 
 def test_what_killed_processes_left_is_cleaned_and_the_rest_stays(store):

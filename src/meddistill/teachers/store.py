@@ -104,6 +104,18 @@ class TrajectoryStore:
         for teacher in set(self._numbers("part")) - going_on:
             _unlink(self.path(teacher, "part"))
 
+    def is_at(self, group: Group, snapshots: int) -> bool:
+        """Whether the training of that group was interrupted with so many points."""
+        interrupted = self._interrupted(group[0])
+        return interrupted is not None and (interrupted[0], interrupted[1].snapshots) == (group, snapshots)
+
+    def forget(self, group: Group) -> None:
+        """Delete the states of trainings with any of these teachers: their points are about to be written anew."""
+        for teacher in self._numbers("state"):
+            interrupted = self._interrupted(teacher)
+            if interrupted is not None and set(interrupted[0]) & set(group):
+                _unlink(self.path(teacher, "state"))
+
     def path(self, teacher: int, kind: str = "") -> Path:
         """The file of a whole trajectory, or its ``part`` or ``state``."""
         return self.folder / f"teacher-{teacher:04d}{kind and '.' + kind}.safetensors"
@@ -200,8 +212,11 @@ class Writer:
         self._parts = replace(store, storage="float32") if is_convex(store.storage) else store
         # Of a group whose training ended and was killed then, some may be complete.
         self._missing = {k: place for place, k in enumerate(group) if not store.is_complete(k)}
+        going_on = state is not None and store.is_at(group, state.snapshots)
+        if not going_on:
+            store.forget(group)
         for teacher in self._missing:
-            self._begin(teacher, 0 if state is None else state.snapshots)
+            self._begin(teacher, 0 if state is None else state.snapshots, store.path(teacher, "part" * going_on))
 
     def add(self, state: State) -> None:
         """The newest point of each teacher, ``state.params``, in the place that ``state.snapshots`` says."""
@@ -252,21 +267,27 @@ class Writer:
         write_atomic(self._store.path(teacher), _header(places) + b"".join(_raw(kept[name]) for name in places))
         _unlink(part)
 
-    def _begin(self, teacher: int, count: int) -> None:
-        """A part of the final length, with the first ``count`` points, which are in it or in the whole file, in it."""
+    def _begin(self, teacher: int, count: int, source: Path) -> None:
+        """A part of the final length with the first ``count`` points, those of ``source``, in it from the first moment.
+
+        One that had its length before its points would be gone on from, zeros and all, after a kill in between.
+        """
         part, places = self._part(teacher), self._parts.layout(self._store.snapshots)
-        if count and part.exists() and self._parts.rows(part) == self._store.snapshots:
+        if source == part and self._parts.rows(part) == self._store.snapshots:
             return
-        source = part if part.exists() else self._store.path(teacher)
         known = {name: self._store.read(source, name) for name in places if name != "state"} if count else {}
+        begun = part.with_name(f".{part.name}.{os.getpid()}.tmp")
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, "wb") as file:
+            with open(begun, "wb") as file:
                 file.write(_header(places))
                 file.truncate(len(_header(places)) + sum(_bytes(*of) for of in places.values()))
+            self._write(begun, {name: (0, tensor[: places[name][1][0]]) for name, tensor in known.items()})
+            _flush(begun)
+            os.replace(begun, part)
+            sync_folder(part.parent)
         except OSError as error:
             raise write_error(part, error) from error
-        self._write(part, {name: (0, tensor[: places[name][1][0]]) for name, tensor in known.items()})
 
     def _put(self, part: Path, index: int, point: Tensor) -> None:
         if self._parts.storage == "float32":
