@@ -282,6 +282,14 @@ def test_evaluating_takes_no_less_than_its_longest_network():
     assert estimate(nothing, costs, Shape(1, 2, 100, 50)).stages["evaluating"] == 0
 
 
+def test_the_memory_of_the_processes_that_help_is_counted():
+    shape, costs = Shape(1, 2, 1_000_000, 0), Costs(0, 0, 0, 3, 7, helper_mb=500)
+    plan = replace(Plan(), size=10, teachers=Teachers(count=3), evaluation=Evaluation(seeds=1, random_sets=0))
+    alone = estimate(plan, costs, shape).memory_mb
+    helped = [estimate(plan, replace(costs, processes=processes), shape).memory_mb for processes in (2, 3, 64)]
+    assert helped == pytest.approx([alone + 600, alone + 1200, alone + 1200], abs=50)
+
+
 def test_more_time_is_used_for_more_work():
     plan = replace(Plan(), size=8, network="convnet-d1-w32", images_per_class=1)
     shape = Shape(channels=1, classes=2, train=50, scored=20)

@@ -109,6 +109,22 @@ def test_many_images_are_scored_in_order(images):
     )
 
 
+@pytest.mark.parametrize(("size", "most"), [(8, 64), (64, 64), (224, 5), (1024, 1)])
+def test_the_larger_images_are_the_fewer_are_scored_at_once(size, most, monkeypatch):
+    """What a network holds of them grows with both; every process that scores holds it."""
+    network = parse("convnet-d1-w1", channels=1, size=size, classes=2)
+    images = LabelledImages(torch.zeros(130, 1, 1, 1), torch.zeros(130), 255, 2, Normalisation((0,), (1,)))
+    seen = []
+
+    def apply(self, params, inputs):
+        seen.append(len(inputs))
+        return torch.zeros(len(inputs), 2)
+
+    monkeypatch.setattr(type(network), "apply", apply)
+    assert probabilities(network, (), images).shape == (130, 2)
+    assert max(seen) == most and sum(seen) == 130
+
+
 def test_diverged_training_is_an_error(images):
     extreme = synthetic_set(images.inputs(torch.arange(4)), torch.full((4, 2), 1e30))
     with pytest.raises(MeddistillError, match="diverged"):

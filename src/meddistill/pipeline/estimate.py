@@ -26,7 +26,7 @@ from meddistill.runtime.device import as_one_process
 from meddistill.runtime.streams import stream
 from meddistill.teachers.images import LabelledImages, Normalisation
 from meddistill.teachers.train import side_by_side, train_teachers
-from meddistill.train.protocol import Protocol, probabilities, real_set, synthetic_set, train_network
+from meddistill.train.protocol import Protocol, probabilities, real_set, scored_at_once, synthetic_set, train_network
 
 _REPEATS = 3
 # Shares of the time that is left after evaluation.
@@ -58,7 +58,8 @@ class Costs:
     """Seconds of one teacher step, one warm-up iteration, one of matching, one evaluated network, one on all images.
 
     That of teachers is a share of the time that several take at once: ``at_once`` of them take a step in ``at_once``
-    times ``teacher_step``, and so do fewer. Networks are trained and scored by as many ``processes``.
+    times ``teacher_step``, and so do fewer. Networks are trained and scored by as many ``processes``, of which those
+    that help hold ``helper_mb`` each at most, beside the images.
     """
 
     teacher_step: float
@@ -68,11 +69,12 @@ class Costs:
     full: float
     at_once: int = 1
     processes: int = 1
+    helper_mb: float = 0.0
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds by stage, and the memory of the process at its peak."""
+    """Seconds by stage, and the memory of all processes together at its peak."""
 
     stages: dict[str, float]
     memory_mb: float
@@ -103,14 +105,17 @@ def measure_costs(plan: Plan, shape: Shape, device: torch.device) -> Costs:
     count = plan.count(shape.classes)
     scoring = score * shape.scored
     at_once = max(1, min(plan.teachers.count, _at_once(plan, network, device)))
+    teacher_step = _teacher_seconds(plan, network, images, at_once) if plan.teachers.count else 0.0
+    helper_mb = _peak_memory_mb()  # by now this process has done all that helpers do, and nothing else
     return Costs(
-        teacher_step=_teacher_seconds(plan, network, images, at_once) if plan.teachers.count else 0.0,
+        teacher_step=teacher_step,
         warm_up=_warm_up_seconds(plan, network, learned, images),
         iteration=_iteration_seconds(plan, network, learned, images),
         evaluation=protocol.steps_for(count) * per_step + scoring,
         full=protocol.steps_for(shape.train) * full_step + scoring,
         at_once=at_once,
         processes=processes_for(device),
+        helper_mb=helper_mb,
     )
 
 
@@ -136,7 +141,8 @@ def estimate(plan: Plan, costs: Costs, shape: Shape) -> Estimate:
         "evaluating": _side_by_side(networks, costs.processes),
     }
     pixels = (shape.train + shape.scored) * shape.channels * plan.size**2
-    return Estimate(stages, _peak_memory_mb() + pixels / 1e6)
+    helpers = min(costs.processes, max(1, plan.teachers.count, len(networks))) - 1
+    return Estimate(stages, _peak_memory_mb() + pixels / 1e6 + helpers * (costs.helper_mb + pixels / 1e6))
 
 
 def fit_to_time(plan: Plan, seconds: float, shape: Shape, device: torch.device) -> tuple[Plan, Costs]:
@@ -180,7 +186,7 @@ def _scaled(plan: Plan, scale: float, costs: Costs) -> Plan:
 
 def _random_images(plan: Plan, shape: Shape, device: torch.device) -> LabelledImages:
     generator = stream(0, "estimate")
-    count = max(plan.teachers.batch, 64, shape.classes)
+    count = max(plan.teachers.batch, 64, shape.classes, scored_at_once(plan.size, device))
     pixels = torch.randint(
         0, 256, (count, shape.channels, plan.size, plan.size), generator=generator, dtype=torch.uint8
     )

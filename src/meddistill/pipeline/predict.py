@@ -21,10 +21,8 @@ from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import require_another, write_atomic
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.train.model import Model
-from meddistill.train.protocol import answers
+from meddistill.train.protocol import answers, scored_at_once
 from meddistill.train.to_onnx import onnx_model
-
-_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -159,8 +157,9 @@ def _of_file(model: Model, path: Path, options: ReadOptions, device: torch.devic
     """A file's images, some at a time: a volume or a film may have hundreds."""
     found: list[Prediction] = []
     frames = pictures(path, options)
-    for begin in range(0, len(frames), _BATCH):
-        block = frames[begin : begin + _BATCH]
+    at_once = scored_at_once(model.network.size, device)
+    for begin in range(0, len(frames), at_once):
+        block = frames[begin : begin + at_once]
         inputs = torch.from_numpy(np.stack([_intensities(frame.load(), model) for frame in block])).to(device)
         rows = answers(model.network, model.params, model.normalisation.apply(inputs)).tolist()
         found += [Prediction(f"{path}{frame.place}", tuple(row)) for frame, row in zip(block, rows, strict=True)]

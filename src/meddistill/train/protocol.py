@@ -26,7 +26,9 @@ from meddistill.teachers.images import LabelledImages
 PROTOCOL_VERSION = "2"
 # Learning rates that differ from the usual one, by version and kind of network (docs/protocol.md).
 _RATES: dict[str, dict[str, float]] = {"1": {}, "2": {"resnet18": 0.01, "vgg11": 0.01}}
-_SCORE_BATCH = 256
+# Images, and pixels of them, that are scored at once. A CPU is no faster with more, and every process needs their room.
+_SCORED = {"cpu": (64, 64 * 64**2)}
+_SCORED_ELSEWHERE = (256, 256 * 128**2)
 # Training images, as they are augmented, on which a network with batch norm measures its statistics at the end.
 _SETTLED_ON = 512
 
@@ -130,8 +132,14 @@ def _rows(count: int, batch: int, generator: torch.Generator) -> Iterator[Tensor
 
 def probabilities(network: Network, params: Params, images: LabelledImages) -> npt.NDArray[np.float64]:
     """Class probabilities ``(N, K)`` of all images, in order."""
-    blocks = torch.arange(len(images)).split(_SCORE_BATCH)
+    blocks = torch.arange(len(images)).split(scored_at_once(network.size, images.device))
     return np.concatenate([answers(network, params, images.inputs(block)) for block in blocks])
+
+
+def scored_at_once(size: int, device: torch.device) -> int:
+    """How many images of ``size`` pixels a side are scored at once: the fewer, the larger they are."""
+    images, pixels = _SCORED.get(device.type, _SCORED_ELSEWHERE)
+    return max(1, min(images, pixels // size**2))
 
 
 def answers(network: Network, params: Params, inputs: Tensor) -> npt.NDArray[np.float64]:
