@@ -133,6 +133,13 @@ def test_a_card_that_makes_no_sense_is_refused(package, changes):
         rebuild(with_plan(package, **changes))
 
 
-def test_a_network_that_is_not_finite_is_refused(package):
-    with pytest.raises(VerificationError, match="not finite"):
-        rebuild(replace(package, step_sizes=np.full(6, 1e38, np.float32)))
+def test_a_network_that_nothing_is_distilled_through_is_refused(package):
+    card = replace(package.card, recipe=replace(package.card.recipe, network="convnet-d2-w4-bn"))
+    with pytest.raises(VerificationError, match="batch norm"):
+        rebuild(replace(package, card=card))
+
+
+@pytest.mark.parametrize("size", [1e38, 1e10], ids=["not finite", "too large for a model file"])
+def test_a_network_that_exploded_is_refused(package, size):
+    with pytest.raises(VerificationError, match="exploded"):
+        rebuild(replace(package, step_sizes=np.full(6, size, np.float32)))

@@ -176,14 +176,18 @@ class _Helper:
             # Only what this program sends to itself is ever unpickled; nothing that comes from elsewhere.
             with contextlib.suppress(OSError):  # of a process that is gone already: its first task shows it
                 self._send(len(payload).to_bytes(8, "little") + payload)
-            while True:
-                task = self._waiting.popleft()
+            while (task := self._next()) is not None:
                 if not self._have_done(task):
                     self._waiting.appendleft(task)
                     self._tell(News(lost=self._process.wait()))
                     return
-        except (IndexError, OSError):  # nothing waits any more; or the process is gone
-            return
+        except Exception as error:  # it would end with this thread, and nobody would know of the task
+            self._tell(error)
+
+    def _next(self) -> Task | None:
+        with contextlib.suppress(IndexError):
+            return self._waiting.popleft()
+        return None
 
     def _have_done(self, task: Task) -> bool:
         """Hand over a task and pass on the news until it is done; False if the process is lost on the way."""

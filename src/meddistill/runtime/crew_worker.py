@@ -9,6 +9,7 @@ from typing import IO, Any
 
 import torch
 
+from meddistill.runtime import errors
 from meddistill.runtime.crew import Work
 from meddistill.runtime.device import keep_freed_memory
 from meddistill.runtime.errors import MeddistillError
@@ -31,7 +32,12 @@ def _do(work: Work, task: Any, say: Callable[[dict[str, Any]], None]) -> None:
         work.do(task, lambda told: say({"told": told}))
         say({})
     except MeddistillError as error:
-        say({"error": type(error).__name__, "text": str(error)})
+        say({"error": _told_as(type(error)), "text": str(error)})
+
+
+def _told_as(kind: type[MeddistillError]) -> str:
+    """The nearest kind that takes a text alone: other modules' may take more, and other packages' are not known there."""
+    return next(one.__name__ for one in kind.__mro__ if one.__module__ == errors.__name__)
 
 
 def _work(pipe: IO[bytes]) -> Work:

@@ -20,7 +20,7 @@ from torch import Tensor
 from meddistill.distill.methods import METHODS
 from meddistill.distill.training import ThroughTraining, fixed_start, schedule, steps_of
 from meddistill.nets.convnet import ConvNet, parse
-from meddistill.nets.params import Params, flatten, leaves
+from meddistill.nets.params import Params, flatten, leaves, sound
 from meddistill.package.types import Card, Package
 from meddistill.runtime.device import one_thread
 from meddistill.runtime.errors import InputError, VerificationError
@@ -70,6 +70,11 @@ def recipe_of(card: Card, steps: int) -> Recipe:
             f"momentum {momentum!r}. Ask the sender for the file anew"
         )
     network = parse(card.recipe.network, channels=card.images.channels, size=card.images.size, classes=classes)
+    if network.statistics:  # no gradient reaches them, and nothing is distilled through such a network
+        raise VerificationError(
+            f"the card's recipe is for {network.name}: batch norm cannot be distilled through, so no such recipe is "
+            "real. Ask the sender for the file anew"
+        )
     return Recipe(network, card.recipe.seed, tuple(schedule(count, classes, asked, epochs)), momentum)
 
 
@@ -93,8 +98,8 @@ def rebuild(package: Package) -> Params:
             buffer = tuple(recipe.momentum * u + g for u, g in zip(buffer, slopes, strict=True))
             params = tuple(param - size * u for param, u in zip(params, buffer, strict=True))
     found = tuple(param.float() for param in params)
-    if not all(bool(torch.isfinite(param).all()) for param in found):
-        raise VerificationError("the package's own recipe gives a network that is not finite. Train by the protocol")
+    if not all(bool(sound(param).all()) for param in found):
+        raise VerificationError("the package's own recipe gives a network that has exploded. Train by the protocol")
     return found
 
 
