@@ -177,6 +177,12 @@ def test_a_device_that_is_not_there_is_said(name):
         choose(name)
 
 
+@pytest.mark.parametrize("name", ["meta", "xla:0"])
+def test_a_device_that_nothing_computes_on_is_refused(name):
+    with pytest.raises(InputError, match=f"'{name}' .*not supported: use cpu, cuda or auto"):
+        choose(name)
+
+
 def test_devices_that_are_there():
     assert choose("cpu") == torch.device("cpu")
     assert choose("auto").type in ("cpu", "cuda")

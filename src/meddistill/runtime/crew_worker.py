@@ -36,7 +36,7 @@ def _do(work: Work, task: Any, say: Callable[[dict[str, Any]], None]) -> None:
 
 
 def _told_as(kind: type[MeddistillError]) -> str:
-    """The nearest kind that takes a text alone: other modules' may take more, and other packages' are not known there."""
+    """The nearest kind that is made of a text alone and known to the other process."""
     return next(one.__name__ for one in kind.__mro__ if one.__module__ == errors.__name__)
 
 

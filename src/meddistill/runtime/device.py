@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # mallopt's parameters (malloc.h) and the values that keep large freed blocks in the process instead of handing every
 # activation back to the kernel and faulting it in again: measured 12 to 15 % faster training steps on a CPU.
 _MALLOPT = ((-3, 1 << 30), (-1, (1 << 31) - 1), (-2, 1 << 27))
+_KINDS = ("cpu", "cuda", "mps")
 
 
 def choose(name: str) -> torch.device:
@@ -29,6 +30,8 @@ def choose(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in _KINDS:  # PyTorch has more, such as meta, on which nothing is computed
+            raise InputError(f"device '{name}' is of a kind that is not supported: use cpu, cuda or auto")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"device '{name}' cannot be used here ({_first_line(error)}): use cpu, cuda or auto") from None
