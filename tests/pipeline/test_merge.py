@@ -23,7 +23,9 @@ from meddistill.package.types import (
     Terms,
 )
 from meddistill.package.write import write
+from meddistill.pipeline.receive import open_parts
 from meddistill.runtime.errors import InputError
+from meddistill.runtime.progress import Silent
 
 
 def part(path: Path, classes=("ill", "well"), *, low=0.0, mean=0.5, each=2, stored=None, **facts) -> Path:
@@ -35,7 +37,11 @@ def part(path: Path, classes=("ill", "well"), *, low=0.0, mean=0.5, each=2, stor
         images=Images(count=count, per_class=each, size=8, channels=1, stored=stored),
         normalisation=Normalisation(mean=(mean,), std=(0.25,)),
         recipe=Recipe(
-            method="mtt", seed=facts.get("seed", 4), start=facts.get("start", "noise"), network="convnet-d1-w8"
+            method="mtt",
+            seed=facts.get("seed", 4),
+            start=facts.get("start", "noise"),
+            network="convnet-d1-w8",
+            plan=facts.get("plan", {}),
         ),
         cohort=CohortCounts(counts=facts.get("counts", {"train": dict.fromkeys(classes, 30), "test": {"ill": 2}})),
         contains_real_images=facts.get("start") == "real",
@@ -136,6 +142,26 @@ def test_what_cannot_be_merged_is_refused_with_a_remedy(tmp_path):
     with pytest.raises(InputError, match="hold the same images"):
         api.merge([first, shutil.copy(first, tmp_path / "copy.mdz")], tmp_path / "c.mdz")
     assert not (tmp_path / "c.mdz").exists()
+
+
+class Heard(Silent):
+    """Keeps the warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def test_a_package_that_canaries_were_planted_for_is_not_merged_and_whoever_trains_on_it_is_warned(tmp_path):
+    sound, planted = part(tmp_path / "a.mdz"), part(tmp_path / "b.mdz", plan={"canaries": 100})
+    with pytest.raises(InputError, match=r"b\.mdz: canaries"):
+        api.merge([sound, planted], tmp_path / "c.mdz")
+    heard = Heard()
+    assert [each.name for each in open_parts([sound, planted], heard)] == ["a.mdz", "b.mdz"]
+    (warned,) = (text for text in heard.warnings if "canaries" in text)
+    assert warned.startswith("b.mdz: ") and "not to be shared or used" in warned
 
 
 def test_where_seeds_differ_no_split_that_a_seed_draws_is_scored(tmp_path, source):

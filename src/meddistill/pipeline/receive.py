@@ -47,6 +47,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Scored = Literal["train", "val", "test", "all"]
+_PLANTED = (
+    "canaries were planted to audit this package: some of its training images were nobody's or had wrong labels. It is "
+    "not to be shared or used; use the one that was distilled without them"
+)
 RecipeName = Literal["protocol", "own"]
 
 
@@ -226,12 +230,16 @@ def evaluate(
 
 
 def open_parts(files: Sequence[Path], progress: Progress = Silent()) -> list[Part]:
-    """The packages in the files, every one checked; warns of each that nobody whom the user trusts has signed."""
+    """The packages in the files, every one checked.
+
+    Warns of each that nobody whom the user trusts has signed, and that was made to be audited alone.
+    """
     parts = []
     for file in files:
         package, found = read_judged(file)
-        if doubt := warning(judge(found)):
-            progress.warn(f"{file.name}: {doubt}" if len(files) > 1 else doubt)
+        for doubt in (warning(judge(found)), _PLANTED if package.card.canaries else None):
+            if doubt:
+                progress.warn(f"{file.name}: {doubt}" if len(files) > 1 else doubt)
         parts.append(Part(file.name, package))
     return parts
 
