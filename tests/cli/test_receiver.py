@@ -32,6 +32,13 @@ def test_predict_takes_many_files_and_prints_a_table_or_csv(fake_api, result, ca
     assert json.loads(capsys.readouterr().out) == PREDICTED
 
 
+def test_predict_gives_a_spreadsheet_no_formula(fake_api, result, capsys):
+    one = {"image": "@x.png", "class": "=1+1", "probabilities": {"=1+1": 0.75, "+ve": 0.25}}
+    fake_api.predict = lambda *_, **__: result({"classes": ["=1+1", "+ve"], "predictions": [one]})
+    assert main(["predict", "m", "a.png", "--csv"]) == 0
+    assert list(csv.reader(io.StringIO(capsys.readouterr().out)))[1] == ["'@x.png", "'=1+1", "0.75", "0.25"]
+
+
 def test_train_takes_several_packages_and_tells_what_each_is_worth(fake_api, result, capsys):
     score = {"mean": 0.8, "low": 0.7, "high": 0.9, "per_seed": [0.8]}
     scores = dict.fromkeys(("balanced_accuracy", "auroc", "accuracy", "expected_calibration_error"), score)

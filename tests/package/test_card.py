@@ -11,7 +11,7 @@ from meddistill.package import container, strict_json
 from meddistill.package.glance import facts
 from meddistill.package.read import _examine
 from meddistill.package.readme import readme
-from meddistill.package.text import class_problems, escape, problem, quote
+from meddistill.package.text import cell, class_problems, escape, problem, quote
 from meddistill.package.types import Card, CohortCounts, Package, Results, Score, Sizes, Terms
 from meddistill.package.write import encode
 from meddistill.runtime.errors import InputError, VerificationError
@@ -124,6 +124,28 @@ def test_quote_is_short_and_printable() -> None:
     assert quote("a\x1b[2J") == r"'a\x1b[2J'"
     assert len(quote("x" * 10**6)) < 70
     assert len(quote(list(range(10**4)))) < 70
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "=1+1",
+        "@SUM(A1)",
+        ' =HYPERLINK("x")',
+        "+HYPERLINK(A2)",
+        "-2+3+cmd|' /C calc'!A0",
+        "\uff1d1+1",
+        "+[book]A1",
+        "\t=1",
+    ],
+)
+def test_a_spreadsheet_is_given_no_formula(formula: str) -> None:
+    assert cell(formula) == f"'{formula}"
+
+
+@pytest.mark.parametrize("text", ["+ve", "-ve", "-", "+", "HER2-", "a=b", "p(x)", "normal (n=3)", "-1.5", ""])
+def test_what_is_no_formula_stays_as_it_is(text: str) -> None:
+    assert cell(text) == text
 
 
 def test_readme_shows_texts_as_they_are(make: Make) -> None:

@@ -61,6 +61,12 @@ def test_class_folders_hold_every_image_under_its_likeliest_class(tmp_path, chan
     assert all((tmp_path / "out") in path.parents for path in inside)
 
 
+def test_a_class_that_is_a_formula_is_none_in_a_spreadsheet(tmp_path):
+    export(package(classes=("=HYPERLINK(A2)", "+ve")), tmp_path / "out", "folder")
+    with open(tmp_path / "out" / "labels.csv", encoding="utf-8", newline="") as file:
+        assert {row["label"] for row in csv.DictReader(file)} == {"'=HYPERLINK(A2)", "+ve"}
+
+
 def test_class_folders_and_their_table_are_sources_again(tmp_path):
     held = package(classes=("ill", "well"))
     export(held, tmp_path / "out", "folder")

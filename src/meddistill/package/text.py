@@ -19,6 +19,7 @@ _EXTENSIONS = (
 )
 # What a program that shows a text as a web page would run or fetch.
 _ACTIVE = re.compile(r"<[a-z/!?]|\b(?:javascript|vbscript)\s*:|\bdata:[a-z]+/", re.IGNORECASE)
+_FORMULA = re.compile(r"\s*(?:[=@]|[+-].*[(|!\[])", re.DOTALL)
 _DAY, _MONTH, _YEAR = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])", r"(?:19|20)\d\d"
 _TRACES = (
     ("a path", re.compile(r"""\\|~/|\.\./|(?:^|[\s"'(=:])(?:/[\w.-]+/|\./|[A-Za-z]:/)""")),
@@ -88,6 +89,15 @@ def escape(text: str) -> str:
     """``text`` for Markdown, within a line or a table cell: no markup, no HTML, no link of its own."""
     entities = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
     return re.sub(r"[\\`*_\[\]{}#|~$!&<>]", lambda match: entities.get(match[0], "\\" + match[0]), text)
+
+
+def cell(text: str) -> str:
+    """``text`` for a table that a spreadsheet may open: behind an apostrophe if it could be run there as a formula.
+
+    A sign alone runs nothing, and classes are called ``+ve`` and ``-``: that takes a call, or a way to another program
+    or file besides.
+    """
+    return f"'{text}" if _FORMULA.match(unicodedata.normalize("NFKC", text)) else text
 
 
 def _refused(character: str) -> bool:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from meddistill.package.readme import readme
+from meddistill.package.text import cell
 from meddistill.package.types import Package
 from meddistill.runtime.files import write_atomic, write_folder
 
@@ -93,7 +94,7 @@ def _class_folders(package: Package, pixels: npt.NDArray[np.uint8]) -> dict[str,
     paths = [f"{folders[label]}/{row:05d}.png" for row, label in enumerate(chosen)]
     lines = [["path", "label", *(f"p({name})" for name in classes)]]
     for path, label, row in zip(paths, chosen, package.labels, strict=True):
-        lines.append([path, classes[label], *(f"{value:.7g}" for value in row)])
+        lines.append([path, cell(classes[label]), *(f"{value:.7g}" for value in row)])
     files = {path: _png(image) for path, image in zip(paths, pixels, strict=True)}
     return files | {"labels.csv": _csv(lines)} | _texts(package)
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from meddistill.cli.layout import Document, fields, paragraph, percent, share, table, title, took
 from meddistill.cli.text.scoring import METRICS, metric_cells, metric_name
+from meddistill.package.text import cell
 from meddistill.runtime.words import size
 
 CALIBRATION = "expected_calibration_error"
@@ -65,7 +66,9 @@ def predictions_csv(document: Document, console: Console) -> None:
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(["image", "class", *(f"p({name})" for name in document["classes"])])
     for one in document["predictions"]:
-        writer.writerow([one["image"], one["class"], *(f"{share:.7g}" for share in one["probabilities"].values())])
+        writer.writerow(
+            [cell(one["image"]), cell(one["class"]), *(f"{share:.7g}" for share in one["probabilities"].values())]
+        )
     console.print(lines.getvalue(), end="", soft_wrap=True)
 
 
