@@ -107,6 +107,17 @@ def test_ordinary_names_pass(text: str) -> None:
     assert problem(text, 100) is None
 
 
+@pytest.mark.parametrize("code", [0xAD, 0x34F, 0x115F, 0x1160, 0x180E, 0x200B, 0x2800, 0x3164, 0xFE0F, 0xFFA0, 0xE01EF])
+def test_what_nobody_sees_is_refused(code: int) -> None:
+    """Two classes that look the same, or one without a name."""
+    assert f"U+{code:04X}" in (problem(f"il{chr(code)}l", 100) or "")
+    assert class_problems(["ill", f"ill{chr(code)}"])
+
+
+def test_joiners_of_other_scripts_pass() -> None:
+    assert class_problems(["می\u200cخواهم", "क्\u200dष"]) == []
+
+
 def test_web_addresses_only_where_allowed() -> None:
     text = "Apache 2.0, https://www.apache.org/licenses/LICENSE-2.0.txt"
     assert problem(text, 100, urls=True) is None

@@ -6,11 +6,16 @@ from collections.abc import Sequence
 
 from meddistill.package import limits
 
-# Invisible or direction-changing characters with which a text can show as something else than it is.
-_DECEPTIVE = frozenset(
-    [*range(0x200B, 0x200C), *range(0x200E, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0x061C, 0xFEFF]
-    + [*range(0xFFF9, 0xFFFC), *range(0xE0000, 0xE0080)]
+# Invisible or direction-changing characters with which a text can show as something else than it is: Unicode's
+# Default_Ignorable_Code_Point but the two joiners (U+200C, U+200D), without which Persian or Hindi words fall apart;
+# the braille cell without dots; and what marks annotations. By first and last.
+_DECEPTIVE_RANGES = (
+    *((0x00AD, 0x00AD), (0x034F, 0x034F), (0x061C, 0x061C), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F)),
+    *((0x200B, 0x200B), (0x200E, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x2800, 0x2800), (0x3164, 0x3164)),
+    *((0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFFB), (0x1BCA0, 0x1BCA3)),
+    *((0x1D173, 0x1D17A), (0xE0000, 0xE0FFF)),
 )
+_DECEPTIVE = frozenset(code for first, last in _DECEPTIVE_RANGES for code in range(first, last + 1))
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 _URL = re.compile(r"https?://\S+")
