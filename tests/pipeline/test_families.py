@@ -144,7 +144,7 @@ def test_a_time_is_kept_without_teachers(fresh, monkeypatch):
     plan = override(read_plan(fresh.plan), method="dm")
     far = replace(plan, matching=replace(plan.matching, iterations=200_000))
     free = Costs(teacher_step=0.0, warm_up=0.0, iteration=0.0, evaluation=0.0, full=0.0)
-    monkeypatch.setattr("meddistill.pipeline.run.fit_to_time", lambda *_: (far, free))
+    monkeypatch.setattr("meddistill.pipeline.run.fit_to_time", lambda *_, **__: (far, free))
     report = run(replace(fresh, plan=None, method="dm", size=10, seconds=2.0))
     assert 20 <= report.plan.matching.iterations < 200_000
     assert read(fresh.out).card.recipe.plan["matching.iterations"] == report.plan.matching.iterations

@@ -306,6 +306,16 @@ def test_more_time_is_used_for_more_work():
         assert same == plan
 
 
+def test_a_network_that_is_made_narrower_keeps_its_norm_and_one_that_was_named_stays():
+    plan = replace(Plan(), size=8, network="convnet-d1-w32-gn", images_per_class=1)
+    shape = Shape(channels=1, classes=2, train=50, scored=20)
+    narrow, _ = fit_to_time(plan, 1.0, shape, torch.device("cpu"))
+    assert narrow.network == "convnet-d1-w16-gn"
+    named, costs = fit_to_time(replace(plan, network="convnet-d1-w20"), 1.0, shape, torch.device("cpu"), named=True)
+    assert named.network == "convnet-d1-w20"
+    assert named.matching.iterations < plan.matching.iterations and costs.iteration > 0
+
+
 def test_a_method_that_needs_flat_teachers_gets_them_or_says_so():
     assert override(Plan(), method="ftd").teachers.optimiser == "gsam"
     flat = override(Plan(), teachers=replace(Plan().teachers, optimiser="sam"))

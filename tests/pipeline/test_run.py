@@ -372,7 +372,7 @@ def test_a_machine_slower_than_planned_for_stops_in_time_and_says_so(fresh, monk
     plan = read_plan(fresh.plan)
     far = replace(plan, matching=replace(plan.matching, iterations=200_000))
     free = Costs(teacher_step=0.0, warm_up=0.0, iteration=0.0, evaluation=0.0, full=0.0)
-    monkeypatch.setattr("meddistill.pipeline.run.fit_to_time", lambda *_: (far, free))
+    monkeypatch.setattr("meddistill.pipeline.run.fit_to_time", lambda *_, **__: (far, free))
     request = replace(fresh, plan=None, size=10, seconds=2.0)
     report = run(request)
     made = report.plan.matching.iterations

@@ -145,14 +145,18 @@ def estimate(plan: Plan, costs: Costs, shape: Shape) -> Estimate:
     return Estimate(stages, _peak_memory_mb() + pixels / 1e6 + helpers * (costs.helper_mb + pixels / 1e6))
 
 
-def fit_to_time(plan: Plan, seconds: float, shape: Shape, device: torch.device) -> tuple[Plan, Costs]:
+def fit_to_time(
+    plan: Plan, seconds: float, shape: Shape, device: torch.device, *, named: bool = False
+) -> tuple[Plan, Costs]:
     """The plan with as wide a network, as many teachers and as many iterations as ``seconds`` allow.
 
-    The narrowest network with a tenth of the standard work is the least that is planned, whatever the time.
+    The narrowest network with a tenth of the standard work is the least that is planned, whatever the time. ``named``:
+    the user chose the network, which stays as it is.
     """
-    widths = _WIDTHS.get(device.type, _WIDTHS["cpu"])
+    network = parse(plan.network, channels=shape.channels, size=plan.size, classes=shape.classes)
+    widths = (network.width,) if named else _WIDTHS.get(device.type, _WIDTHS["cpu"])
     for width in widths:
-        candidate = replace(plan, network=f"{plan.network.rpartition('-w')[0]}-w{width}")
+        candidate = replace(plan, network=replace(network, width=width).name)
         costs = measure_costs(candidate, shape, device)
         scale = _scale(candidate, costs, seconds, shape)
         if scale >= (_ENOUGH_FOR_WIDE if width == widths[0] else _ENOUGH) or width == widths[-1]:

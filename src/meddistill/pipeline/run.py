@@ -242,7 +242,7 @@ def _settle_plan(
     if request.seconds is not None:
         with progress.stage("planning"):
             left = request.seconds - (time.monotonic() - begun)
-            plan, costs = fit_to_time(base, left, shape_of(cohort), device)
+            plan, costs = fit_to_time(base, left, shape_of(cohort), device, named=request.network is not None)
         expected = estimate(plan, costs, shape_of(cohort))
         if late := too_long(expected, left):
             progress.warn(late)
