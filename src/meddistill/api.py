@@ -82,6 +82,7 @@ def inspect(
     method: str | None = None,
     size: int | None = None,
     fit: Fit | None = None,
+    flip: bool | None = None,
     time_s: float | None = None,
     seed: int | None = None,
     device: str = "auto",
@@ -91,8 +92,8 @@ def inspect(
 ) -> Inspection:
     """Survey a source, list its problems, propose a plan and estimate it; write the plan to ``plan_out`` if given.
 
-    ``fit``: how images that are not square become so: ``crop``, ``pad`` or ``stretch``. Choices that are None are the
-    defaults.
+    ``fit``: how images that are not square become so: ``crop``, ``pad`` or ``stretch``. ``flip``: whether half of the
+    images are mirrored in training. Choices that are None are the defaults.
     """
     from meddistill.pipeline.look import inspect as look
 
@@ -102,6 +103,7 @@ def inspect(
         method=method,
         size=size,
         fit=fit,
+        flip=flip,
         time_s=time_s,
         seed=seed,
         device=device,
@@ -120,6 +122,7 @@ def distill(
     method: str | None = None,
     size: int | None = None,
     fit: Fit | None = None,
+    flip: bool | None = None,
     time_s: float | None = None,
     plan: Path | None = None,
     seed: int | None = None,
@@ -147,7 +150,9 @@ def distill(
     ``total_images``: in all, instead of ``images_per_class``; there may be fewer than classes where soft labels are
     learned. ``time_s``: seconds that the whole run should take. ``run``: the run folder, by default beside ``out``.
     ``teachers``: a folder of trajectories to use or to fill, shared by several runs on one cohort. ``fit``:
-    how images that are not square become so. ``full_data``: measure networks trained on all training images, too.
+    how images that are not square become so. ``flip``: False where nothing but the side tells classes apart: then no
+    training mirrors images, neither here nor from the package. ``full_data``: measure networks trained on all training
+    images, too.
     ``start_images``: public images to start from, none of the source's: a folder, CSV, ``.npz`` or package.
     ``licence``, ``terms``: what the package says of its use. ``withhold_counts``: it does not tell the cohort's size.
     ``epsilon``, ``delta``: differential privacy for every patient (1e-5 without a ``delta``); ``dp_route``: from
@@ -170,6 +175,7 @@ def distill(
         total_images=total_images,
         size=size,
         fit=fit,
+        flip=flip,
         start=start,
         start_images=start_images,
         seed=seed,

@@ -8,6 +8,7 @@ import pytest
 from meddistill.audit import labels, membership, references
 from meddistill.audit.labels import Recovered
 from meddistill.audit.people import People
+from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import parse
 from meddistill.runtime.streams import stream
 from meddistill.train.protocol import Protocol, train_network
@@ -40,6 +41,18 @@ def chances(case, params, image):
     inputs = case.normalisation.apply(image)
     both = [case.network.apply(params, view).double().softmax(1)[0].numpy() for view in (inputs, inputs.flip(3))]
     return (both[0] + both[1]) / 2
+
+
+def test_networks_that_saw_no_mirror_image_are_asked_about_none(case):
+    params, sided = case.network.init(stream(0, "test")), replace(case, flip=False)
+    inputs = case.normalisation.apply(case.members.images(slice(0, 9)))
+    alone = case.network.apply(params, inputs).double()
+    np.testing.assert_allclose(labels._answers(sided, params, case.members), alone.softmax(1), rtol=1e-6)
+    margins = references.sureness_of(sided, params, case.members)
+    own = alone.softmax(1)[range(9), case.members.labels]
+    np.testing.assert_allclose(margins, (own / (1 - own)).log(), rtol=1e-4)
+    assert not np.allclose(references.sureness_of(case, params, case.members), margins)
+    assert (case.protocol.augmentation, sided.protocol.augmentation) == (Augmentation(), Augmentation(flip=0))
 
 
 def test_only_those_are_asked_of_whom_networks_that_never_saw_them_are_wrong(case, attacked):

@@ -58,7 +58,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def short() -> Iterator[None]:
     """Networks learn for four steps; the trained networks are then worth nothing, and quick."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("meddistill.bench.work.protocol_for", lambda _: SHORT())
+        patch.setattr("meddistill.bench.work.protocol_for", lambda _, flip: SHORT())
         yield
 
 

@@ -86,7 +86,7 @@ def test_whatever_goes_wrong_in_a_task_ends_no_other_in_this_process(tmp_path, d
         raise error
 
     monkeypatch.setattr(Worker, "_make", fail)
-    monkeypatch.setattr("meddistill.bench.work.protocol_for", lambda _: SHORT())  # not beyond this test
+    monkeypatch.setattr("meddistill.bench.work.protocol_for", lambda _, flip: SHORT())  # not beyond this test
     (tmp_path / "grid.toml").write_text(ONE_SEED)
     found = bench(tmp_path / "grid.toml", tmp_path / "out", data=data, subset="small", jobs=1)
     [(task, told)] = found.failed

@@ -57,12 +57,12 @@ def test_with_one_distillation_outcomes_have_the_names_that_they_have_always_had
     around = {"source": identity, "version": __version__, "bench": "1", "device": "cpu"}
     plan = one.grid.plan_for(source, "mtt", 2, "convnet-d2-w4", 0)
     told = {"images": 2, "network": "convnet-d1-w4", "seed": 0, "distillations": 1, "protocol": PROTOCOL_VERSION}
-    random, mtt = told | {"method": "random"}, told | {"method": "mtt", "plan": plan.as_dict()}
+    random, mtt = told | {"method": "random"}, told | {"method": "mtt", "plan": plan.identity()}
     looking = asdict(plan.teachers) | {"network": "convnet-d2-w4", "seed": 0, "images": 2}
     expected = {
         f"out/scores/stripes 2 random convnet-d1-w4.{digest(around | {'settings': random})}.json",
         f"out/scores/stripes 2 mtt convnet-d2-w4 convnet-d1-w4.{digest(around | {'settings': mtt})}.json",
-        f"out/sets/stripes 2 mtt convnet-d2-w4 0.{digest(around | {'settings': plan.as_dict()})}.json",
+        f"out/sets/stripes 2 mtt convnet-d2-w4 0.{digest(around | {'settings': plan.identity()})}.json",
         f"out/labels/stripes 2 convnet-d2-w4 0.{digest(around | {'settings': looking})}.json",
     }
     assert expected <= {str(task.outcome) for task in tasks(one)}

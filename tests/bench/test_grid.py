@@ -53,6 +53,23 @@ def test_a_variant_is_its_method_with_that_methods_settings_and_then_its_own():
     assert other < mine
 
 
+def test_what_is_not_mirrored_is_a_setting_of_plans_and_holds_for_rows_without_a_plan_too():
+    text = GRID.replace('"random", "herding"', '"random", "byol", "herding"')
+    usual, sided = (
+        Layout(read_grid(each, "grid.toml"), Path("out"), "cpu")
+        for each in (text, text.replace("[plan.teachers]", "[plan]\nflip = false\n[plan.teachers]"))
+    )
+    for layout, flip in ((usual, True), (sided, False)):
+        found = list(cells(layout.grid))
+        assert {cell.method for cell in found} >= {"mtt", "random", "byol", "herding", "full"}
+        assert {layout.flip(cell) for cell in found} == {flip}
+        assert {layout.encoder(cell, layout.seeds[0]).flip for cell in found if cell.has_encoder} <= {flip}
+    assert not {task.outcome for task in tasks(usual)} & {task.outcome for task in tasks(sided)}
+    own = read_grid(text + "[cohorts.stripes.plan]\nflip = false\n[methods.mtt]\nflip = true\n", "grid.toml")
+    mixed = Layout(own, Path("out"), "cpu")
+    assert {cell.method for cell in cells(own) if mixed.flip(cell)} == {"mtt"}
+
+
 PRIVATE = """
 [methods.dm]
 start = "noise"

@@ -198,13 +198,14 @@ def test_choices_that_are_left_out_are_left_to_the_api(fake_api, result, tmp_pat
     main(["distill", "x", "--out", "y"])
     main(["inspect", "x"])
     for options in seen.values():
-        assert {options[name] for name in ("images_per_class", "method", "size", "fit", "seed")} == {None}
+        assert {options[name] for name in ("images_per_class", "method", "size", "fit", "flip", "seed")} == {None}
     assert {seen["distill"][name] for name in ("start", "teachers", "full_data")} == {None}
-    main(["distill", "x", "--out", "y", "--teachers", "t", "--fit", "pad", "--full-data"])
+    main(["distill", "x", "--out", "y", "--teachers", "t", "--fit", "pad", "--no-flip", "--full-data"])
     main(["inspect", "x", "--fit", "stretch"])
-    assert {name: seen["distill"][name] for name in ("teachers", "fit", "full_data")} == {
+    assert {name: seen["distill"][name] for name in ("teachers", "fit", "flip", "full_data")} == {
         "teachers": Path("t"),
         "fit": "pad",
+        "flip": False,
         "full_data": True,
     }
     assert seen["inspect"]["fit"] == "stretch"

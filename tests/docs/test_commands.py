@@ -163,9 +163,9 @@ def small(one_thread):
         yield
 
 
-def short(*asked):
+def short(*asked, **how):
     """The protocol, with next to no steps."""
-    return replace(protocol_for(*asked), steps=4, epochs=0)
+    return replace(protocol_for(*asked, **how), steps=4, epochs=0)
 
 
 def quick_request(**asked):

@@ -1,7 +1,10 @@
 """Settings of pretraining: what a method takes by itself, and what a grid may say instead."""
 
+from dataclasses import replace
+
 import pytest
 
+from meddistill.pretrain.views import Views
 from meddistill.pretrain.ways import WAYS, plan_of
 from meddistill.runtime.errors import InputError
 
@@ -22,3 +25,10 @@ def test_larger_images_get_more_steps_and_smaller_ones_no_fewer():
 def test_what_cannot_be_is_listed_at_once():
     with pytest.raises(InputError, match=r"(?s)steps.*pace is not a setting"):
         plan_of(WAYS["byol"], {"steps": -1, "pace": 3})
+
+
+def test_views_are_mirrored_unless_the_side_tells_classes_apart():
+    plan, way = plan_of(WAYS["byol"], {"smallest": 0.4}), WAYS["byol"]
+    usual, sided = plan.schedule(way, 28), plan.schedule(way, 28, flip=False)
+    assert usual.views == Views(0.4)
+    assert sided == replace(usual, views=Views(0.4, replace(usual.views.change, flip=0)))

@@ -54,6 +54,16 @@ def test_one_package_comes_out_as_it_went_in():
     assert (found.fit, found.leak, found.seed, found.notes) == ("stretch", "resplit", 4, ())
 
 
+def test_nothing_is_mirrored_where_one_package_tells_classes_apart_by_side():
+    usual = {"fit": "pad", "leak": "drop"}
+    mirrored, sided = part("a.mdz"), part("b.mdz", plan=usual | {"flip": False})
+    other = part("c.mdz", plan=usual | {"flip": False})
+    assert (combine([mirrored]).flip, combine([sided]).flip, combine([sided, other]).notes) == (True, False, ())
+    found = combine([mirrored, sided, other])
+    assert found.notes == ("no image is mirrored in training: left and right tell classes of b.mdz, c.mdz apart",)
+    assert not found.flip and not found.without(1).flip
+
+
 def test_sources_that_were_split_in_different_ways_leave_no_seed_to_split_them_again():
     first, same = part("a.mdz"), part("b.mdz")
     assert not combine([first, same]).mixed_splits

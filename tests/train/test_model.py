@@ -15,7 +15,7 @@ from meddistill.pipeline.compress import compress
 from meddistill.runtime.errors import InputError, OutputError, VerificationError
 from meddistill.runtime.streams import stream
 from meddistill.teachers.images import Normalisation
-from meddistill.train.model import MAX_MODEL_BYTES, Model, load_model, save_model
+from meddistill.train.model import MAX_MODEL_BYTES, Model, describe, load_model, save_model
 
 NETWORK = parse("convnet-d2-w4", channels=3, size=8, classes=2)
 MODEL = Model(
@@ -70,6 +70,12 @@ def test_that_seeds_differed_is_kept_and_files_of_before_are_read(path, tmp_path
         assert "mixed_splits" not in json.loads(file.metadata()["model"])
     save_model(tmp_path / "mixed", replace(MODEL, mixed_splits=True))
     assert load_model(tmp_path / "mixed").mixed_splits
+
+
+def test_a_model_says_where_nothing_was_mirrored_and_others_are_as_they_were(tmp_path):
+    assert "flip" not in describe(MODEL)
+    save_model(tmp_path / "sided", replace(MODEL, flip=False))
+    assert not load_model(tmp_path / "sided").flip
 
 
 def test_many_tensors_keep_their_order(tmp_path):

@@ -44,6 +44,7 @@ class Trial:
     """Two groups of people, and what attacks on a package or a model have in common.
 
     ``network``, ``normalisation``: those that the package names, or of the model. ``classes``: their names, in order.
+    ``flip``: whether networks of it are trained on mirrored images as well.
     """
 
     file: Path
@@ -58,11 +59,16 @@ class Trial:
     seed: int
     device: torch.device
     progress: Progress
+    flip: bool = True
 
     @property
     def protocol(self) -> Protocol:
         """How every network of the audit is trained."""
-        return replace(protocol_for(self.network), steps=self.effort.steps, epochs=0)
+        return replace(protocol_for(self.network, flip=self.flip), steps=self.effort.steps, epochs=0)
+
+    def views(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """What a network is asked about images: they, and where it has learned from such, their mirror images."""
+        return (inputs, inputs.flip(3)) if self.flip else (inputs,)
 
     def people(self, side: Side) -> People:
         """The members, or the control patients."""

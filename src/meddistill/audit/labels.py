@@ -111,13 +111,13 @@ def judge(members: Recovered, control: Recovered, case: Trial) -> Finding:
 
 
 def _answers(case: Trial, params: Params, people: People) -> npt.NDArray[np.float64]:
-    """The probability of each class ``(N, K)``, the mean of the image and its mirror image."""
+    """The probability of each class ``(N, K)``, the mean over an image's views."""
     found = []
     with torch.no_grad():
         for block in people.blocks(case.device):
             inputs = case.normalisation.apply(block)
-            views = [case.network.apply(params, view).double().softmax(1) for view in (inputs, inputs.flip(3))]
-            found.append((views[0] + views[1]) / 2)
+            views = [case.network.apply(params, view).double().softmax(1) for view in case.views(inputs)]
+            found.append(torch.stack(views).mean(0))
     return np.asarray(torch.cat(found).cpu().numpy())
 
 

@@ -145,13 +145,13 @@ def training_set(case: Trial, chosen: Mapping[Side, npt.NDArray[np.bool_]], plac
 
 
 def sureness_of(case: Trial, params: Params, people: People) -> Scores:
-    """log(p / (1 − p)) of each image's own class ``(N,)``, the mean of the image and its mirror image, float64."""
+    """log(p / (1 − p)) of each image's own class ``(N,)``, the mean over its views, float64."""
     found, labels = [], torch.from_numpy(people.labels).to(case.device)
     with torch.no_grad():
         for block, own in zip(people.blocks(case.device), labels.split(BLOCK), strict=True):
             inputs = case.normalisation.apply(block)
-            views = [_margin(case.network.apply(params, view).double(), own) for view in (inputs, inputs.flip(3))]
-            found.append((views[0] + views[1]) / 2)
+            views = [_margin(case.network.apply(params, view).double(), own) for view in case.views(inputs)]
+            found.append(torch.stack(views).mean(0))
     return np.asarray(torch.cat(found).cpu().numpy())
 
 

@@ -198,6 +198,7 @@ def _open(
         seed=seed,
         device=where,
         progress=progress,
+        flip=card.flip,
     )
     return case, groups, samples
 

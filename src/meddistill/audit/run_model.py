@@ -98,6 +98,7 @@ def audit_model(
         seed=seed,
         device=where,
         progress=progress,
+        flip=model.flip,
     )
     named = attempt.look_for_names(hygiene.prepare_model([opened.text], model.classes, opened.saw), samples, options)
     report = Report(

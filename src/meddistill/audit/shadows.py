@@ -38,7 +38,7 @@ from meddistill.cohort.types import SPLITS, Cohort
 from meddistill.package.read import read
 from meddistill.package.types import Card, Package
 from meddistill.pipeline.estimate import Shape, estimate, measure_costs, together
-from meddistill.pipeline.plan import Plan
+from meddistill.pipeline.plan import Plan, setting_names
 from meddistill.pipeline.plan_file import from_mapping, to_toml
 from meddistill.pipeline.request import Request
 from meddistill.pipeline.run import run
@@ -186,7 +186,7 @@ def ratios(values: Scores, seen: npt.NDArray[np.bool_], asked: Scores) -> dict[s
 
 def plan_of(card: Card) -> Plan:
     """The plan that a card tells. Raises :class:`InputError` for merged packages, unknown methods and public starts."""
-    recipe, known = card.recipe, Plan().flat()
+    recipe, known = card.recipe, setting_names()
     if recipe.start == "public":
         raise InputError(
             "the package started from public images, which are not on its card: its making cannot be repeated. Audit "

@@ -144,6 +144,11 @@ class Grid:
             seed=self.seed + distillation,
         )
 
+    def flip_for(self, cohort: Source, row: str) -> bool:
+        """Whether networks of a row without a plan see mirrored images; rows with a plan have it there."""
+        parts = (self.plan, self.by_cohort.get(cohort.name, {}), self.settings_of(row))
+        return bool(_merged(*parts).get("flip", True))
+
     def pretrain_plan(self, cohort: Source, row: str) -> PretrainPlan:
         """How the encoder of a row of the family "scarce real labels" is made."""
         way, of_cohort = way_of(row), self.pretraining_by_cohort.get(cohort.name, {})

@@ -389,6 +389,7 @@ def markdown(layout: Layout, found: Sequence[Line]) -> str:
         "real images with labels of the same kind, paired by seed; LRS and ARS: the label-robust and the "
         "augmentation-robust score, of balanced accuracy. Sets of real images (*) hold patients' images. Shared: what "
         "somebody has to hand out; in rows with † the few labelled images are the receiver's own."
+        + _unmirrored(layout, found)
     ]
     parts += [_variants(grid)] if any(name in grid.variants for name in grid.methods) else []
     parts += [_overall(layout, found)] if len(grid.methods) > 1 else []
@@ -400,6 +401,13 @@ def markdown(layout: Layout, found: Sequence[Line]) -> str:
     if rows := encoders(layout):
         parts.append(f"## Encoders\n\n{_table(tuple(rows[0]), map(_words, rows))}\n\n{_ENCODERS}")
     return "\n\n".join(parts) + "\n"
+
+
+def _unmirrored(layout: Layout, found: Sequence[Line]) -> str:
+    """Which rows were trained with ``flip = false``."""
+    cells = [line.cell for line in found if not layout.flip(line.cell)]
+    rows = dict.fromkeys(f"{cell.source.name} {cell.method}" for cell in cells)
+    return f" Trained without mirrored images: {', '.join(rows)}." if rows else ""
 
 
 def _measured(grid: Grid) -> str:

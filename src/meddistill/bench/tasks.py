@@ -15,7 +15,7 @@ from meddistill import __version__
 from meddistill.bench.grid import CORESETS, FULL, SELECTIONS, SOFT, Grid, Source
 from meddistill.distill.methods import find
 from meddistill.pipeline.evaluate import evaluation_seeds
-from meddistill.pipeline.plan import Plan
+from meddistill.pipeline.plan import Plan, unflipped
 from meddistill.pipeline.teach import teacher_identity
 from meddistill.pretrain.ways import IMAGENET, PROBE, ROWS, SCRATCH, PretrainPlan, way_of
 from meddistill.runtime.files import write_atomic
@@ -116,6 +116,7 @@ class EncoderId:
     plan: PretrainPlan
     distillation: int
     number: int
+    flip: bool = True
 
 
 @dataclass(frozen=True)
@@ -177,18 +178,22 @@ class Layout:
         count, total = cell.images_per_class, cell.total_images
         return self.grid.plan_for(cell.source, cell.method, count, cell.matching, distillation, total)
 
+    def flip(self, cell: Cell) -> bool:
+        """Whether the cell's networks see mirrored images."""
+        return self.plan(cell, 0).flip if cell.has_plan else self.grid.flip_for(cell.source, cell.method)
+
     def encoder(self, cell: Cell, seed: int) -> EncoderId:
         """The encoder that a seed takes: probe and fine-tuning, and all numbers of images, have the same."""
         plan, row = self.grid.pretrain_plan(cell.source, cell.method), cell.method.removesuffix(PROBE)
         distillation, place = divmod(self.seeds.index(seed), self.grid.seeds)
         number = 0 if row == IMAGENET else place % (plan.encoders or self.grid.seeds)
-        return EncoderId(cell.source, row, cell.evaluation, plan, distillation, number)
+        return EncoderId(cell.source, row, cell.evaluation, plan, distillation, number, self.flip(cell))
 
     def pretrained(self, encoder: EncoderId) -> Path:
         """What is known of an encoder; its weights are beside, as ``.safetensors``."""
         told = asdict(encoder.plan) | {"row": encoder.row, "network": encoder.network, "seed": self.grid.seed}
         del told["encoders"]
-        told |= {"distillation": encoder.distillation, "number": encoder.number}
+        told |= {"distillation": encoder.distillation, "number": encoder.number} | unflipped(encoder.flip)
         name = f"{encoder.source.name} {encoder.row} {encoder.network} {encoder.distillation} {encoder.number}"
         return self.out / "encoders" / f"{name}.{self._digest(encoder.source, told)}.json"
 
@@ -216,7 +221,7 @@ class Layout:
     def package(self, source: Source, plan: Plan) -> Path:
         """A distilled set."""
         name = f"{source.name} {_planned(plan)} {plan.method} {plan.network} {plan.seed}"
-        return self.out / "sets" / f"{name}.{self._digest(source, plan.as_dict())}.mdz"
+        return self.out / "sets" / f"{name}.{self._digest(source, plan.identity())}.mdz"
 
     def made(self, source: Source, plan: Plan) -> Path:
         """What making a distilled set took."""
@@ -234,7 +239,9 @@ class Layout:
             told["total_images"] = cell.total_images
         if cell.has_plan:
             plan = self.plan(cell, 0)
-            told["plan"] = plan.as_dict() if cell.is_distilled else self._looking(plan)
+            told["plan"] = plan.identity() if cell.is_distilled else self._looking(plan)
+        else:
+            told |= unflipped(self.flip(cell))
         if cell.has_encoder:
             told["pretraining"] = asdict(self.grid.pretrain_plan(cell.source, cell.method))
         words = (cell.source.name, cell.amount, method, cell.matching, cell.evaluation)
@@ -245,7 +252,7 @@ class Layout:
         """Of a plan what determines the teachers that look at real images, and how many images there are."""
         own = {"network": plan.network, "seed": plan.seed, "images": plan.images_per_class}
         own |= {"total_images": plan.total_images} if plan.total_images else {}
-        return asdict(plan.teachers) | own
+        return asdict(plan.teachers) | own | unflipped(plan.flip)
 
     def _digest(self, source: Source, settings: Any) -> str:
         versions = {"version": __version__, "bench": BENCH_VERSION, "device": self.device}

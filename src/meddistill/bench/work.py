@@ -151,7 +151,9 @@ class Worker:
         scores: dict[int, float] = {}
         for point in sorted({max(1, round(last * quarter / _QUARTERS[-1])) for quarter in _QUARTERS}):
             labelled = _labelled(images, teachers, task.plan.teachers.count, point)
-            params = train_network(teachers.network, labelled, protocol_for(teachers.network), seed)
+            params = train_network(
+                teachers.network, labelled, protocol_for(teachers.network, flip=task.plan.flip), seed
+            )
             found = probabilities(teachers.network, params, splits["val"])
             scores[point] = measure(found, splits["val"].labels.cpu().numpy()).balanced_accuracy
         best = max(scores, key=lambda point: scores[point])
@@ -201,7 +203,7 @@ class Worker:
             params = read_encoder(self._folder / plan.weights, network)
             return Pretrained(tuple(param.to(train.device) for param in params), ())
         seed = derive(self._layout.grid.seed, "encoder", encoder.distillation, encoder.number)
-        return pretrain(way.objective, network, train, plan.schedule(way, encoder.source.size), seed)
+        return pretrain(way.objective, network, train, plan.schedule(way, encoder.source.size, flip=encoder.flip), seed)
 
     def _stream(self, encoder: EncoderId) -> torch.Generator:
         return stream(self._layout.grid.seed, "fresh encoder", encoder.distillation, encoder.number)
@@ -232,8 +234,8 @@ class Worker:
             train = splits["train"]
             network = _network(cell.evaluation, train)
             scored = {split: splits[split] for split in _SCORED}
-            learn = self._learning(cell, train)
-            judged = Judged(network, protocol_for(network), scored, layout.seeds_of(distillation), learn)
+            learn, protocol = self._learning(cell, train), protocol_for(network, flip=layout.flip(cell))
+            judged = Judged(network, protocol, scored, layout.seeds_of(distillation), learn)
             plain = replace(judged, protocol=replace(judged.protocol, augmentation=NO_AUGMENTATION))
             drawn = self._drawn(cell, distillation)
             for row in layout.rows(cell):

@@ -24,6 +24,7 @@ def distill(
     method: str | None = None,
     size: Count | None = None,
     fit: Fit | None = None,
+    no_flip: Flag = False,
     time: Budget = None,
     plan: Path | None = None,
     seed: int | None = None,
@@ -60,6 +61,7 @@ def distill(
         method: Method (see: meddistill methods) [default: meddistill].
         size: Side of the synthetic images in pixels [default: proposed from the images].
         fit: How images that are not square become so [default: crop].
+        no_flip: Mirror no images, here and at receivers: for classes that only the side tells apart (left, right).
         time: Budget that the plan must fit, such as 90s, 5m or 1h30m.
         plan: Plan to follow, as `meddistill inspect` writes it.
         seed: Seed of all random draws [default: 0].
@@ -92,6 +94,7 @@ def distill(
         method=method,
         size=size,
         fit=fit,
+        flip=False if no_flip else None,  # left out, the plan file decides
         time_s=time,
         plan=plan,
         seed=seed,

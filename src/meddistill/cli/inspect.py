@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from meddistill.cli.common import Answer, Budget, Count, Fit, Output, Reading
+from meddistill.cli.common import Answer, Budget, Count, Fit, Flag, Output, Reading
 from meddistill.cli.text import making
 
 DEFAULT_PLAN = Path("plan.toml")
@@ -19,6 +19,7 @@ def inspect(
     method: str | None = None,
     size: Count | None = None,
     fit: Fit | None = None,
+    no_flip: Flag = False,
     time: Budget = None,
     seed: int | None = None,
     device: str = "auto",
@@ -34,6 +35,7 @@ def inspect(
         method: Method to plan for (see: meddistill methods) [default: meddistill].
         size: Side of the synthetic images in pixels [default: proposed from the images].
         fit: How images that are not square become so [default: crop].
+        no_flip: Mirror no images: for classes that only the side tells apart (left, right).
         time: Budget that the plan must fit, such as 90s, 5m or 1h30m.
         seed: Seed of all random draws [default: 0].
         device: auto, cpu, cuda, cuda:1, mps.
@@ -53,6 +55,7 @@ def inspect(
         method=method,
         size=size,
         fit=fit,
+        flip=False if no_flip else None,
         time_s=time,
         seed=seed,
         device=device,

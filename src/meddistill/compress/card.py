@@ -106,7 +106,9 @@ def read_card(value: object, problems: list[str]) -> ModelCard | None:
 def _model(parent: Fields) -> dict[str, Any]:
     """The description of a model file's header; what it means together, :mod:`meddistill.train.model` checks."""
     described = parent.value["model"]
-    optional = [name for name in ("origin", "mixed_splits") if isinstance(described, dict) and name in described]
+    optional = [
+        name for name in ("origin", "mixed_splits", "flip") if isinstance(described, dict) and name in described
+    ]
     fields = parent.child("model", (*_MODEL, *optional))
     norm = fields.child("normalisation", ("mean", "std"))
     for key in ("format", "network", "fit", "leak"):
@@ -119,8 +121,9 @@ def _model(parent: Fields) -> dict[str, Any]:
     classes = fields.value.get("classes", [""])
     for problem in text.class_problems(classes) if isinstance(classes, list) else ["expected a list of names"]:
         fields.note("classes", problem)
-    if "mixed_splits" in optional and not isinstance(fields.value["mixed_splits"], bool):
-        fields.note("mixed_splits", "expected true or false")
+    for key in ("mixed_splits", "flip"):
+        if key in optional and not isinstance(fields.value[key], bool):
+            fields.note(key, "expected true or false")
     if "origin" in optional:
         _origin(fields.child("origin", _ORIGIN))
     return fields.value

@@ -36,7 +36,7 @@ def recreate(model: Model, package: Package) -> Params:
             "use the version that wrote it, or ask for the weights themselves"
         )
     with one_thread():
-        protocol = protocol_for(model.network, origin.protocol)
+        protocol = protocol_for(model.network, origin.protocol, flip=model.flip)
         return train_network(model.network, _data(model, package), protocol, origin.seed)
 
 

@@ -47,6 +47,14 @@ class Augmentation:
         )
 
 
+def usual(flip: bool) -> Augmentation:
+    """How images are changed wherever networks are trained on them; ``flip``: whether half of them are mirrored.
+
+    No left is told from a right by networks that see mirror images under the same label.
+    """
+    return Augmentation() if flip else Augmentation(flip=0.0)
+
+
 @dataclass(frozen=True)
 class Draw:
     """One augmentation of a batch of N images: affine ``(N, 2, 3)``, brightness and contrast ``(N, 1, 1, 1)``."""

@@ -53,6 +53,8 @@ def _origin(card: Card) -> str:
         f"Written by {escape(software.name)} {escape(software.version)} with the method {escape(recipe.method)} on the "
         f"network {escape(recipe.network)}, seed {recipe.seed}. {_STARTS[recipe.start]}",
     ]
+    if not card.flip:
+        lines.append("Left and right tell classes apart: do not mirror images when you train from it.")
     if isinstance(card.cohort.counts, str):
         return "\n".join([*lines, "The sender withholds how many images the cohort had."])
     rows = [

@@ -245,6 +245,8 @@ def _plan(fields: Fields) -> dict[str, int | float | str | bool]:
             fields.note("plan", f"the name {text.quote(key)} is not 1 to {limits.MAX_SHORT} of A-Z a-z 0-9 _ . -")
         elif problem := _plan_problem(value):
             fields.note(f"plan.{key}", problem)
+    if not isinstance(plan.get("flip", True), bool):  # which every training from the package obeys
+        fields.note("plan.flip", "expected true or false")
     return plan
 
 

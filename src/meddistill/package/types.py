@@ -193,6 +193,11 @@ class Card:
         told = self.recipe.plan.get("canaries", 0)
         return told if isinstance(told, int) and not isinstance(told, bool) else 0
 
+    @property
+    def flip(self) -> bool:
+        """Whether networks that are trained from it see half of the images mirrored: unless it says otherwise."""
+        return self.recipe.plan.get("flip") is not False
+
     def to_dict(self) -> dict[str, Any]:
         """The card as JSON has it: dictionaries, lists, texts, numbers."""
         told = {name: _plain(value) for name, value in vars(self).items()}

@@ -212,7 +212,10 @@ class _Search:
 
     def __post_init__(self) -> None:
         network, params = self.model.network, self.model.params
-        self._course = Course(self.held.data, lambda inputs: network.apply(params, inputs).softmax(1), self.seed)
+        held = self.held
+        self._course = Course(
+            held.data, lambda inputs: network.apply(params, inputs).softmax(1), self.seed, held.augmentation
+        )
         self._attempts: list[Attempt] = []
         like = replace(self.model, origin=None)
         self._around = file.overhead(_card(_Made(self.route, self.held.saw, like, None), self.model))

@@ -21,12 +21,11 @@ from meddistill.cohort.prepare import Prepared
 from meddistill.distill.loop import Matching
 from meddistill.distill.matching.released import ReleasedMeans
 from meddistill.distill.methods import Method, find
-from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
 from meddistill.package.types import Look
 from meddistill.package.types import Privacy as Statement
 from meddistill.pipeline.folder import RunFolder, filling
-from meddistill.pipeline.plan import Plan
+from meddistill.pipeline.plan import Plan, unflipped
 from meddistill.pipeline.teach import trajectory_store
 from meddistill.privacy.accountant import Event
 from meddistill.privacy.patients import Patients, patients_of
@@ -125,7 +124,7 @@ def nobody(images: LabelledImages) -> LabelledImages:
 
 def looks_of(plan: Plan, network: ConvNet) -> Looks:
     """Through what the plan's route ``statistics`` looks at patients."""
-    return Looks(network, Augmentation(), plan.seed, plan.privacy.looks)
+    return Looks(network, plan.augmentation, plan.seed, plan.privacy.looks)
 
 
 def noisy_plan(plan: Plan) -> NoisyPlan:
@@ -138,7 +137,7 @@ def noisy_plan(plan: Plan) -> NoisyPlan:
         clip=part.clip,
         sampling_rate=part.sampling_rate,
         views=part.views,
-        augmentation=Augmentation(),
+        augmentation=plan.augmentation,
     )
 
 
@@ -150,7 +149,7 @@ def noisy_teachers(plan: Plan) -> tuple[NoisyPlan, Budget]:
 
 def noisy_identity(plan: Plan) -> dict[str, Any]:
     """The settings that make two plans' noised teachers the same; more teachers are another release."""
-    return {"privacy": asdict(plan.privacy), "teachers": asdict(plan.teachers)}
+    return {"privacy": asdict(plan.privacy), "teachers": asdict(plan.teachers)} | unflipped(plan.flip)
 
 
 def _statistics(

@@ -17,7 +17,6 @@ from meddistill.distill.matching.distribution import match_features
 from meddistill.distill.objective import Objective, Scene
 from meddistill.distill.unroll import Learned, unroll
 from meddistill.distill.unroll.memory import SHARE_OF_SLOPES, room_for
-from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet, parse
 from meddistill.nets.params import Params
 from meddistill.pipeline.plan import Plan
@@ -238,7 +237,7 @@ def together(processes: int) -> float:
 
 
 def _warm_up_seconds(plan: Plan, network: ConvNet, learned: Learned, images: LabelledImages) -> float:
-    params, augmentation, real = _params(network, images.device), Augmentation(), plan.matching.real_images
+    params, augmentation, real = _params(network, images.device), plan.augmentation, plan.matching.real_images
 
     def one() -> None:
         match_features(network, params, learned, images, augmentation, stream(0, "estimate", "features"), real)

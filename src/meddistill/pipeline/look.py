@@ -6,12 +6,13 @@ from typing import Any
 
 from meddistill.cohort.fingerprint import Fingerprint
 from meddistill.cohort.prepare import survey
-from meddistill.cohort.problems import Problem
+from meddistill.cohort.problems import Problem, in_order
 from meddistill.cohort.read import ReadOptions, places
 from meddistill.cohort.types import Fit
 from meddistill.pipeline.estimate import Estimate, Shape, estimate, fit_to_time, measure_costs, too_long
 from meddistill.pipeline.plan import Plan, override
 from meddistill.pipeline.plan_file import to_toml
+from meddistill.pipeline.sides import mirrored_sides
 from meddistill.runtime.device import choose
 from meddistill.runtime.files import require_another, write_atomic
 from meddistill.runtime.progress import Progress, Silent
@@ -46,6 +47,7 @@ def inspect(
     method: str | None = None,
     size: int | None = None,
     fit: Fit | None = None,
+    flip: bool | None = None,
     time_s: float | None = None,
     seed: int | None = None,
     device: str = "auto",
@@ -56,7 +58,7 @@ def inspect(
     if plan_out is not None:
         require_another(plan_out, places(source, options), "--plan-out")
     where = choose(device)
-    plan = override(Plan(), images_per_class=images_per_class, method=method, fit=fit, seed=seed)
+    plan = override(Plan(), images_per_class=images_per_class, method=method, fit=fit, flip=flip, seed=seed)
     seen = survey(source, options=options, images_per_class=plan.images_per_class, seed=plan.seed, progress=progress)
     plan = override(plan, size=size or seen.fingerprint.proposed_size)
     shape = _shape(seen.fingerprint)
@@ -70,7 +72,8 @@ def inspect(
         progress.warn(late)
     if plan_out is not None:
         write_atomic(plan_out, to_toml(plan).encode())
-    return Inspection(seen.fingerprint, seen.problems, plan, plan_out, expected)
+    found = in_order((*seen.problems, *mirrored_sides(plan, seen.fingerprint.classes)))
+    return Inspection(seen.fingerprint, found, plan, plan_out, expected)
 
 
 def _shape(seen: Fingerprint) -> Shape:

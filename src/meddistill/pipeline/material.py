@@ -9,7 +9,7 @@ import torch
 
 from meddistill.cohort.read import ReadOptions
 from meddistill.compress.card import Saw
-from meddistill.nets.augment import Augmentation
+from meddistill.nets.augment import Augmentation, usual
 from meddistill.package.members import TENSORS
 from meddistill.package.types import Package
 from meddistill.pipeline.receive import labelled, open_parts, read_cohort, read_images, score
@@ -35,13 +35,14 @@ class Material:
     """What retraining sees, how candidates are judged, and the images that are measured once, at the end.
 
     ``judged_by``: balanced accuracy, on what ``judged_on`` names. ``saw``: whose images the model will have seen.
-    ``test``: None where there are no real images.
+    ``augmentation``: of what retraining sees. ``test``: None where there are no real images.
     """
 
     data: TrainingSet
     judged_by: Callable[[Model], float]
     judged_on: str
     saw: Saw
+    augmentation: Augmentation
     package: Package | None
     test: LabelledImages | None
 
@@ -59,6 +60,7 @@ def material(model: Model, data: Path, test: Path | None, options: ReadOptions, 
         judged_by=lambda candidate: score(candidate, validation)[0].balanced_accuracy,
         judged_on="validation images",
         saw="patients",
+        augmentation=usual(model.flip),
         package=None,
         test=labelled(cohort, model, "test", data, _CPU),
     )
@@ -73,11 +75,13 @@ def _of_package(model: Model, file: Path, test: Path | None, options: ReadOption
             f"{model.network.size} and {', '.join(model.classes)}: give the package that the model was trained from"
         )
     data = received(combined.images, combined.labels, model.normalisation, _CPU)
+    augmentation = usual(model.flip and combined.flip)
     return Material(
         data=data,
-        judged_by=_agreement(model, data),
+        judged_by=_agreement(model, data, augmentation),
         judged_on="agreement on augmented images of the package",
         saw=_seen(model, package),
+        augmentation=augmentation,
         package=package,
         test=None if test is None else read_images(test, model, "test", options, _CPU, progress),
     )
@@ -93,10 +97,10 @@ def _seen(model: Model, package: Package) -> Saw:
     return "packages" if origin.packages == (package.card.digests[TENSORS],) else "unknown"
 
 
-def _agreement(model: Model, data: TrainingSet) -> Callable[[Model], float]:
+def _agreement(model: Model, data: TrainingSet, augmentation: Augmentation) -> Callable[[Model], float]:
     """How often another model gives the class that this one gives, averaged over classes."""
     rows = torch.arange(len(data)).repeat(_VIEWS)
-    inputs = Augmentation().draw(len(rows), stream(0, "agreement")).apply(data.inputs(rows))
+    inputs = augmentation.draw(len(rows), stream(0, "agreement")).apply(data.inputs(rows))
     with torch.no_grad():
         answers = model.network.apply(model.params, inputs).argmax(1).numpy()
 

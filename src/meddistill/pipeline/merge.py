@@ -26,6 +26,7 @@ from meddistill.package.types import (
     Terms,
 )
 from meddistill.package.write import write
+from meddistill.pipeline.plan import unflipped
 from meddistill.pipeline.receive import open_parts
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import require_another, require_writable
@@ -163,6 +164,7 @@ def _cohort_bytes(cards: Sequence[Card]) -> int | None:
 def _recipe(cards: Sequence[Card], combined: Combined, digests: Sequence[str]) -> Recipe:
     plan: dict[str, int | float | str | bool] = {"fit": combined.fit, "leak": combined.leak, "parts": len(cards)}
     plan[MIXED] = combined.mixed_splits
+    plan |= unflipped(combined.flip)
     for place, (card, digest) in enumerate(zip(cards, digests, strict=True), 1):
         plan[f"part.{place}.sha256"] = digest
         plan[f"part.{place}.method"] = card.recipe.method

@@ -40,7 +40,7 @@ def pack(
     network = network_of(plan.network, data.cohort)
     judged = Judged(
         network=network,
-        protocol=protocol_for(network),
+        protocol=protocol_for(network, flip=plan.flip),
         scored={split: data.splits[split] for split in SCORED},
         seeds=evaluation_seeds(plan.seed, plan.evaluation.seeds),
     )

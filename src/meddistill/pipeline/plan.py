@@ -15,7 +15,7 @@ from meddistill.distill.segments import STAGES
 from meddistill.distill.start import STARTS, Start
 from meddistill.distill.training import STARTS_OF_STUDENTS, Starts, ThroughTraining
 from meddistill.distill.unroll import PRECISIONS, STRATEGIES
-from meddistill.nets.augment import Augmentation
+from meddistill.nets.augment import Augmentation, usual
 from meddistill.nets.convnet import parse
 from meddistill.package.limits import MAX_CLASSES, MAX_EPSILON, MAX_STEP_SIZES
 from meddistill.runtime.errors import InputError
@@ -139,6 +139,7 @@ class Plan:
         0, "2: four images of half the side for each, 3: nine; 0: the method's own", low=0, high=8
     )
     fit: Fit = _setting("crop", "how images that are not square become so", of=("crop", "pad", "stretch"))
+    flip: bool = _setting(True, "mirror half of the images in training; false where left and right tell classes apart")
     network: str = _setting("convnet-d3-w32", "the matching and evaluation network: depth and width")
     start: Start = _setting(
         "prototypes", "first images; public ones are given with --start-images, real ones mark the package", of=STARTS
@@ -154,12 +155,25 @@ class Plan:
         """JSON-able, nested."""
         return asdict(self)
 
+    def identity(self) -> dict[str, Any]:
+        """The same as cards and digests have it: they know of no ``flip`` where images are mirrored, as they always
+        were.
+        """
+        told = self.as_dict()
+        del told["flip"]
+        return told | unflipped(self.flip)
+
     def flat(self) -> dict[str, int | float | str | bool]:
-        """Every value under one name, sections with a dot: what a card holds."""
+        """Every value of :meth:`identity` under one name, sections with a dot: what a card holds."""
         pairs: dict[str, int | float | str | bool] = {}
-        for name, value in self.as_dict().items():
+        for name, value in self.identity().items():
             pairs |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
         return pairs
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """How images are changed in every training of the run."""
+        return usual(self.flip)
 
     def asked(self, classes: int) -> int:
         """How many images of full size were asked for, of so many classes together."""
@@ -194,7 +208,7 @@ class Plan:
         """The teachers' part, as ``teachers/`` takes it."""
         part = asdict(self.teachers)
         del part["storage"]
-        return TeacherPlan(**part, augmentation=Augmentation())
+        return TeacherPlan(**part, augmentation=self.augmentation)
 
     def loop_plan(self, window: tuple[int, int], method: Method | None = None) -> LoopPlan:
         """The matching part, as ``distill/`` takes it; ``window``: where teachers learn, for the starts left open.
@@ -210,7 +224,7 @@ class Plan:
             segments=method.segments(self.matching.segment, *self.window(window)),
             learn_labels=method.labels != "hard",
             taught_labels=method.labels == "taught",
-            augmentation=Augmentation(),
+            augmentation=self.augmentation,
             distance=method.distance,
             averaging=method.averaging,
             highest_score=method.highest_score,
@@ -242,6 +256,16 @@ class Plan:
         # What the card says of the start holds of images that start anew, too.
         shown: Fresh = "noise" if self.start in ("noise", "public") else "prototypes"
         return Mitigation(every=every, retrained=every // 2, start=shown)
+
+
+def unflipped(flip: bool) -> dict[str, Any]:
+    """What a digest has besides where images are not mirrored; without it those of before would not be found again."""
+    return {} if flip else {"flip": False}
+
+
+def setting_names() -> frozenset[str]:
+    """Every setting of a plan, by the name that a card has it under."""
+    return frozenset(replace(Plan(), flip=False).flat())
 
 
 def protected(plan: Plan, teachers: int) -> Plan:

@@ -258,6 +258,7 @@ def _untrained(combined: Combined, net: str | None) -> Model:
         leak=combined.leak,
         seed=combined.seed,
         mixed_splits=combined.mixed_splits,
+        flip=combined.flip,
     )
 
 
@@ -284,7 +285,7 @@ def _rebuilt(untrained: Model, part: Part, progress: Progress) -> tuple[Model, b
 
 def _trained(untrained: Model, combined: Combined, seed: int, device: torch.device) -> Model:
     data = received(combined.images, combined.labels, untrained.normalisation, device)
-    params = train_network(untrained.network, data, protocol_for(untrained.network), seed)
+    params = train_network(untrained.network, data, protocol_for(untrained.network, flip=untrained.flip), seed)
     digests = tuple(share.digest for share in combined.shares)
     return replace(untrained, params=params, origin=Origin(digests, PROTOCOL_VERSION, seed, params_digest(params)))
 

@@ -43,6 +43,7 @@ class Request:
     leak: Leak = "stop"
     full_row: bool | None = None
     fit: Fit | None = None
+    flip: bool | None = None
     seeds: int | None = None
     random_sets: int | None = None
     licence: str = ""
@@ -87,6 +88,7 @@ def base_plan(request: Request) -> Plan:
         total_images=request.total_images,
         size=request.size,
         fit=request.fit,
+        flip=request.flip,
         start=request.start if request.start_images is None else "public",
         seed=request.seed,
     )

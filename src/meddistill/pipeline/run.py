@@ -19,7 +19,6 @@ from meddistill.distill.loop import Matching, distill
 from meddistill.distill.methods import find
 from meddistill.distill.start import first_images
 from meddistill.distill.unroll import Learned
-from meddistill.nets.augment import Augmentation
 from meddistill.package.members import TENSORS
 from meddistill.package.preview import grid
 from meddistill.package.read import open_sound
@@ -45,6 +44,7 @@ from meddistill.pipeline.request import (
     require_packable,
     sized,
 )
+from meddistill.pipeline.sides import mirrored_sides
 from meddistill.pipeline.snapshots import Show, snapshots
 from meddistill.pipeline.splits import SplitImages, load_splits, network_of, shape_of
 from meddistill.pipeline.teach import describe, learning_window, taught
@@ -147,6 +147,8 @@ def run(request: Request, progress: Progress = Silent(), prepared: Prepared | No
     cohort = prepared.cohort
     require_packable(cohort, base)
     base = sized(request, base, cohort)
+    for found in mirrored_sides(base, cohort.classes):
+        progress.warn(found.message)
     public = None
     if request.start_images is not None:  # beside the whole cohort: canaries would leave patients out of it
         require_public(request.start_images, base)
@@ -227,7 +229,7 @@ def _settle_plan(
     A run that is continued does all that its plan says, so that it ends with the bytes of an uninterrupted one.
     """
     cohort = prepared.cohort
-    asked = {"plan": base.as_dict(), "seconds": request.seconds, "device": device.type, "leak": request.leak}
+    asked = {"plan": base.identity(), "seconds": request.seconds, "device": device.type, "leak": request.leak}
     if base.privacy.epsilon:
         asked |= whose(prepared)
     if public is not None:
@@ -333,7 +335,7 @@ def _first(plan: Plan, data: SplitImages, public: Intensities | None) -> Learned
     count, classes = plan.count(train.classes), train.classes
     labels = classes_of(count, classes)
     given = None if public is None else data.normalisation.apply(torch.from_numpy(public))
-    images = first_images(plan.start, train, labels, Augmentation(), plan.seed, given)
+    images = first_images(plan.start, train, labels, plan.augmentation, plan.seed, given)
     images = Formation(plan.stored_size, plan.size).shrunk(images)
     hard = first_logits(labels, classes, find(plan.method).labels)
     logits = shared_logits(count, classes) if count < classes else hard

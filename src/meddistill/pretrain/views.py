@@ -1,6 +1,6 @@
 """Views: augmentations strong enough that an encoder has to see what an image is in order to recognise it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -30,3 +30,9 @@ class Views:
         affine[:, 0, 2] += free * (2 * across - 1)
         affine[:, 1, 2] += free * (2 * down - 1)
         return Draw(affine, draw.brightness, draw.contrast)
+
+
+def views(smallest: float, flip: bool) -> Views:
+    """Views of these squares; ``flip``: whether half of them are mirrored."""
+    usual = Views(smallest)
+    return usual if flip else replace(usual, change=replace(usual.change, flip=0.0))

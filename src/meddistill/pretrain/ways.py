@@ -14,7 +14,7 @@ from meddistill.pretrain.objective import Objective
 from meddistill.pretrain.simclr import SimClr
 from meddistill.pretrain.simsiam import SimSiam
 from meddistill.pretrain.skd import Skd
-from meddistill.pretrain.views import Views
+from meddistill.pretrain.views import views
 from meddistill.runtime.errors import InputError
 
 SCRATCH, IMAGENET, PROBE = "scratch", "imagenet", "-probe"
@@ -108,11 +108,11 @@ class PretrainPlan:
     network: str = _setting("")
     weights: str = _setting("")
 
-    def schedule(self, way: Way, size: int) -> Schedule:
-        """What the loop takes, for images of ``size`` pixels a side."""
+    def schedule(self, way: Way, size: int, *, flip: bool = True) -> Schedule:
+        """What the loop takes, for images of ``size`` pixels a side; ``flip``: whether views are mirrored."""
         steps = self.steps or round(way.steps * max(1.0, size / _STEPS_AT))
         rate = self.learning_rate or way.learning_rate
-        return Schedule(steps, self.batch, rate, self.weight_decay, Views(self.smallest))
+        return Schedule(steps, self.batch, rate, self.weight_decay, views(self.smallest, flip))
 
 
 def way_of(row: str) -> Way:

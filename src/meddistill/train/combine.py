@@ -66,7 +66,8 @@ class Combined:
 
     ``network``: the first package's; so are ``fit``, ``leak`` and ``seed``. ``mixed_splits``: the packages differ in
     seed or leak, so that neither draws the splits of all sources again (:mod:`~meddistill.train.splits`); ``leak`` is
-    then ``resplit`` if any package's is. ``notes``: what was reconciled.
+    then ``resplit`` if any package's is. ``flip``: whether images are mirrored in training: not if any package says no.
+    ``notes``: what was reconciled.
     """
 
     shares: tuple[Share, ...]
@@ -77,6 +78,7 @@ class Combined:
     seed: int
     notes: tuple[str, ...]
     mixed_splits: bool = False
+    flip: bool = True
 
     @cached_property
     def images(self) -> Floats:
@@ -128,6 +130,7 @@ def combine(parts: Sequence[Part], renaming: Renaming = NO_RENAMING) -> Combined
         seed=ways[0][0],
         notes=(*_notes(parts, called, classes, size, channels), *([_MIXED] if mixed else [])),
         mixed_splits=mixed,
+        flip=all(card.flip for card in cards),
     )
 
 
@@ -269,4 +272,7 @@ def _notes(
         notes.append(f"the packages name different networks; {first.recipe.network} is the first one's")
     if len({_fit(card) for card in cards.values()}) > 1:
         notes.append(f"images were made square in different ways; '{_fit(first)}' is the first one's")
+    if len({card.flip for card in cards.values()}) > 1:
+        sided = ", ".join(name for name, card in cards.items() if not card.flip)
+        notes.append(f"no image is mirrored in training: left and right tell classes of {sided} apart")
     return notes

@@ -63,6 +63,7 @@ class Model:
     leaking ones, is split again as it was for distilling, so that evaluation sees no image that went into the package.
     ``mixed_splits``: it was trained on packages that differ in them, and no seed promises that; sources are then
     evaluated on by splits of their own alone (:mod:`~meddistill.train.splits`).
+    ``flip``: whether it saw images mirrored, and may see them so wherever it is trained on.
     ``origin``: None where it is not known, as of a model that was trained on patients' images.
     """
 
@@ -75,6 +76,7 @@ class Model:
     seed: int
     origin: Origin | None = None
     mixed_splits: bool = False
+    flip: bool = True
 
 
 def save_model(path: Path, model: Model) -> None:
@@ -99,6 +101,8 @@ def describe(model: Model) -> dict[str, Any]:
     }
     if model.mixed_splits:
         described["mixed_splits"] = True
+    if not model.flip:
+        described["flip"] = False
     if model.origin is None or model.origin.weights != params_digest(model.params):
         return described
     return described | {"origin": asdict(model.origin)}
@@ -171,7 +175,8 @@ def described_model(described: dict[str, Any], params: Params) -> Model:
     fit, leak = fit_named(described["fit"]), leak_named(described["leak"])
     origin = _origin(described["origin"]) if "origin" in described else None
     mixed = bool(described.get("mixed_splits", False))  # files of before have none
-    return Model(network, params, classes, normalisation, fit, leak, int(described["seed"]), origin, mixed)
+    flip = described.get("flip") is not False
+    return Model(network, params, classes, normalisation, fit, leak, int(described["seed"]), origin, mixed, flip)
 
 
 def _classes(described: object) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from meddistill.nets.augment import Augmentation
+from meddistill.nets.augment import Augmentation, usual
 from meddistill.nets.gradient import gradient_of_one
 from meddistill.nets.network import Network
 from meddistill.nets.params import Params, sound
@@ -54,10 +54,13 @@ class Protocol:
         return max(self.steps, math.ceil(self.epochs * count / self.batch))
 
 
-def protocol_for(network: Network, version: str = PROTOCOL_VERSION) -> Protocol:
-    """How a network of this kind is trained by that version of the protocol. Raises KeyError for an unknown one."""
+def protocol_for(network: Network, version: str = PROTOCOL_VERSION, *, flip: bool = True) -> Protocol:
+    """How a network of this kind is trained by that version of the protocol. Raises KeyError for an unknown one.
+
+    ``flip``: whether images are mirrored; what is trained on says so (:attr:`meddistill.package.types.Card.flip`).
+    """
     kind = network.name.split("-")[0]
-    return Protocol(learning_rate=_RATES[version].get(kind, Protocol.learning_rate))
+    return Protocol(learning_rate=_RATES[version].get(kind, Protocol.learning_rate), augmentation=usual(flip))
 
 
 def is_protocol(version: str) -> bool:

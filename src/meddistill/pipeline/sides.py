@@ -1,0 +1,52 @@
+"""Are classes told apart by a side, left or right? Mirrored images show no such thing, and are half of a training."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from itertools import combinations
+
+from meddistill.cohort.problems import Problem, problem
+from meddistill.pipeline.plan import Plan
+
+# Left and right as languages have them, and as they are written of eyes (OS, OD), of knees (L, R) and of a situs.
+_PAIRS = """
+left right, l r, lt rt, lhs rhs, links rechts, linke rechte, linker rechter, linkes rechtes, gauche droite,
+gauche droit, izquierda derecha, izquierdo derecho, esquerda direita, esquerdo direito, sinistra destra,
+sinistro destro, sx dx, os od, sinister dexter, sinistra dextra, sinistrum dextrum, sin dex, sin dx, levo dextro,
+laevo dextro, levocardia dextrocardia, laevocardia dextrocardia, solitus inversus, venstre højre, venstre høyre,
+vänster höger, vasen oikea, lewy prawy, lewa prawa, lewe prawe, levý pravý, levá pravá, bal jobb, sol sağ,
+левый правый, левая правая, 左 右
+"""
+_OPPOSITE = frozenset(frozenset(pair.split()) for pair in _PAIRS.split(","))
+_SIDES = frozenset().union(*_OPPOSITE)
+_WORD = re.compile(r"[左右]|[^\W\d_左右]+|\d+|[^\w\s-]")
+_HUMP = re.compile(r"(?<=[a-zà-ÿ])(?=[A-ZÀ-Þ])")  # kneeLeft
+_SUFFIX = re.compile("(sided|seitig)$")
+
+
+def mirrored_sides(plan: Plan, classes: Sequence[str]) -> tuple[Problem, ...]:
+    """A warning where the plan mirrors images of classes that are named after the two sides."""
+    sided = [name for name in classes if _SIDES & set(_words(name))]
+    named = [f"{one} and {other}" for one, other in combinations(sided, 2) if differ_by_side(one, other)]
+    if not (plan.flip and named):
+        return ()
+    what = "half of the images are mirrored in training, and by their names classes differ in the side"
+    remedy = (
+        "If nothing else tells them apart, they cannot be learned so: give --no-flip (in a plan: flip = false), which "
+        "every training from the package obeys as well."
+    )
+    return (problem("mirrored-sides", "warning", what, named, remedy),)
+
+
+def differ_by_side(one: str, other: str) -> bool:
+    """Whether two names are the same but for left and right."""
+    first, second = _words(one), _words(other)
+    if len(first) != len(second):
+        return False
+    differing = [frozenset(pair) for pair in zip(first, second, strict=True) if pair[0] != pair[1]]
+    return bool(differing) and all(pair in _OPPOSITE for pair in differing)
+
+
+def _words(name: str) -> list[str]:
+    split = _HUMP.sub(" ", unicodedata.normalize("NFC", name)).casefold()
+    return [_SUFFIX.sub("", word) for word in _WORD.findall(split)]
