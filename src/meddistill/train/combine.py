@@ -5,6 +5,7 @@ What differs is reconciled where that is safe, and told; where it is not, all co
 - classes are matched by name, after a mapping if one is given; the union of all classes is learned;
 - images get the largest of the sizes (enlarged by the resize rule of cohorts: nothing is lost);
 - grey images among colour ones are repeated in three channels;
+- no image is mirrored in training where one of the packages says that its classes differ by side;
 - one normalisation for all: mean and spread of the hospitals' training images taken together, each package weighing
   as many images as its card says it was made from (all alike if one withholds that). An image of any hospital then goes
   through the same preprocessing as the synthetic images that stand for it.
