@@ -116,12 +116,13 @@ def cards() -> dict[str, tuple[Callable[[Any], object], str]]:
         "network": (put("model", "network", to="resnet50"), "unknown network"),
         "deep-transformer": (put("model", "network", to="vit-d999999-w768"), "depth must be"),
         "wide-classic": (put("model", "network", to="resnet18-w999999"), "width must be"),
-        "large-classic": (put("model", "network", to="vgg11-w256"), "at most 16777216"),
+        "heavy-classic": (put("model", "network", to="vgg11-w128"), "at most 16777216"),
+        "large-classic": (put("model", "network", to="vgg11-w256"), "choose a smaller"),
         "wider": (put("model", "network", to="convnet-d2-w13"), "weights"),
         "narrower": (put("model", "network", to="convnet-d2-w11"), "weights"),
         "deeper": (put("model", "network", to="convnet-d3-w12"), "codebooks for"),
         "huge": (put("model", "network", to="convnet-d8-w1024"), "halves"),
-        "huge-image": (lambda c: c["model"].update(network="convnet-d1-w1024", size=1024), "at most 16777216"),
+        "huge-image": (lambda c: c["model"].update(network="convnet-d1-w1024", size=1024), "choose a smaller"),
         "many-digits": (put("model", "network", to="convnet-d2-w" + "9" * 60), "width"),
         "size": (put("model", "size", to=2**40), "size"),
         "size-text": (put("model", "size", to="8"), "size"),
@@ -253,9 +254,9 @@ def test_a_small_file_that_claims_millions_of_weights(members: Members, tmp_path
 @pytest.mark.parametrize(
     ("network", "size", "reason"),
     [
-        ("convnet-d1-w1024", 1024, "card.json: '536883202 weights; at most 16777216"),
-        ("resnet18-w256", 16, "at most 16777216"),
-        ("vit-d24-w768", 8, "at most 16777216"),
+        ("convnet-d1-w1024", 1024, "536883202 parameters for images"),
+        ("resnet18-w128", 16, "weights; at most 16777216"),
+        ("vit-d12-w768", 8, "weights; at most 16777216"),
         ("resnet50", 8, "unknown network"),
     ],
 )

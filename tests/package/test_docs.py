@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from meddistill.nets.network import MAX_PARAMETERS
 from meddistill.package import limits, members
 from meddistill.package.read import read
 
@@ -36,7 +37,7 @@ def test_the_specification_has_every_limit() -> None:
     for name, value in vars(limits).items():
         if name.startswith("MAX_") and name != "MAX_SCORE_SPAN":
             assert float(value) in quoted, f"{name} = {value} is not in FORMAT.md"
-    assert {limits.LABEL_SUM_TOLERANCE, limits.SCORE_TOLERANCE} <= quoted
+    assert {limits.LABEL_SUM_TOLERANCE, limits.SCORE_TOLERANCE, MAX_PARAMETERS} <= quoted
     assert f"version {limits.FORMAT_VERSION}" in FORMAT
     assert limits.INTENSITY_UNIT == 2**-19
     assert limits.MIN_SCALE == 2**-10

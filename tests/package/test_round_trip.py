@@ -5,6 +5,7 @@ import io
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,7 @@ from meddistill.package.read import _examine, read, verify
 from meddistill.package.show import summary
 from meddistill.package.types import CohortCounts, Package, Results, Score
 from meddistill.package.write import encode, round_trip, write
+from meddistill.runtime.enlarge import enlarge, enlarging
 from meddistill.runtime.errors import InputError, OutputError, VerificationError
 
 Make = Callable[..., Package]
@@ -61,6 +63,17 @@ def test_images_stored_small_are_read_as_stored_and_enlarged(make: Make, tmp_pat
     plain = make()
     assert plain.enlarged is plain.images
     assert "2 synthetic colour images of 12 x 12 pixels (stored with 5 x 5)" in readme.readme(back.card)
+
+
+def test_enlarging_takes_little_more_room_than_what_comes_out() -> None:
+    small = np.random.default_rng(0).random((48, 1, 2, 2), np.float32)
+    tracemalloc.start()
+    found = enlarge(small, 512)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1.5 * found.nbytes
+    matrix = enlarging(2, 512)
+    np.testing.assert_array_equal(found, (matrix @ small.astype(np.float64) @ matrix.T).astype(np.float32))
 
 
 def test_same_package_same_bytes(make: Make, sound: bytes) -> None:

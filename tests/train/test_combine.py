@@ -87,6 +87,26 @@ def test_classes_are_matched_by_name_whatever_their_order():
     assert found.notes == ()
 
 
+def test_many_small_images_beside_one_large_are_refused_before_they_are_enlarged(monkeypatch):
+    def stored(name: str, count: int, size: int) -> Part:
+        """Pixels of one value, whatever their number: memory for none of them is taken."""
+        made = part(name, each=1)
+        images = replace(made.package.card.images, count=count, per_class=0, size=size)
+        pixels = np.broadcast_to(np.float32(0.5), (count, 1, size, size))
+        labels = np.full((count, 2), 0.5, np.float32)
+        return Part(
+            name, replace(made.package, images=pixels, labels=labels, card=replace(made.package.card, images=images))
+        )
+
+    many, large = stored("many.mdz", 65_536, 28), stored("large.mdz", 1, 1024)
+    expected = r"68720525312 values \(many.mdz: 65536 of 28 x 28 pixels; large.mdz: 1 of 1024"
+    with monkeypatch.context() as patched, pytest.raises(InputError, match=expected):
+        patched.setattr("meddistill.train.combine.resize_intensities", lambda *_: pytest.fail("enlarged"))
+        combine([many, large])
+    alike = [stored(f"{name}.mdz", 2**17 // 4, 64) for name in "ab"]  # as large as a package may be, each
+    assert len(combine(alike).shares) == 2
+
+
 def test_the_union_of_classes_is_learned_and_told():
     found = combine([part("a.mdz", ("ill", "well")), part("b.mdz", ("well", "covid"))])
     assert found.classes == ("ill", "well", "covid")

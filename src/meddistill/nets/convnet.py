@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from meddistill.nets.network import NORM_EPSILON
+from meddistill.nets.network import NORM_EPSILON, bounded
 from meddistill.nets.params import Params, Shapes
 from meddistill.runtime.errors import InputError
 
@@ -155,12 +155,15 @@ class ConvNet:
 
 
 def parse(name: str, *, channels: int, size: int, classes: int) -> ConvNet:
-    """The network of that name for images of that shape. Raises :class:`InputError` for an unknown name."""
+    """The network of that name for images of that shape.
+
+    Raises :class:`InputError` for an unknown name, and for a network of too many parameters.
+    """
     match = _NAME.fullmatch(name)
     if match is None:
         raise InputError(f"unknown network '{name}': expected convnet-dDEPTH-wWIDTH, for example convnet-d3-w32")
     width, depth = int(match[2][:6]), int(match[1][:6])
-    return ConvNet(width, depth, channels, size, classes, _NORMS[match[3]])
+    return bounded(ConvNet(width, depth, channels, size, classes, _NORMS[match[3]]))
 
 
 def _uniform(weight: torch.Size, bias: torch.Size, generator: torch.Generator) -> list[Tensor]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from meddistill.nets import convnet
 from meddistill.nets.classics import VGG11, AffineResNet18, AlexNet, ResNet18, StridedResNet18
-from meddistill.nets.network import Network
+from meddistill.nets.network import Network, bounded
 from meddistill.nets.vit import ViT
 from meddistill.runtime.errors import InputError
 
@@ -27,13 +27,16 @@ EXPECTED = (
 
 
 def find(name: str, *, channels: int, size: int, classes: int) -> Network:
-    """The network of that name for images of that shape. Raises :class:`InputError` for an unknown name."""
+    """The network of that name for images of that shape.
+
+    Raises :class:`InputError` for an unknown name, and for a network of too many parameters.
+    """
     if (match := _CLASSIC.fullmatch(name)) is not None and not (match[3] and match[1] != "resnet18"):
         make, usual = _CLASSICS[match[1] + (match[3] or "")]
-        return make(int(match[2] or usual), channels, size, classes)
+        return bounded(make(int(match[2] or usual), channels, size, classes))
     if (match := _VIT.fullmatch(name)) is not None:
         width, depth = int(match[2] or _VIT_WIDTH), int(match[1] or _VIT_DEPTH)
-        return ViT(width, depth, channels, size, classes, averages=match[3] is not None)
+        return bounded(ViT(width, depth, channels, size, classes, averages=match[3] is not None))
     if not name.startswith("convnet"):
         raise InputError(f"unknown network '{name}': expected {EXPECTED}")
     return convnet.parse(name, channels=channels, size=size, classes=classes)

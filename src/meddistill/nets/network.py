@@ -3,15 +3,19 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from meddistill.nets.params import Params, Shapes
+from meddistill.runtime.errors import InputError
 
 NORM_EPSILON = 1e-5
+# Of one network: it fits into a model file of 512 MiB, and a stranger's package, which names a network and a size of
+# images, cannot ask for terabytes.
+MAX_PARAMETERS = 127 * 2**20
 _TOKEN_STD = 0.02
 
 
@@ -60,6 +64,19 @@ class Network(Protocol):
 
     def settle(self, params: Params, images: Tensor) -> Params:
         """The parameters with the statistics of these images in the place of those that were there."""
+
+
+_N = TypeVar("_N", bound=Network)
+
+
+def bounded(network: _N) -> _N:
+    """The network. Raises :class:`InputError` if it has more parameters than any that is used."""
+    if network.parameters > MAX_PARAMETERS:
+        raise InputError(
+            f"network {network.name} has {network.parameters} parameters for images of {network.size} pixels and "
+            f"{network.classes} classes, at most {MAX_PARAMETERS} are allowed: choose a smaller network"
+        )
+    return network
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from meddistill.runtime.device import choose
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import require_another, write_atomic
 from meddistill.runtime.progress import Progress, Silent
+from meddistill.train.memory import memory_for
 from meddistill.train.model import Model
 from meddistill.train.protocol import answers, scored_at_once
 from meddistill.train.to_onnx import onnx_model
@@ -161,7 +162,8 @@ def _of_file(model: Model, path: Path, options: ReadOptions, device: torch.devic
     for begin in range(0, len(frames), at_once):
         block = frames[begin : begin + at_once]
         inputs = torch.from_numpy(np.stack([_intensities(frame.load(), model) for frame in block])).to(device)
-        rows = answers(model.network, model.params, model.normalisation.apply(inputs)).tolist()
+        with memory_for(model.network):
+            rows = answers(model.network, model.params, model.normalisation.apply(inputs)).tolist()
         found += [Prediction(f"{path}{frame.place}", tuple(row)) for frame, row in zip(block, rows, strict=True)]
     return found
 

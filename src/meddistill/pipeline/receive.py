@@ -26,6 +26,7 @@ from meddistill.runtime.files import require_another, require_writable
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.teachers.images import LabelledImages, pixels_of
 from meddistill.train.combine import Combined, Part, Share, combine
+from meddistill.train.memory import memory_for
 from meddistill.train.metrics import (
     METRICS,
     Answers,
@@ -273,7 +274,8 @@ def _require_one_as_it_is(parts: Sequence[Part], net: str | None, classes: Path 
 
 def _rebuilt(untrained: Model, part: Part, progress: Progress) -> tuple[Model, bool]:
     """The model that a package makes by its own recipe, and whether it is the sender's to the last bit."""
-    params = rebuild(part.package)
+    with memory_for(untrained.network):
+        params = rebuild(part.package)
     senders = is_the_senders(part.package.card, params)
     if not senders:
         progress.warn(
@@ -284,8 +286,9 @@ def _rebuilt(untrained: Model, part: Part, progress: Progress) -> tuple[Model, b
 
 
 def _trained(untrained: Model, combined: Combined, seed: int, device: torch.device) -> Model:
-    data = received(combined.images, combined.labels, untrained.normalisation, device)
-    params = train_network(untrained.network, data, protocol_for(untrained.network, flip=untrained.flip), seed)
+    with memory_for(untrained.network):
+        data = received(combined.images, combined.labels, untrained.normalisation, device)
+        params = train_network(untrained.network, data, protocol_for(untrained.network, flip=untrained.flip), seed)
     digests = tuple(share.digest for share in combined.shares)
     return replace(untrained, params=params, origin=Origin(digests, PROTOCOL_VERSION, seed, params_digest(params)))
 
@@ -439,7 +442,8 @@ def score(model: Model, images: LabelledImages) -> tuple[Scores, npt.NDArray[np.
 def answered(model: Model, images: LabelledImages) -> npt.NDArray[np.float64]:
     """The probability ``(N, K)`` of each class that a model gives each image."""
     images = replace(images, normalisation=model.normalisation)
-    return probabilities(model.network, tuple(param.to(images.device) for param in model.params), images)
+    with memory_for(model.network):
+        return probabilities(model.network, tuple(param.to(images.device) for param in model.params), images)
 
 
 def _per_class(

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+_BLOCK = 2**20  # values that are enlarged at a time: float64 takes twice the room of what comes out
+
 
 @lru_cache(maxsize=32)
 def enlarging(small: int, large: int) -> npt.NDArray[np.float64]:
@@ -34,4 +36,9 @@ def enlarge(images: npt.NDArray[np.floating[Any]], size: int) -> npt.NDArray[np.
     if images.shape[-1] == size:
         return np.asarray(images, np.float32)
     matrix = enlarging(images.shape[-1], size)
-    return np.asarray(matrix @ images.astype(np.float64) @ matrix.T, np.float32)
+    found = np.empty((*images.shape[:2], size, size), np.float32)
+    block = max(1, _BLOCK // (images.shape[1] * size**2))
+    for begin in range(0, len(images), block):
+        rows = slice(begin, begin + block)
+        found[rows] = matrix @ images[rows].astype(np.float64) @ matrix.T
+    return found

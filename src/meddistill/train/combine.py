@@ -3,7 +3,8 @@
 What differs is reconciled where that is safe, and told; where it is not, all conflicts are listed at once:
 
 - classes are matched by name, after a mapping if one is given; the union of all classes is learned;
-- images get the largest of the sizes (enlarged by the resize rule of cohorts: nothing is lost);
+- images get the largest of the sizes (enlarged by the resize rule of cohorts: nothing is lost), unless that would take
+  more room than so many packages can hold;
 - grey images among colour ones are repeated in three channels;
 - no image is mirrored in training where one of the packages says that its classes differ by side;
 - one normalisation for all: mean and spread of the hospitals' training images taken together, each package weighing
@@ -23,6 +24,7 @@ import numpy.typing as npt
 
 from meddistill.cohort.resize import resize_intensities
 from meddistill.cohort.types import Fit, Leak
+from meddistill.package.limits import MAX_PIXELS
 from meddistill.package.members import TENSORS
 from meddistill.package.text import class_problems
 from meddistill.package.types import Card, Package
@@ -189,6 +191,7 @@ def _conflicts(parts: Sequence[Part], called: Mapping[str, Sequence[str]], renam
         *_same_twice(parts),
         *renaming.unused([(part.name, part.package.card.task.classes) for part in parts]),
         *_intensities(parts),
+        *_too_large(parts),
         *_similar(called),
         *class_problems(_union(called)),
         *([] if renaming.rules else _strangers(called)),
@@ -214,6 +217,20 @@ def _intensities(parts: Sequence[Part]) -> list[str]:
         return []
     listed = "; ".join(f"{name}: {meaning}" for name, meaning in meanings.items())
     return [f"intensities mean different things ({listed}): ask for packages whose intensities mean the same"]
+
+
+def _too_large(parts: Sequence[Part]) -> list[str]:
+    """Many small images beside one large: enlarged they would take more room than so many packages ever hold."""
+    images = [part.package.card.images for part in parts]
+    size, channels = max(one.size for one in images), max(one.channels for one in images)
+    values = sum(one.count for one in images) * channels * size**2
+    if values <= MAX_PIXELS * len(parts):
+        return []
+    listed = "; ".join(f"{part.name}: {one.count} of {one.pixels}" for part, one in zip(parts, images, strict=True))
+    return [
+        f"enlarged to {size} pixels all images together have {values} values ({listed}), at most "
+        f"{MAX_PIXELS * len(parts)} are allowed: leave out the package of the largest images"
+    ]
 
 
 def _union(called: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
