@@ -36,6 +36,7 @@ from meddistill.distill.distance import normalised_l2
 from meddistill.distill.unroll import Batch, Learned, Rule, Student, step, unroll, unroll_many
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import Params, flatten, unflatten
+from meddistill.runtime.device import choose
 from meddistill.runtime.streams import stream
 
 RECORD = Path(__file__).parent / "records" / "engine.json"
@@ -330,6 +331,7 @@ def main() -> None:
     parser.add_argument("--peak", nargs=3, metavar=("WAY", "BATCH", "N"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    choose(asked.device)  # a GPU computes as in a run
     if asked.peak:
         print(peak_of(asked.peak[0], int(asked.peak[1]), int(asked.peak[2]), asked.device))
         return

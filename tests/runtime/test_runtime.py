@@ -188,6 +188,30 @@ def test_devices_that_are_there():
     assert choose("auto").type in ("cpu", "cuda")
 
 
+@pytest.fixture
+def usual_cuda():
+    """What CUDA's libraries are told by those who want speed; given back afterwards as it was."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    usual = ((cudnn, "allow_tf32", True), (matmul, "allow_tf32", True))
+    usual = (*usual, (cudnn, "deterministic", False), (cudnn, "benchmark", True))
+    before = [getattr(library, flag) for library, flag, _ in usual]
+    for library, flag, value in usual:
+        setattr(library, flag, value)
+    yield usual
+    for (library, flag, _), value in zip(usual, before, strict=True):
+        setattr(library, flag, value)
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda", "cuda:1", "cpu"])
+def test_cuda_keeps_every_bit_of_float32_and_takes_the_same_kernels(name, usual_cuda, monkeypatch):
+    """As far as can be seen without a GPU: how the libraries are told to compute."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
+    on_cuda = choose(name).type == "cuda"
+    assert on_cuda == (name != "cpu")
+    assert all(getattr(library, flag) is (value != on_cuda) for library, flag, value in usual_cuda)
+
+
 def test_the_silent_display_takes_everything():
     with Silent().stage("work", 3) as stage:
         stage.advance()

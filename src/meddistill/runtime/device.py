@@ -22,8 +22,31 @@ _KINDS = ("cpu", "cuda", "mps")
 def choose(name: str) -> torch.device:
     """The device of that name; ``auto`` is a CUDA device where there is one, else the CPU.
 
-    Raises :class:`InputError` for an unknown or absent device.
+    Where it is a CUDA device the whole process computes as :func:`be_exact` says. Raises :class:`InputError` for an
+    unknown or absent device.
     """
+    device = _named(name)
+    if device.type == "cuda":
+        be_exact()
+    return device
+
+
+def be_exact() -> None:
+    """Have CUDA compute float32 with all its bits, and choose cuDNN's kernels alike every time.
+
+    By default convolutions round what they multiply to 10 bits of mantissa (TF32), which costs gradients most of their
+    accuracy, and the kernels of some of their slopes add in any order. It costs speed; nothing is waited for, and
+    nothing that has no ordered kernel is refused.
+    """
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
+def _named(name: str) -> torch.device:
     import torch
 
     if name == "auto":
