@@ -164,6 +164,12 @@ def test_a_key_is_never_replaced(pair: Path) -> None:
     assert before
 
 
+@pytest.mark.parametrize("name", [".", "/", "x" * 300])
+def test_a_key_is_given_a_name_that_a_file_can_have(name: str) -> None:
+    with pytest.raises(OutputError, match=r"give another name|name is too long"):
+        api.keygen(name)
+
+
 def test_passphrases(tmp_path: Path, saved: Save, sound: bytes) -> None:
     path, key = saved(sound), tmp_path / "locked.pem"
     api.keygen(key, "correct horse")

@@ -70,6 +70,25 @@ def test_a_merged_package_is_its_parts_one_after_the_other(tmp_path):
     assert merged.card.terms.licence == "CC BY 4.0"
 
 
+def test_terms_are_said_once_and_cut_where_a_card_does_not_take_them(tmp_path):
+    licence = "It may be used for teaching. " * 86  # 2494 characters, which a card takes
+    said = (licence + "One", licence + "One", licence + "Two", "CC0")
+    files = [part(tmp_path / f"{place}.mdz", terms=Terms(licence=text)) for place, text in enumerate(said)]
+    report = api.merge([files[0], files[1], files[3]], tmp_path / "short.mdz")
+    assert read(tmp_path / "short.mdz").card.terms.licence == f"parts 1, 2: {said[0]}; part 3: CC0"
+    assert not any("terms" in note for note in report.reconciled)
+    report = api.merge(files, tmp_path / "long.mdz")
+    told = read(tmp_path / "long.mdz").card.terms.licence
+    assert 3900 < len(told) <= 4000
+    assert told.startswith("parts 1, 2: It may be used for teaching. It")
+    assert told.endswith("; part 4: CC0")
+    assert told.count(" (cut; that package has all); part") == 2
+    assert any("terms.licence: longer together" in note for note in report.reconciled)
+    many = [part(tmp_path / f"m{place}.mdz", terms=Terms(limits=f"{place} " + "x" * 3990)) for place in range(30)]
+    api.merge(many, tmp_path / "many.mdz")
+    assert read(tmp_path / "many.mdz").card.terms.limits.count("(cut;") == 30
+
+
 def test_images_that_all_parts_store_small_stay_small(tmp_path):
     small = [part(tmp_path / f"{name}.mdz", stored=4) for name in "ab"]
     api.merge(small, tmp_path / "c.mdz")

@@ -52,6 +52,15 @@ def by_hand(path: Path, intensities: np.ndarray) -> list[float]:
     return held.network.apply(held.params, inputs).double().softmax(1)[0].tolist()
 
 
+def test_names_that_no_disk_holds_are_said(grey, tmp_path):
+    long = "x" * 300
+    with pytest.raises(InputError, match="is not a file: expected a model"):
+        api.predict(tmp_path / long, picture(tmp_path / "a.png", (10, 10)))
+    for name in (long, f"{long}.png", f"{long}.dcm", f"{long}.nii.gz"):
+        with pytest.raises(CohortError, match="name too long"):
+            api.predict(grey, tmp_path / name)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs symbolic links")
 def test_a_bad_dicom_file_and_a_link_to_itself_are_named_with_all_others(grey, tmp_path):
     picture(tmp_path / "set" / "good.png", (10, 10))

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from meddistill.runtime.device import choose
 from meddistill.runtime.errors import InputError, MeddistillError, OutputError, VerificationError
 from meddistill.runtime.events import EventLog
-from meddistill.runtime.files import remove_leftovers, require_another, require_writable, write_atomic, write_error
+from meddistill.runtime.files import (
+    remove_leftovers,
+    require_another,
+    require_writable,
+    write_atomic,
+    write_error,
+    write_folder,
+)
 from meddistill.runtime.progress import Silent
 from meddistill.runtime.streams import derive, numpy_stream, stream
 
@@ -86,6 +93,13 @@ def test_a_folder_in_the_way_of_a_file_is_said(tmp_path):
 def test_a_name_too_long_is_said(tmp_path):
     with pytest.raises(OutputError, match="the name is too long"):
         write_atomic(tmp_path / ("x" * 400), b"")
+
+
+@pytest.mark.parametrize("place", [".", "/"])
+def test_a_folder_without_a_name_is_no_place_to_write_to(place):
+    for write in (lambda path: write_atomic(path, b""), lambda path: write_folder(path, {})):
+        with pytest.raises(OutputError, match="give another name"):
+            write(Path(place))
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root may write everywhere")

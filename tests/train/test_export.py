@@ -146,6 +146,16 @@ def test_a_mended_folder_name_is_not_the_name_of_another(classes):
     assert len({name.casefold() for name in folder_names(classes)}) == len(classes)
 
 
+def test_long_names_of_classes_become_folders_that_every_system_takes(tmp_path):
+    classes = ("肺" * 90, "肺" * 89 + "炎", "é" * 100, "x" * 100)
+    names = folder_names(classes)
+    assert len(set(names)) == 4
+    assert all(len(name.encode()) <= 210 for name in names)
+    assert names[0] == "肺" * 66
+    export(package(classes=classes), tmp_path / "out", "folder")
+    assert len(list((tmp_path / "out").glob("*/*.png"))) == 12
+
+
 def test_known_bad_folder_names():
     assert folder_names(["..", "a/b", "CON", "test", "...", "x", "X"]) == [
         "___0",

@@ -127,8 +127,9 @@ def test_a_folder_shows_its_runs_and_packages_newest_run_first(new_run, new_pack
 
 
 def test_what_cannot_be_shown_is_said_at_once(tmp_path, serving, monkeypatch):
-    with pytest.raises(InputError, match="there is nothing at"):
-        serve.open_server([tmp_path / "nowhere.run"])
+    for name in ("nowhere.run", "x" * 300):
+        with pytest.raises(InputError, match="there is nothing at"):
+            serve.open_server([tmp_path / name])
     taken = serving(tmp_path).server_port
     with pytest.raises(OutputError, match="cannot listen"):
         serve.open_server([tmp_path], taken)

@@ -15,6 +15,7 @@ from meddistill.cohort.read import read
 from meddistill.cohort.scan import Pixels, scan
 from meddistill.cohort.types import Fit, Frame, Listing, NoPictureError, Record
 from meddistill.runtime.errors import InputError
+from meddistill.runtime.files import is_folder
 from meddistill.runtime.progress import Progress, Silent
 
 Intensities = npt.NDArray[np.float32]
@@ -47,7 +48,7 @@ def public_images(
     that is not allowed. DICOM files without pixels are left aside.
     """
     options = ReadOptions(window=options.window, slice_axis=options.slice_axis, allow_burned_in=options.allow_burned_in)
-    listing = _listed(source, options) if source.is_dir() else read(source, options)
+    listing = _listed(source, options) if is_folder(source) else read(source, options)
     if burned := [one.message for one in listing.problems if one.code == "burned-in"]:
         raise InputError(f"{source}: {' '.join(burned)}")
     found = scan(listing, size, fit, progress)

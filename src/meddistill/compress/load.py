@@ -14,6 +14,7 @@ from meddistill.package.members import TENSORS
 from meddistill.package.read import read as read_package
 from meddistill.package.types import Package
 from meddistill.runtime.errors import InputError, MeddistillError, VerificationError
+from meddistill.runtime.files import is_there
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.train.model import Model, described_model, params_digest
 from meddistill.train.model import load_model as load_trained
@@ -29,6 +30,8 @@ def load_model(path: Path, progress: Progress = Silent()) -> Model:
     Raises :class:`InputError` if there is none, it is a package, or the package of a recipe is not there, and
     :class:`VerificationError` if the file is broken, or a recipe gives another model than it says.
     """
+    if not is_there(path):
+        raise InputError(f"{path} is not a file: expected a model written by meddistill train or compress")
     if not is_archive(path):
         return load_trained(path)
     held = read(path)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meddistill.runtime.errors import InputError, MeddistillError, OutputError
-from meddistill.runtime.files import write_error
+from meddistill.runtime.files import is_there, require_named, write_error
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -61,10 +61,11 @@ def generate(path: Path, passphrase: str | None = None) -> tuple[Path, bytes]:
 
     Returns the public key's file and its 32 bytes. A key is never replaced: raises :class:`OutputError` where one is.
     """
+    require_named(path)
     private = _ed25519().generate()
     public, key = path.with_name(f"{path.stem}.pub.pem"), public_half(private)
     for existing in (path, public):
-        if existing.exists():
+        if is_there(existing):
             raise OutputError(f"{existing} exists: a key is never replaced; choose another name")
     _create(path, _private_pem(private, passphrase), 0o600)
     _create(public, public_pem(key).encode(), 0o644)

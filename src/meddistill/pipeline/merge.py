@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from meddistill import __version__
+from meddistill.package.limits import MAX_TEXT
 from meddistill.package.types import (
     Card,
     CohortCounts,
@@ -37,6 +38,8 @@ from meddistill.train.splits import MIXED
 
 METHOD = "merge"
 MAX_PARTS = 30  # each takes four of the card's plan entries
+CUT = "(cut; that package has all)"
+_LENGTHS = range(MAX_TEXT, 0, -1)  # of a text before it is cut
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def merge(
         classes=combined.classes,
         images=len(combined.images),
         parts=tuple(zip(files, digests, counted, strict=True)),
-        reconciled=combined.notes,
+        reconciled=(*combined.notes, *_cut_terms(package.card.terms)),
     )
 
 
@@ -199,7 +202,28 @@ def _counts(parts: Sequence[Part], renaming: Renaming) -> Counts | Literal["with
 
 
 def _terms(texts: Sequence[str]) -> str:
-    """What all senders say, or what each says: no part's terms cover another's."""
+    """What all senders say, or what each says: no part's terms cover another's.
+
+    Where that is more than a card takes, the longest are cut, all alike and between words, and say so.
+    """
     if len(set(texts)) == 1:
         return texts[0]
-    return "; ".join(f"part {place}: {text or 'nothing stated'}" for place, text in enumerate(texts, 1))
+    parts: dict[str, list[str]] = {}
+    for place, text in enumerate(texts, 1):
+        parts.setdefault(text or "nothing stated", []).append(str(place))
+    wholes = {f"part{'s' * (len(places) > 1)} {', '.join(places)}": text for text, places in parts.items()}
+    shortened = ("; ".join(f"{who}: {_cut(text, most)}" for who, text in wholes.items()) for most in _LENGTHS)
+    return next(text for text in shortened if len(text) <= MAX_TEXT)
+
+
+def _cut_terms(terms: Terms) -> list[str]:
+    """What is told of terms that did not fit."""
+    return [
+        f"terms.{name}: longer together than the {MAX_TEXT} characters of a card, and cut; each package has its own"
+        for name, text in vars(terms).items()
+        if CUT in text
+    ]
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most].rsplit(' ', 1)[0]} {CUT}"

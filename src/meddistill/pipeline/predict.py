@@ -18,7 +18,7 @@ from meddistill.cohort.types import NoPictureError, Picture
 from meddistill.compress.load import load_model
 from meddistill.runtime.device import choose
 from meddistill.runtime.errors import InputError
-from meddistill.runtime.files import require_another, write_atomic
+from meddistill.runtime.files import is_folder, require_another, write_atomic
 from meddistill.runtime.progress import Progress, Silent
 from meddistill.train.memory import memory_for
 from meddistill.train.model import Model
@@ -146,7 +146,7 @@ def _files(files: Sequence[Path], wrong: list[str]) -> Iterable[Path]:
     if not files:
         raise InputError("no image was given: expected files, or folders of images")
     for path in files:
-        if path.is_dir():
+        if is_folder(path):
             found = find_images(path)
             wrong += [f"{path}: {place}" for place in found.closed]
             yield from (path.joinpath(*parts) for parts in found.images)

@@ -41,6 +41,7 @@ def write_atomic(path: Path, data: bytes, *, private: bool = False) -> None:
     Missing parent folders are made. ``private``: nobody but the owner may read the file, at no moment.
     Raises :class:`OutputError`; on failure nothing is left behind.
     """
+    require_named(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,6 +69,7 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
     The folder must not exist, or be empty. Raises :class:`OutputError`; on failure nothing is left behind.
     """
+    require_named(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -96,6 +98,12 @@ def require_writable(path: Path) -> None:
         raise write_error(path, error) from error
 
 
+def require_named(path: Path) -> None:
+    """Raise :class:`OutputError` for ``.`` and ``/``, which are folders whatever is there and have no name."""
+    if not path.name:
+        raise OutputError(f"cannot write {path}: it is a folder that is there; give another name")
+
+
 def is_there(path: Path) -> bool:
     """Whether something stands at ``path``; of what the disk cannot hold at all (a name too long) nothing does."""
     try:
@@ -103,6 +111,11 @@ def is_there(path: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder stands at ``path``; of a name that the disk cannot hold none does."""
+    return is_there(path) and path.is_dir()
 
 
 def require_another(out: Path, used: Iterable[Path | None], option: str = "--out") -> None:

@@ -26,6 +26,7 @@ from meddistill.runtime.files import write_atomic, write_folder
 Target = Literal["folder", "npz", "huggingface"]
 _UNSAFE = re.compile(r"[^\w ,()+-]")
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d|train|training|val|valid|validation|dev|test|testing)")
+_LONGEST = 200  # bytes of a class's folder: systems take 255, and a number may come behind
 _CLOCK = (1980, 1, 1, 0, 0, 0)
 
 
@@ -62,7 +63,7 @@ def folder_names(classes: Sequence[str]) -> list[str]:
     """A folder's name for each class, safe and different on every system whatever a stranger called the class."""
     names: dict[str, str] = {}  # by what they are where case is ignored
     for place, name in enumerate(classes):
-        plain = _UNSAFE.sub("_", name).strip()
+        plain = _UNSAFE.sub("_", name).strip().encode()[:_LONGEST].decode(errors="ignore").strip()
         while not plain.strip("_") or plain.casefold() in names or _RESERVED.fullmatch(plain):
             plain = f"{plain}_{place}"
         names[plain.casefold()] = plain

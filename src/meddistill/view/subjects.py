@@ -7,6 +7,7 @@ from pathlib import Path
 
 from meddistill.report.runlog import FILE
 from meddistill.runtime.errors import InputError
+from meddistill.runtime.files import is_there
 
 MOST = 12  # subjects on one page
 _SCANNED = 2000  # entries of a folder that are looked at
@@ -32,7 +33,7 @@ class Subject:
 def require_there(paths: Sequence[Path]) -> None:
     """Raise :class:`InputError` for a path at which there is nothing."""
     for path in paths:
-        if not path.exists():
+        if not is_there(path):
             raise InputError(
                 f"there is nothing at {path}: give the folder of a run (NAME.run), a package (NAME.mdz), or a folder "
                 "that holds such"
