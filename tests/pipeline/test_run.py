@@ -329,10 +329,32 @@ def test_a_folder_of_teachers_is_added_to(fresh, tmp_path):
         run(replace(fresh, teachers=teachers, plan=tmp_path / "decay.toml", out=tmp_path / "decay.mdz"))
 
 
+def test_teachers_of_another_kind_of_device_are_used_whole_and_never_trained_on(fresh, tmp_path):
+    teachers = tmp_path / "teachers"
+    run(replace(fresh, teachers=teachers))
+    mark, more = teachers / "teachers.json", tmp_path / "more.toml"
+    assert json.loads(mark.read_text())["device"] == "cpu"
+    more.write_text(SHORT.replace("count = 2", "count = 3"))
+    mark.write_text(json.dumps(json.loads(mark.read_text()) | {"device": "cuda"}))
+    times = {path.name: path.stat().st_mtime_ns for path in teachers.iterdir()}
+    run(replace(fresh, teachers=teachers, out=tmp_path / "y.mdz"))
+    longer = replace(fresh, teachers=teachers, plan=more, out=tmp_path / "z.mdz")
+    with pytest.raises(InputError, match=r"another kind of device \(cuda\).*Train them with --device cuda"):
+        run(longer)
+    assert times == {path.name: path.stat().st_mtime_ns for path in teachers.iterdir()}
+    # Folders of before do not say where they were trained.
+    mark.write_text(json.dumps({"identity": json.loads(mark.read_text())["identity"]}))
+    run(longer)
+    assert (teachers / "teacher-0002.safetensors").exists()
+
+
 def test_a_folder_of_teachers_that_another_run_fills_is_left_alone(fresh, tmp_path, monkeypatch):
     monkeypatch.setattr("meddistill.pipeline.folder._PATIENCE", 0.0)
     teachers = tmp_path / "teachers"
-    with filling(teachers, "another run's"), pytest.raises(InputError, match=r"another run is training.*--teachers"):
+    with (
+        filling(teachers, "another run's", "cpu"),
+        pytest.raises(InputError, match=r"another run is training.*--teachers"),
+    ):
         run(replace(fresh, teachers=teachers))
     assert files(teachers) == ["lock", "teachers.json"]
 

@@ -86,7 +86,7 @@ def protect(
         statement = _statement(plan, unit, Release.accountant, seen.events, 1)
         return Protected(Matching(network, None, 0, shell), method, (0, 0), statement)
     noisy, spending = noisy_teachers(plan)
-    with filling(teachers, identity):
+    with filling(teachers, identity, patients.images.device.type):
         store = _teach(plan, network, noisy, spending, patients, folder, teachers, progress)
     groups = plan.teachers.count if plan.privacy.shards else 1
     statement = _statement(plan, unit, Budget.accountant, spending.history, groups)

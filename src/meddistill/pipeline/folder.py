@@ -116,38 +116,40 @@ def owned(path: Path) -> Iterator[RunFolder]:
 
 
 @contextlib.contextmanager
-def filling(teachers: Path, identity: str) -> Iterator[None]:
-    """A folder of trajectories, which this process alone may add to until the end.
+def filling(teachers: Path, identity: str, device: str) -> Iterator[str]:
+    """A folder of trajectories, which this process alone may add to until the end; the kind of device it began on.
 
-    One folder may serve several runs. Raises if it holds the trajectories of another ``identity``, or if another
-    process is adding to it.
+    One folder may serve several runs. ``device``: the kind that this process would train on. Raises if it holds the
+    trajectories of another ``identity``, or if another process is adding to it.
     """
     problem = (
         f"another run is training the teachers in {teachers}: wait until it distils, then repeat this command; "
         "or choose another folder with --teachers"
     )
     with locked(teachers, problem, _PATIENCE):
-        _claim(teachers, identity)
-        yield
+        yield _claimed(teachers, identity, device)
 
 
-def _claim(teachers: Path, identity: str) -> None:
+def _claimed(teachers: Path, identity: str, device: str) -> str:
     """Mark a folder of trajectories as those of ``identity``, or raise if it holds the trajectories of another one."""
     mark = teachers / "teachers.json"
     if not mark.exists():
-        write_atomic(mark, json.dumps({"identity": identity}).encode())
-    elif not _holds(mark, {"identity": identity}):
+        write_atomic(mark, json.dumps({"identity": identity, "device": device}).encode())
+    held = _held(mark)
+    if held.get("identity") != identity:
         raise InputError(
             f"the trajectories in {teachers} were trained on other images or by another plan: choose another folder "
             "with --teachers, or leave it out to train new ones"
         )
+    return str(held.get("device", "cpu"))  # folders of before do not say: hardly any was a GPU's
 
 
-def _holds(mark: Path, expected: Mapping[str, str]) -> bool:
+def _held(mark: Path) -> dict[str, Any]:
     try:
-        return bool(json.loads(mark.read_text()) == expected)
+        held = json.loads(mark.read_text())
     except (OSError, ValueError):
-        return False
+        return {}
+    return held if isinstance(held, dict) else {}
 
 
 def identify(request: Mapping[str, Any], cohort: Cohort) -> str:

@@ -57,12 +57,19 @@ def taught(
 ) -> Taught:
     """The teachers of a plan in a folder that several runs may share; those that are missing are trained.
 
-    Raises :class:`InputError` if the folder holds other teachers, or if another process is training there.
+    Raises :class:`InputError` if the folder holds other teachers, or some that another kind of device has to train to
+    the end, or if another process is training there.
     """
     network = parse(plan.network, channels=cohort.channels, size=cohort.size, classes=len(cohort.classes))
     store = trajectory_store(folder, plan, network)
     identity = {"plan": teacher_identity(plan), "network": plan.network, "seed": plan.seed, "fit": plan.fit}
-    with filling(folder, identify(identity, cohort)):
+    with filling(folder, identify(identity, cohort), train.device.type) as began_on:
+        if began_on != train.device.type and not all(map(store.is_complete, range(plan.teachers.count))):
+            raise InputError(
+                f"the teachers in {folder} were trained on another kind of device ({began_on}), and not all that this "
+                f"plan asks for are there: sums are rounded differently here. Train them with --device {began_on}, "
+                "which any device may then use, or choose another folder with --teachers"
+            )
         begun = time.monotonic()
         teach(network, train, plan.teacher_plan(), plan.seed, store, events=events, progress=progress)
         seconds = time.monotonic() - begun
