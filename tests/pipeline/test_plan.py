@@ -1,5 +1,7 @@
 """Plans: their file, their limits, and how they are fitted to images and to a time."""
 
+import subprocess
+import sys
 from dataclasses import MISSING, fields, is_dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -266,6 +268,17 @@ def test_estimate_adds_up_the_work():
     assert found.seconds == pytest.approx(43)
     full = replace(plan, evaluation=Evaluation(seeds=3, random_sets=0, full_data=True))
     assert estimate(full, costs, Shape(1, 2, 100, 50)).stages["evaluating"] == pytest.approx(3 * 3 + 3 * 7)
+
+
+def test_without_a_system_that_tells_memory_there_is_an_estimate_of_time_alone(monkeypatch):
+    """As on Windows: the module that asks the system is not there."""
+    given = (Plan(), Costs(teacher_step=0.01, warm_up=0.1, iteration=0.5, evaluation=3, full=7), Shape(1, 2, 100, 50))
+    whole = estimate(*given).as_dict()
+    assert whole["memory_mb"] > 0
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert estimate(*given).as_dict() == whole | {"memory_mb": None}
+    program = "import sys; sys.modules['resource'] = None; import meddistill.api, meddistill.pipeline.estimate"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 def test_evaluating_takes_no_less_than_its_longest_network():

@@ -1,7 +1,6 @@
 """What a plan will cost on this device, from a few real steps; and the plan that fits a given time."""
 
 import math
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +72,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds by stage, and the memory of all processes together at its peak."""
+    """Seconds by stage, and the memory of all processes at its peak; not a number where the system does not tell it."""
 
     stages: dict[str, float]
     memory_mb: float
@@ -86,7 +85,8 @@ class Estimate:
     def as_dict(self) -> dict[str, object]:
         """JSON-able."""
         stages = {name: round(seconds, 1) for name, seconds in self.stages.items()}
-        return {"seconds": round(self.seconds, 1), "memory_mb": round(self.memory_mb), "stages": stages}
+        memory = round(self.memory_mb) if math.isfinite(self.memory_mb) else None
+        return {"seconds": round(self.seconds, 1), "memory_mb": memory, "stages": stages}
 
 
 def measure_costs(plan: Plan, shape: Shape, device: torch.device) -> Costs:
@@ -316,6 +316,13 @@ def _wait() -> None:
 
 
 def _peak_memory_mb() -> float:
-    """The most memory this process has held, the measured steps included; on a GPU what its allocator has held too."""
+    """The most memory this process has held, the measured steps included; on a GPU what its allocator has held too.
+
+    Not a number on Windows.
+    """
+    try:
+        import resource
+    except ImportError:
+        return math.nan
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
     return peak + (torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else 0)
