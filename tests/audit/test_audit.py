@@ -15,6 +15,7 @@ from meddistill.cohort.types import Listing, Record
 from meddistill.package.members import CARD, MEMBERS, SIGNATURE
 from meddistill.package.read import open_sound, read
 from meddistill.package.write import write
+from meddistill.pipeline.card import withholding_counts
 from meddistill.runtime.errors import InputError
 
 
@@ -24,11 +25,20 @@ def outcomes(report):
 
 @pytest.fixture(scope="module")
 def passed(check, strangers_package, tmp_path_factory):
-    """The report on a package of other patients, as it was also written and attached."""
-    folder = tmp_path_factory.mktemp("passed")
+    """The report on a package of other patients, whose card does not tell how many these are."""
+    found = read(strangers_package)
+    package = tmp_path_factory.mktemp("passed") / "lungs.mdz"
+    write(package, replace(found, card=withholding_counts(found.card)))
+    return check(package)
+
+
+@pytest.fixture(scope="module")
+def attached(check, strangers_package, tmp_path_factory):
+    """A report on a package of other patients whose card tells how many these are, as it was written and attached."""
+    folder = tmp_path_factory.mktemp("attached")
     package = folder / "lungs.mdz"
     package.write_bytes(strangers_package.read_bytes())
-    return check(package, out=folder / "audit.json", attached=True), folder
+    return check(package, references=0, out=folder / "audit.json", attached=True), folder
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +56,19 @@ def hide_start(package: Path, folder: Path) -> Path:
 
 
 def test_a_package_of_other_patients_passes(passed):
-    report, _ = passed
     attacks = ("hygiene", "population", "marks", "copies", "linkage", "membership", "labels")
-    assert outcomes(report) == dict.fromkeys(attacks, "pass")
-    assert (report.outcome, report.exit_code) == ("pass", 0)
+    assert outcomes(passed) == dict.fromkeys(attacks, "pass")
+    assert (passed.outcome, passed.exit_code) == ("pass", 0)
+    assert passed.groups["members_agree_with_card"] == "no"
+    assert "withholds its counts: whether these members" in passed.findings[0].warnings[0]
+
+
+def test_members_who_are_not_those_on_the_card_let_nothing_pass(attached):
+    report, _ = attached
+    assert set(outcomes(report).values()) == {"inconclusive"}
+    assert "the members have 2000 images, and the card tells of 560 training images" in report.findings[0].warnings[0]
+    assert all("not those on the card" in found.warnings[-1] for found in report.findings[1:])
+    assert report.groups["members_agree_with_card"] == "differ"
 
 
 def test_a_package_that_started_from_real_images_fails_even_if_its_card_is_silent(check, from_real, tmp_path):
@@ -74,8 +93,8 @@ def test_one_planted_copy_fails_the_package(check, strangers_package, sources, t
     assert found["membership"].outcome == "inconclusive"  # it was not attacked: without it nothing passes
 
 
-def test_the_report_on_disk_and_in_the_package_says_the_same_and_holds_no_place(passed):
-    report, folder = passed
+def test_the_report_on_disk_and_in_the_package_says_the_same_and_holds_no_place(attached):
+    report, folder = attached
     written = json.loads((folder / "audit.json").read_text())
     inside = dict(read(folder / "lungs.mdz").audit)
     assert written == report.as_dict()
@@ -84,8 +103,8 @@ def test_the_report_on_disk_and_in_the_package_says_the_same_and_holds_no_place(
     assert str(folder) not in json.dumps(inside)
 
 
-def test_attaching_changes_nothing_but_the_cards_digests(passed, strangers_package):
-    _, folder = passed
+def test_attaching_changes_nothing_but_the_cards_digests(attached, strangers_package):
+    _, folder = attached
     before, after = open_sound(strangers_package)[0], open_sound(folder / "lungs.mdz")[0]
     assert list(after) == [name for name in MEMBERS if name != SIGNATURE]
     assert {name for name in before if bytes(before[name]) != bytes(after[name])} == {CARD}
@@ -107,8 +126,8 @@ def test_a_signed_package_is_left_alone_before_anything_is_computed(strangers_pa
 
 
 def test_where_counts_are_withheld_nothing_in_the_package_tells_them(passed):
-    report, _ = passed
-    told = replace(report, withheld=True).shared()
+    assert passed.withheld
+    told = passed.shared()
     assert "groups" not in told
     assert all(set(found) == {"attack", "asks", "outcome"} for found in told["findings"])
 

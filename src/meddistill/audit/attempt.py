@@ -35,6 +35,8 @@ def meet(
     groups = read_groups(inside, outside, making, options, progress)
     if groups.overlap:
         progress.warn(f"{groups.overlap} patients of the control group are members too and were left out of it")
+    if groups.origin.checked == "differ":
+        progress.warn(f"{groups.origin.said}. Nothing can pass")
     return groups, (inside, outside)
 
 
@@ -56,11 +58,13 @@ def require_enough(groups: Groups) -> None:
         )
 
 
-def look_for_names(prepared: hygiene.Prepared, samples: Samples, options: ReadOptions) -> Finding:
-    """Names of both sources, in the texts of what is audited."""
+def look_for_names(prepared: hygiene.Prepared, groups: Groups, samples: Samples, options: ReadOptions) -> Finding:
+    """Names of both sources, in the texts of what is audited; and what was not checked of the members."""
     names = [hygiene.names_of(read(one.source, options)) for one in samples]
     members, control = (hygiene.attack(prepared, some) for some in names)
-    return hygiene.judge(members, control, len(names[0] | names[1]), prepared)
+    found = hygiene.judge(members, control, len(names[0] | names[1]), prepared)
+    unchecked = groups.origin.said if groups.origin.checked in ("part", "no") else ""
+    return replace(found, warnings=(*found.warnings, unchecked)) if unchecked else found
 
 
 def found(attack: Any, case: Trial) -> Finding:
@@ -94,6 +98,18 @@ def unless_few(groups: Groups, gates: Gates, findings: Sequence[Finding]) -> lis
         return list(findings)
     few = f"{fewest} patients in a group: {gates.patients} are the least for a pass"
     return [_qualified(one, worst([one.outcome, "inconclusive"]), few) for one in findings]
+
+
+def unless_others(groups: Groups, named: Finding, findings: Sequence[Finding]) -> list[Finding]:
+    """All findings, none of which passes where the members are others than those that the package was made from.
+
+    ``named``: the finding of hygiene, which says so at length.
+    """
+    if groups.origin.checked != "differ":
+        return [named, *findings]
+    doubts = (groups.origin.said, *("the members are not those on the card (see hygiene)" for _ in findings))
+    pairs = zip((named, *findings), doubts, strict=True)
+    return [_qualified(one, worst([one.outcome, "inconclusive"]), doubt) for one, doubt in pairs]
 
 
 def _qualified(finding: Finding, outcome: Outcome, warning: str) -> Finding:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from meddistill.audit.origin import UNCHECKED, UNTOLD, Origin, Told, origin_of, told_by
 from meddistill.cohort.prepare import Prepared, prepare
 from meddistill.cohort.read import ReadOptions
 from meddistill.cohort.types import SPLITS, Cohort, Fit, Leak
@@ -40,7 +41,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Making:
-    """How images were read for what is audited, ``of`` the package or the model, and the classes that they have."""
+    """How images were read for what is audited, ``of`` the package or the model, and the classes that they have.
+
+    ``told``: what is known of those that it was made from.
+    """
 
     of: str
     size: int
@@ -50,13 +54,15 @@ class Making:
     leak: Leak
     seed: int
     mixed_splits: bool = False
+    told: Told = UNTOLD
 
 
 def making_of_package(card: Card) -> Making:
     """As the card tells."""
     plan = card.recipe.plan
     fit, (seed, leak), images = fit_named(plan.get("fit", "crop")), way_of(card), card.images
-    return Making("the package", images.size, images.channels, card.task.classes, fit, leak, seed, is_mixed(card))
+    classes, told = card.task.classes, told_by(card)
+    return Making("the package", images.size, images.channels, classes, fit, leak, seed, is_mixed(card), told)
 
 
 def making_of_model(model: Model) -> Making:
@@ -113,13 +119,14 @@ class Groups:
     """Members, control patients, and what had to be done to keep them apart.
 
     ``unit``: ``patient``, or ``image`` where a source names no patients. ``overlap``: control patients who are members
-    as well, and were left out.
+    as well, and were left out. ``origin``: whether members agree with what is known of those it was made from.
     """
 
     members: People
     control: People
     unit: Literal["patient", "image"]
     overlap: int
+    origin: Origin = UNCHECKED
 
 
 def sample(text: str, default: Part) -> Sample:
@@ -160,6 +167,7 @@ def read_groups(
         replace(outside, patient=_numbered(other_ids)),
         "patient" if named else "image",
         overlap,
+        origin_of(np.bincount(inside.labels, minlength=len(making.classes)).tolist(), making.classes, making.told),
     )
 
 

@@ -21,7 +21,8 @@ class Report:
     """What an audit of a package, or of a model, found.
 
     ``digest``: of the package's tensors, or of the model's weights. ``withheld``: whether the card keeps its counts to
-    itself. ``groups``: patients and images of both groups, and how many were left out as members.
+    itself. ``groups``: patients and images of both groups, how many were left out as members, and whether
+    members agree with the counts on the card.
     """
 
     kind: Kind
@@ -92,7 +93,8 @@ def counts(groups: Groups) -> dict[str, Any]:
         side: {"patients": people.count, "images": len(people.labels)}
         for side, people in zip(SIDES, (groups.members, groups.control), strict=True)
     }
-    return told | {"unit": groups.unit, "left_out_of_control": groups.overlap}
+    checked = {"left_out_of_control": groups.overlap, "members_agree_with_card": groups.origin.checked}
+    return told | {"unit": groups.unit} | checked
 
 
 def _shares(found: Interval | None) -> str:

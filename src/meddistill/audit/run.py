@@ -67,13 +67,14 @@ def audit(
     secret = _canaries(package, planted)
     case, groups, samples = _open(package, members, control, secret, effort, gates, seed, device, options, progress)
     card = case.package.card
-    named = attempt.look_for_names(hygiene.prepare(package, card), samples, options)
+    named = attempt.look_for_names(hygiene.prepare(package, card), groups, samples, options)
+    found = attempt.unless_others(groups, named, _compared(case, groups, secret))
     report = Report(
         kind="package",
         file=package,
         digest=open_sound(package)[1][TENSORS],
         withheld=isinstance(card.cohort.counts, str),
-        findings=(named, *_compared(case, groups, secret), *_released(case, secret, planted)),
+        findings=(*found, *_released(case, secret, planted)),
         groups=counts(groups),
         gates=gates,
         effort=effort,

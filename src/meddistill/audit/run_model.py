@@ -100,7 +100,8 @@ def audit_model(
         progress=progress,
         flip=model.flip,
     )
-    named = attempt.look_for_names(hygiene.prepare_model([opened.text], model.classes, opened.saw), samples, options)
+    texts = hygiene.prepare_model([opened.text], model.classes, opened.saw)
+    named = attempt.look_for_names(texts, groups, samples, options)
     report = Report(
         kind="model",
         file=path,
