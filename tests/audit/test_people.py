@@ -46,6 +46,23 @@ def test_a_patient_of_both_groups_is_a_member_alone_and_images_are_counted_by_pa
     assert (again.members.count, again.control.count) == (2, 1)
 
 
+@pytest.mark.parametrize(("wide", "column"), [(False, "ward"), (False, "patient"), (True, "patient")])
+def test_a_member_whom_another_source_calls_differently_is_found_by_the_image(tmp_path, making, wide, column):
+    inside = draw(tmp_path, [("anna", "train"), ("ben", "train"), ("eve", "test")], 8)
+    lines, far = [f"path,label,{column},split"], np.random.default_rng(9)
+    for place, who in enumerate(["m1", "m1", "m2", "m3", "m4"]):  # of m1 the first image is anna's, m4's is empty
+        pixels = np.asarray(Image.open(tmp_path / "8-0.png")) if place == 0 else far.integers(0, 255, (28, 28))
+        pixels = (pixels * (place < 4)).astype(np.uint16 if wide else np.uint8)
+        Image.fromarray(pixels * 257 if wide else pixels).save(tmp_path / f"other-{place}.png")
+        lines.append(f"other-{place}.png,normal,{who},test")
+    Image.new("L", (28, 28)).save(tmp_path / "8-1.png")  # ben's is empty, too: that tells nobody
+    outside = tmp_path / "outside.csv"
+    outside.write_text("\n".join(lines))
+    groups = read_groups(Sample(inside, "train"), Sample(outside, "all"), making)
+    assert (groups.overlap, groups.control.count) == (1, 3 if column == "patient" else 4)
+    assert (groups.control.pixels.dtype == np.uint16) == wide
+
+
 def test_a_cohort_that_was_read_without_its_broken_images_can_be_audited_so(tmp_path, making):
     source = draw(tmp_path, [(f"p{place}", ("train", "test")[place % 4 > 1]) for place in range(12)], 3)
     (tmp_path / "3-6.png").write_bytes(b"broken")

@@ -18,7 +18,7 @@ from torch import Tensor
 from meddistill.audit.origin import UNCHECKED, UNTOLD, Origin, Told, origin_of, told_by
 from meddistill.cohort.prepare import Prepared, prepare
 from meddistill.cohort.read import ReadOptions
-from meddistill.cohort.types import SPLITS, Cohort, Fit, Leak
+from meddistill.cohort.types import SPLITS, Cohort, Fit, Leak, in_bits
 from meddistill.package.types import Card
 from meddistill.pipeline.tell import tell
 from meddistill.runtime.errors import InputError
@@ -146,6 +146,9 @@ def read_groups(
 ) -> Groups:
     """Read both samples as the images of what is audited were. A source that both name is read once.
 
+    A control patient is a member as well who has a member's name, or one of a member's images: two sources may call
+    him differently, or one of them not at all.
+
     Raises :class:`InputError` for a sample without images, with other classes or more channels than these had, and
     where nobody is left in the control group once the members are taken out of it.
     """
@@ -153,7 +156,8 @@ def read_groups(
     shown = {source: progress if len(asked) == 1 else _Called(progress, name) for source, name in asked.items()}
     sources = {source: _read(source, making, options, display) for source, display in shown.items()}
     (inside, ids), (outside, other_ids) = (_taken(one, sources[one.source], making) for one in (members, control))
-    kept = ~np.isin(other_ids, ids)
+    shared = np.isin(other_ids, ids) | _same_images(outside.pixels, _telling(inside.pixels))
+    kept = ~np.isin(other_ids, other_ids[shared])
     if not kept.any():
         raise InputError(
             f"every patient of the control group {_told(control)} is among the members {_told(members)} too: give "
@@ -235,11 +239,22 @@ def _in_classes(cohort: Cohort, wanted: Sample, making: Making) -> npt.NDArray[n
 
 def without(people: People, images: npt.NDArray[Any]) -> People:
     """Those who have none of these ``images`` (m, C, S, S), pixel by pixel."""
-    known = {image.tobytes() for image in images.astype(people.pixels.dtype)}
-    theirs = [image.tobytes() in known for image in people.pixels]
-    kept = ~np.isin(people.patient, people.patient[theirs])
+    kept = ~np.isin(people.patient, people.patient[_same_images(people.pixels, images)])
     rest = _rows(people, kept)
     return replace(rest, patient=_numbered(rest.patient))
+
+
+def _telling(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Without images of a single value, which show nobody: empty slices of two people are alike."""
+    flat = pixels.reshape(len(pixels), -1)
+    return pixels[flat.min(1) < flat.max(1)]
+
+
+def _same_images(pixels: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which images are among ``others``, pixel by pixel, whichever of them have 16 bits ``(N,)``."""
+    wide = pixels.dtype != others.dtype
+    known = {in_bits(image, wide).tobytes() for image in others}
+    return np.array([in_bits(image, wide).tobytes() in known for image in pixels], bool)
 
 
 def _rows(people: People, kept: npt.NDArray[np.bool_]) -> People:

@@ -15,7 +15,7 @@ from meddistill.cohort.problems import CohortError, Problem, in_order, number, p
 from meddistill.cohort.read import read
 from meddistill.cohort.scan import UNSPLIT, Scan, native_sizes, scan
 from meddistill.cohort.split import complete, groups, split
-from meddistill.cohort.types import SPLITS, Cohort, Fit, Leak
+from meddistill.cohort.types import SPLITS, Cohort, Fit, Leak, in_bits
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.progress import Progress, Silent
 
@@ -209,6 +209,5 @@ def _assemble(scanned: Scan, splits: npt.NDArray[np.int8]) -> Cohort:
 
 
 def _planes(pixels: npt.NDArray[np.generic], wide: bool) -> npt.NDArray[np.generic]:
-    """``(1 or 3, S, S)``; 8-bit values among 16-bit images are scaled by 257, so that white stays white."""
-    planes = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
-    return planes.astype(np.uint16) * 257 if wide and planes.dtype == np.uint8 else planes
+    """``(1 or 3, S, S)``, with 16 bits if ``wide``."""
+    return in_bits(pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0), wide)

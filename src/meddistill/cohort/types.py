@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +96,11 @@ class Listing:
     classes: tuple[str, ...]
     ignored: Mapping[str, int] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+
+
+def in_bits(pixels: npt.NDArray[Any], wide: bool) -> npt.NDArray[Any]:
+    """Pixels as images of 16 bits have them if ``wide``: 8-bit values are scaled by 257, so that white stays white."""
+    return pixels.astype(np.uint16) * np.uint16(257) if wide and pixels.dtype == np.uint8 else pixels
 
 
 @dataclass(frozen=True)
