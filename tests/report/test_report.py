@@ -17,7 +17,7 @@ from meddistill import api
 from meddistill.audit.finding import Finding
 from meddistill.audit.statistics import Interval
 from meddistill.package.read import read
-from meddistill.package.types import Score
+from meddistill.package.types import CohortCounts, Look, Privacy, Score, Sizes
 from meddistill.pipeline.plan import Plan, override
 from meddistill.runtime.errors import InputError, OutputError, VerificationError
 
@@ -337,6 +337,38 @@ def test_an_audit_may_be_given_beside_the_package(saved, shown, tmp_path):
     audit.write_text("{")
     with pytest.raises(InputError, match="not JSON"):
         shown(path, audit=audit)
+
+
+def test_of_withheld_counts_no_audit_that_is_given_tells_a_figure(saved, shown, tmp_path):
+    withheld = {"cohort": CohortCounts(counts="withheld"), "bytes": Sizes(cohort_train=None)}
+    path, audit = saved(**withheld), tmp_path / "audit.json"
+    told = {"outcome": "alarm", "findings": [FINDING], "groups": {"members": {"patients": 4711}}, "anything": 4712}
+    audit.write_text(json.dumps(told | {"gates": {"patients": 123}}))
+    page = shown(path, audit=audit)
+    for said in ("copies", "does an image copy a patient?", "alarm", "without figures: the card withholds", "123"):
+        assert said in page.text
+    for kept in ("4711", "4712", "few patients", "Area under the ROC curve"):
+        assert kept not in page.text
+    assert not [one for one in page.all("svg") if "members" in one.get("aria-label", "")]
+
+
+def test_an_audit_of_a_package_that_states_an_epsilon_is_refused(saved, shown, tmp_path):
+    history = (Look(mechanism="sums", noise_multiplier=4.0, sampling_rate=1.0, steps=1, groups=1),)
+    stated = Privacy(
+        epsilon=2.0,
+        delta=1e-5,
+        unit="patient",
+        route="statistics",
+        accountant="exact",
+        history=history,
+        outside=("names of the classes",),
+    )
+    withheld = {"cohort": CohortCounts(counts="withheld"), "bytes": Sizes(cohort_train=None)}
+    path, audit = saved(**withheld, privacy=stated, results=None), tmp_path / "audit.json"
+    audit.write_text(json.dumps({"findings": [FINDING]}))
+    with pytest.raises(InputError, match="keep the audit in the house"):
+        shown(path, audit=audit)
+    assert "does an image copy" not in shown(path).text
 
 
 def test_the_audit_of_a_model_is_not_taken_for_one_of_a_package(saved, shown, tmp_path):

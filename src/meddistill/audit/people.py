@@ -247,7 +247,8 @@ def without(people: People, images: npt.NDArray[Any]) -> People:
 def _telling(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Without images of a single value, which show nobody: empty slices of two people are alike."""
     flat = pixels.reshape(len(pixels), -1)
-    return pixels[flat.min(1) < flat.max(1)]
+    found: npt.NDArray[Any] = pixels[flat.min(1) < flat.max(1)]
+    return found
 
 
 def _same_images(pixels: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

@@ -13,6 +13,8 @@ from meddistill.runtime.errors import InputError
 
 MOST_BYTES = 4 * MAX_AUDIT_BYTES
 _OF_ITS_OWNER = ("package", "model", "attached")  # a path on the auditor's machine: of no use to others
+# What is said of a package whose counts are withheld: nothing that they follow from, as in the package itself.
+_WITHOUT_FIGURES = ("audit", "software", "tensors_sha256", "outcome", "gates", "effort", "seed")
 _MOST_ROWS = 400  # of the figures of one attack
 # What is compared, where it is not success on members with success on control patients.
 _COMPARED = {"marks": ("synthetic images", "control patients' images")}
@@ -67,6 +69,17 @@ def read_audit(path: Path, digest: str | None) -> Mapping[str, Any]:
     if digest is not None and about is not None and about != digest:
         raise InputError(f"the audit {path} is of another package: audit this one, or give the package it belongs to")
     return document
+
+
+def without_figures(document: Mapping[str, Any]) -> dict[str, Any]:
+    """An audit as ``meddistill audit --attach`` puts it into a package that withholds its counts: outcomes alone."""
+    listed = document.get("findings")
+    findings = [
+        {name: one[name] for name in ("attack", "asks", "outcome") if name in one}
+        for one in (listed if isinstance(listed, list) else [])
+        if isinstance(one, dict)
+    ]
+    return {name: document[name] for name in _WITHOUT_FIGURES if name in document} | {"findings": findings}
 
 
 def audit_of(document: Mapping[str, Any], by: str) -> Audit:

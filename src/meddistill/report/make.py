@@ -10,7 +10,7 @@ from meddistill.package.trust import judge
 from meddistill.package.types import Card
 from meddistill.report.cells import FILE as RESULTS
 from meddistill.report.cells import beside, is_benchmark, read_results
-from meddistill.report.findings import Audit, audit_of, read_audit
+from meddistill.report.findings import Audit, audit_of, read_audit, without_figures
 from meddistill.report.of_package import Shared
 from meddistill.report.page import render
 from meddistill.report.runlog import FILE, RunLog, read_run
@@ -44,10 +44,10 @@ def report(subject: Path, out: Path, audit: Path | None = None) -> Written:
     A run is shown with the package that stands beside it under its name, if that was made by the run's plan; a package
     is shown alone, for its file is what others get. With one that a benchmark made, and that still stands in its
     folder, is shown what that measured on other networks. ``audit``: the result of an audit; without one, the
-    package's own.
+    package's own. Of one that is given nothing is shown that the card withholds.
 
-    Raises :class:`InputError` for a subject or an audit that cannot be read, :class:`VerificationError` for a broken
-    package, :class:`OutputError` where the page cannot be written.
+    Raises :class:`InputError` for a subject or an audit that cannot be read, and for an audit of a package that states
+    an epsilon; :class:`VerificationError` for a broken package, :class:`OutputError` where the page cannot be written.
     """
     if is_benchmark(subject) and not (subject / FILE).exists():
         return _of_benchmark(subject, out, audit)
@@ -102,8 +102,23 @@ def _made_by(card: Card, run: RunLog) -> bool:
 
 def _audit(path: Path | None, shared: Shared | None) -> Audit | None:
     if path is not None:
-        digest = None if shared is None else shared.found.digests[TENSORS]
-        return audit_of(read_audit(path, digest), "a file that was given beside the package")
+        return _given(path, shared)
     if shared is not None and shared.package.audit is not None:
         return audit_of(shared.package.audit, "the package itself")
     return None
+
+
+def _given(path: Path, shared: Shared | None) -> Audit:
+    """An audit that stands beside the package, as far as a page about the package may tell it: others get the page."""
+    by = "a file that was given beside the package"
+    if shared is None:
+        return audit_of(read_audit(path, None), by)
+    card, document = shared.package.card, read_audit(path, shared.found.digests[TENSORS])
+    if card.privacy is not None:
+        raise InputError(
+            f"the package states an epsilon, and the audit {path}, which is made of its patients without noise, would "
+            "tell more: leave --audit out and keep the audit in the house"
+        )
+    if isinstance(card.cohort.counts, str):
+        return audit_of(without_figures(document), f"{by}, without figures: the card withholds its counts")
+    return audit_of(document, by)
