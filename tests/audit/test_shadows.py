@@ -159,6 +159,19 @@ def test_shadows_made_side_by_side_are_the_same_and_how_long_is_told_before(case
         np.testing.assert_array_equal(alone.package[side], together.package[side])
 
 
+def test_members_of_8_bits_are_no_darker_in_a_shadow_than_control_patients_of_16(cases, strangers_package):
+    case, who = cases(strangers_package), np.arange(20)
+    members = People(np.full((20, 1, 8, 8), 200, np.uint8), 255, who % 2, who)
+    control = People(np.full((20, 1, 8, 8), 200 * 257, np.uint16), 65535, who % 2, who)
+    for mixed in (
+        replace(case, members=members, control=control),
+        replace(case, members=control, control=members),
+    ):
+        cohort = shadows._source(mixed, dict.fromkeys(SIDES, who < 10), who >= 18).cohort
+        assert (len(cohort.images), cohort.peak) == (22, 65535)
+        assert set((cohort.images / cohort.peak).ravel()) == {200 / 255}
+
+
 def test_a_recipe_that_starts_from_real_images_is_found_out_and_leaves_no_file(
     cases, strangers_package, tmp_path, monkeypatch
 ):

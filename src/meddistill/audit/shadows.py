@@ -34,7 +34,7 @@ from meddistill.audit.references import Scores, halves, standardised, sureness_o
 from meddistill.audit.statistics import CONFIDENCE
 from meddistill.cohort.fingerprint import Fingerprint, Range
 from meddistill.cohort.prepare import Prepared as Source
-from meddistill.cohort.types import SPLITS, Cohort
+from meddistill.cohort.types import SPLITS, Cohort, in_bits
 from meddistill.package.read import read
 from meddistill.package.types import Card, Package
 from meddistill.pipeline.estimate import Shape, estimate, measure_costs, together
@@ -268,9 +268,10 @@ def _shadow(making: Making, chosen: Mapping[Side, npt.NDArray[np.bool_]], place:
 
 
 def _source(case: Case, chosen: Mapping[Side, npt.NDArray[np.bool_]], validation: npt.NDArray[np.bool_]) -> Source:
-    """The chosen patients as a training split, and the validation images."""
+    """The chosen patients as a training split, and the validation images; all with 16 bits if some have them."""
     parts = list(_parts(case, chosen, validation))
-    pixels: Any = np.concatenate([part.pixels for part, _, _ in parts])
+    wide = any(part.pixels.dtype == np.uint16 for part, _, _ in parts)
+    pixels: Any = np.concatenate([in_bits(part.pixels, wide) for part, _, _ in parts])
     splits = np.concatenate([np.full(len(part.labels), SPLITS.index(split), np.uint8) for part, split, _ in parts])
     cohort = Cohort(pixels, np.concatenate([part.labels for part, _, _ in parts]), splits, case.classes)
     people = np.concatenate([part.patient + first for part, _, first in parts])
