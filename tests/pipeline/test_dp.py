@@ -264,6 +264,7 @@ def test_the_unit_is_the_patient_where_all_images_have_one(source, tmp_path):
         ({"epsilon": 0.0}, "need an --epsilon above 0"),
         ({"epsilon": -1.0}, "privacy.epsilon is -1.0"),
         ({"delta": 0.5}, "privacy.delta is 0.5"),
+        ({"delta": 0.1}, r"a delta of 0.1 for \d\d patients promises nothing.*at most 0.00"),
         ({"method": "mtt"}, "the statistics are those of dm"),
         ({"dp_route": "teachers", "method": "dm"}, "looks at real images"),
         ({"dp_route": "teachers", "method": "ftd"}, "needs flat teachers"),

@@ -77,7 +77,7 @@ def distill(
         withhold_counts: Do not tell how many images the cohort has.
         full_data: Measure networks trained on all training images, too (may take longer than the rest).
         epsilon: Make images and labels differentially private, for every patient, with this epsilon.
-        delta: Its delta; far below one over the number of patients [default: 1e-5].
+        delta: Its delta; below one over the number of patients, and better far below [default: 1e-5].
         dp_route: From noised statistics of the images, or from teachers trained under noise [default: statistics].
         canaries: Plant so many records, each by a coin, for `audit --canaries`; the package is not to be shared.
         resplit: Split the images anew, by patient and by identical images.

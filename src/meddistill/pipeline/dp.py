@@ -74,8 +74,7 @@ def protect(
     """Look at the patients by the plan's route, unless the folder holds what an earlier, interrupted run has seen."""
     if patients.count > 0.1 / plan.privacy.delta:
         progress.warn(
-            f"a delta of {plan.privacy.delta:g} is large for {patients.count} patients: give a --delta of at most "
-            f"{0.1 / patients.count:.1g}"
+            f"a delta of {plan.privacy.delta:g} is large for {patients.count} patients: {_smaller(patients.count)}"
         )
     shell = nobody(patients.images)
     if plan.privacy.route == "statistics":
@@ -93,6 +92,20 @@ def protect(
     # Where segments may start is not asked of validation images: anywhere.
     window = (0, noisy.snapshots - 1 - plan.matching.segment)
     return Protected(Matching(network, store, plan.teachers.count, shell), find(plan.method), window, statement)
+
+
+def require_small_delta(plan: Plan, prepared: Prepared) -> None:
+    """Raises :class:`InputError` for a delta that is met by showing one of the patients, whatever epsilon is."""
+    delta, patients = plan.privacy.delta, len(np.unique(_owners(prepared)))
+    if plan.privacy.epsilon and delta * patients >= 1:
+        raise InputError(
+            f"a delta of {delta:g} for {patients} patients promises nothing: whoever shows one of them outright meets "
+            f"it; {_smaller(patients)}"
+        )
+
+
+def _smaller(patients: int) -> str:
+    return f"give a --delta of at most {0.1 / patients:.1g}"
 
 
 def unit_of(prepared: Prepared) -> Unit:

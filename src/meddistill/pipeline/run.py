@@ -28,7 +28,16 @@ from meddistill.pipeline.card import (
     make_terms,
     training_bytes,
 )
-from meddistill.pipeline.dp import Protected, nobody, noisy_identity, protect, train_patients, unit_of, whose
+from meddistill.pipeline.dp import (
+    Protected,
+    nobody,
+    noisy_identity,
+    protect,
+    require_small_delta,
+    train_patients,
+    unit_of,
+    whose,
+)
 from meddistill.pipeline.estimate import LEAST_ITERATIONS, Estimate, estimate, fit_to_time, too_long
 from meddistill.pipeline.evaluate import Evaluated
 from meddistill.pipeline.folder import RunFolder, identify, owned
@@ -147,6 +156,7 @@ def run(request: Request, progress: Progress = Silent(), prepared: Prepared | No
     cohort = prepared.cohort
     require_packable(cohort, base)
     base = sized(request, base, cohort)
+    require_small_delta(base, prepared)
     for found in mirrored_sides(base, cohort.classes):
         progress.warn(found.message)
     public = None
