@@ -73,7 +73,7 @@ def test_members_who_are_not_those_on_the_card_let_nothing_pass(attached):
 
 def test_a_package_that_started_from_real_images_fails_even_if_its_card_is_silent(check, from_real, tmp_path):
     declared = hygiene.prepare(from_real, read(from_real).card)
-    assert hygiene.judge(0, 0, 0, declared).outcome == "fail"
+    assert hygiene.judge(0, 0, hygiene.Names(), declared).outcome == "fail"
     report = check(hide_start(from_real, tmp_path), references=0)
     assert outcomes(report)["hygiene"] == "pass"
     assert outcomes(report)["copies"] == "fail"
@@ -161,13 +161,63 @@ def test_a_leak_among_groups_that_differ_anyway_is_neither_claimed_nor_denied(mo
     assert {one.outcome for one in run._compared(few, groups) if one.attack != "marks"} == {"inconclusive"}
 
 
-def test_names_of_patients_and_files_in_a_text_fail(strangers_package, tmp_path):
-    found = read(strangers_package)
-    record = Record("scans/ward7-113.png", "normal", None, "Mueller", lambda: None, lambda: (1, 1))
-    names = hygiene.names_of(Listing("x", "csv", (record,), ("normal",)))
-    assert names == {"ward7-113", "mueller"}
-    for text, outcome in (("Thanks to Dr Mueller", "fail"), ("Thanks to nobody", "pass")):
-        package = tmp_path / f"{outcome}.mdz"
-        write(package, replace(found, card=replace(found.card, terms=replace(found.card.terms, licence=text))))
-        prepared = hygiene.prepare(package, read(package).card)
-        assert hygiene.judge(hygiene.attack(prepared, names), 0, len(names), prepared).outcome == outcome
+def records(*named):
+    """A listing of images in these files, of these patients."""
+    made = [Record(where, "normal", None, patient, lambda: None, lambda: (1, 1)) for where, patient in named]
+    return Listing("x", "csv", tuple(made), ("normal",))
+
+
+def licensed(package, text, folder):
+    """What hygiene sees of the package with these words of its sender."""
+    found = read(package)
+    card = replace(found.card, terms=replace(found.card.terms, licence=text))
+    write(folder / "licensed.mdz", replace(found, card=card))
+    return hygiene.prepare(folder / "licensed.mdz", read(folder / "licensed.mdz").card)
+
+
+@pytest.mark.parametrize(
+    ("where", "patient", "text"),
+    [
+        ("scans/ward7-113.png", "Mueller", "Thanks to Dr Mueller"),
+        ("scans/ward7-113.png", "Mueller", "from ward7-113"),
+        ("scans/mueller.png", None, "Thanks to Dr Mueller"),
+        ("table.csv:12 (scans/mueller.png)", None, "Thanks to Dr Mueller"),
+        ("table.csv:12 (mueller.dcm) (frame 3)", None, "Thanks to Dr Mueller"),
+        ("a/1.png", "P017", "without P017"),
+        ("a/1.png", "12-04", "without 12-04"),
+        ("a/1.png", "Ann", "for Ann"),
+        ("a/12.04.png", "12345", "without 12345"),
+    ],
+)
+def test_names_of_patients_and_files_in_a_text_fail(strangers_package, tmp_path, where, patient, text):
+    names = hygiene.names_of(records((where, patient)))
+    for said, outcome in ((text, "fail"), ("Thanks to nobody: CC BY-NC 4.0, a set of 2026", "pass")):
+        prepared = licensed(strangers_package, said, tmp_path)
+        found = hygiene.judge(hygiene.attack(prepared, names.words), 0, names, prepared)
+        assert (found.outcome, found.figures["names_found"]) == (outcome, int(outcome == "fail"))
+
+
+def test_words_that_every_package_has_are_nobodys_name(strangers_package, tmp_path):
+    """A class, words of the card and of the README, numbers of rows, a word that stands in everybody's name."""
+    prepared = licensed(strangers_package, "images of the chest, section 12", tmp_path)
+    listing = records(("normal/normal (1).png", None), ("images.png", "DM"), ("12.png", "research"), ("a.png", "soft"))
+    names = hygiene.names_of(listing)
+    names |= hygiene.names_of(records(*((f"chest {place}.png", f"patient {place}") for place in range(40))))
+    assert hygiene.attack(prepared, names.words - {"dm"}) == 0
+    assert hygiene.attack(licensed(strangers_package, "to DM", tmp_path), {"dm"}) == 1
+
+
+def test_how_many_names_were_not_looked_for_is_told(strangers_package, tmp_path):
+    prepared = licensed(strangers_package, "", tmp_path)
+
+    def judged(*named):
+        return hygiene.judge(0, 0, hygiene.names_of(records(*named)), prepared)
+
+    some = judged(("1.png", "12"), ("2.png", "P017"))
+    assert (some.outcome, some.figures["names_looked_for"], some.figures["names_not_looked_for"]) == ("pass", 1, 3)
+    assert some.warnings[0].startswith("3 of 4 names of patients and files were not looked for")
+    none = judged(("scan-113.png", "12"), ("scan-114.png", "13"))
+    assert (none.outcome, none.figures["names_looked_for"]) == ("inconclusive", 2)
+    assert "no patient's id is among the others" in none.warnings[0]
+    rows = judged(("train[0]", None), ("train[1]", None))  # of an array, which names nobody
+    assert (rows.outcome, rows.warnings, rows.figures["names_not_looked_for"]) == ("pass", (), 0)

@@ -11,7 +11,7 @@ from rich.console import Console
 from tests.audit.conftest import EMBEDDED, save
 
 from meddistill import api
-from meddistill.audit import attempt, run_model, weights
+from meddistill.audit import attempt, hygiene, run_model, weights
 from meddistill.audit.case import Effort
 from meddistill.audit.finding import EXIT_CODES, Finding
 from meddistill.audit.people import Groups
@@ -165,10 +165,22 @@ def test_a_model_of_train_is_audited_too_and_tells_its_packages(strangers_model,
 
 
 def test_a_patients_name_in_what_the_file_says_fails():
-    prepared = run_model.hygiene.prepare_model(['{"classes": ["mueller"]}', "ward7-113"], ("normal",), "packages")
+    prepared = hygiene.prepare_model(['{"classes": ["mueller"]}', "ward7-113"], ("normal",), "packages")
     for name, outcome in (("mueller", "fail"), ("ward7-113", "fail"), ("normal", "pass"), ("schmidt", "pass")):
-        hits = run_model.hygiene.attack(prepared, {name})
-        assert run_model.hygiene.judge(hits, 0, 1, prepared).outcome == outcome
+        hits = hygiene.attack(prepared, {name})
+        assert hygiene.judge(hits, 0, hygiene.Names(), prepared).outcome == outcome
+
+
+def test_words_of_every_models_file_are_nobodys(of_members, strangers_model, tmp_path):
+    origin = Origin(("0" * 64,), "1", 0, params_digest(strangers_model.params))
+    save_model(tmp_path / "model.safetensors", replace(strangers_model, origin=origin))
+    for path in (of_members, tmp_path / "model.safetensors"):
+        opened = run_model._opened(path)
+        own = run_model._own_texts(opened.model)
+        prepared = hygiene.prepare_model([opened.text], opened.model.classes, opened.saw, own)
+        left = {word for word in prepared.words - prepared.own if hygiene._tells(word)}
+        digits = {word for word in left if len(word) == 64 or word.isdigit()}  # digests, and places of tensors
+        assert left == digits
 
 
 def test_a_recipe_and_a_module_are_told_and_nothing_is_read(strangers_model, tmp_path):

@@ -61,8 +61,8 @@ def require_enough(groups: Groups) -> None:
 def look_for_names(prepared: hygiene.Prepared, groups: Groups, samples: Samples, options: ReadOptions) -> Finding:
     """Names of both sources, in the texts of what is audited; and what was not checked of the members."""
     names = [hygiene.names_of(read(one.source, options)) for one in samples]
-    members, control = (hygiene.attack(prepared, some) for some in names)
-    found = hygiene.judge(members, control, len(names[0] | names[1]), prepared)
+    members, control = (hygiene.attack(prepared, some.words) for some in names)
+    found = hygiene.judge(members, control, names[0] | names[1], prepared)
     unchecked = groups.origin.said if groups.origin.checked in ("part", "no") else ""
     return replace(found, warnings=(*found.warnings, unchecked)) if unchecked else found
 

@@ -8,7 +8,7 @@ right of members where others would be wrong (labels).
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meddistill.audit import attempt, hygiene, labels, population, weights
@@ -19,15 +19,17 @@ from meddistill.audit.recognise import DIMENSIONS, train_recogniser
 from meddistill.audit.report import Report, counts, write
 from meddistill.cohort.read import ReadOptions
 from meddistill.compress import file
-from meddistill.compress.card import Saw
+from meddistill.compress.card import KINDS, SAW, ModelCard, Saw
 from meddistill.compress.load import load_model
 from meddistill.nets.convnet import ConvNet
+from meddistill.package.types import Software
 from meddistill.runtime.device import choose
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.progress import Progress, Silent
-from meddistill.train.model import Model, describe, params_digest
+from meddistill.train.model import Model, Origin, describe, params_digest
 
 _SUFFIXES = (".mdw", ".safetensors")
+_OWN = ("meddistill", "essential", "origin", "__metadata__", "dtype", "F32", "shape", "data_offsets", "weights.bin")
 _WIDTH, _DEEPEST, _LEAST_SIDE = 32, 3, 3  # of the recogniser, whatever network the model is; side in pixels
 
 
@@ -100,7 +102,7 @@ def audit_model(
         progress=progress,
         flip=model.flip,
     )
-    texts = hygiene.prepare_model([opened.text], model.classes, opened.saw)
+    texts = hygiene.prepare_model([opened.text], model.classes, opened.saw, _own_texts(model))
     named = attempt.look_for_names(texts, groups, samples, options)
     report = Report(
         kind="model",
@@ -135,6 +137,12 @@ def _header(path: Path) -> str:
     """All that a sound safetensors file says in words."""
     with open(path, "rb") as data:
         return data.read(int.from_bytes(data.read(8), "little")).decode(errors="replace")
+
+
+def _own_texts(model: Model) -> tuple[str, ...]:
+    """What a file says of every such model, whatever software and route wrote it."""
+    fields = (*ModelCard.__dataclass_fields__, *Software.__dataclass_fields__, *Origin.__dataclass_fields__)
+    return json.dumps(describe(replace(model, origin=None))), *fields, *KINDS, *SAW, *_OWN
 
 
 def _recognising(model: Model) -> ConvNet:

@@ -32,6 +32,7 @@ _INTENDED_USE = "research: training image classifiers for the task named on this
 _LIMITS = "not for clinical use; no privacy guarantee has been measured or proved for this file"
 _PROVED = "not for clinical use; nothing is proved about patients but the differential privacy that this card states"
 _AUDITED = "{0} canaries were offered to this run, each by a coin: made to be audited, not to be shared or used; "
+TERMS = (_INTENDED_USE, _LIMITS, _PROVED, _AUDITED)  # what a card says of its use where nobody says more
 # What a recipe has fields of its own for; the rest of the plan is told under its names.
 _RECIPE_FIELDS = ("method", "seed", "start", "network")
 
