@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from meddistill.audit import membership, references
-from meddistill.audit.apart import tell_apart, warnings
+from meddistill.audit import linkage, membership, references
+from meddistill.audit.apart import confidence_of_each, tell_apart, warnings
 from meddistill.audit.finding import Gates
 from meddistill.audit.people import People
 
@@ -33,6 +34,17 @@ def test_scores_that_tell_nothing_pass_and_scores_that_tell_all_fail():
     nothing = tell_apart(rng.normal(size=4000), rng.normal(size=4000), Gates())
     assert nothing.outcome == "pass"
     assert tell_apart(rng.normal(size=400) + 3, rng.normal(size=400), Gates()).outcome == "fail"
+
+
+def test_all_looks_together_raise_an_alarm_as_seldom_as_one():
+    """The area, two rates and what is retrieved, four hundred times where nothing leaks."""
+    rng = np.random.default_rng(3)
+    case = SimpleNamespace(gates=Gates(), members=SimpleNamespace(count=1000), control=SimpleNamespace(count=1000))
+    sides = ([linkage.Linked(rng.normal(size=1000), rng.normal(size=80)) for _ in range(2)] for _ in range(400))
+    alarms = sum(linkage.judge(*both, case).outcome in ("alarm", "fail") for both in sides)
+    assert alarms <= 0.05 * 400
+    assert confidence_of_each(Gates(), besides=1) == pytest.approx(1 - 0.05 / 4)
+    assert confidence_of_each(Gates(), scores=4) == pytest.approx(1 - 0.05 / 12)
 
 
 def test_a_few_members_who_stand_out_are_not_averaged_away():

@@ -34,12 +34,23 @@ class Apart:
         return {"outcome": self.outcome, "area": self.area.as_dict(), **found, **excess}
 
 
-def tell_apart(members: Floats, control: Floats, gates: Gates, confidence: float = CONFIDENCE) -> Apart:
+def confidence_of_each(gates: Gates, scores: int = 1, besides: int = 0) -> float:
+    """That of one look of an attack, so that all of them together err as seldom as one of 95 % (Bonferroni).
+
+    Looks are the area and every rate, of each of so many ``scores``, and those that are judged ``besides``.
+    """
+    return 1 - (1 - CONFIDENCE) / (scores * (1 + len(gates.rates)) + besides)
+
+
+def tell_apart(members: Floats, control: Floats, gates: Gates, scores: int = 1, besides: int = 0) -> Apart:
     """Measure scores ``(patients,)`` that an attacker takes for signs of membership the larger they are.
+
+    Intervals are widened for all looks of the attack, as :func:`confidence_of_each` counts them.
 
     A rate for which there are too few patients to pass at all can raise an alarm or fail; it does not keep the others
     from passing.
     """
+    confidence = confidence_of_each(gates, scores, besides)
     found = area(members, control, confidence)
     outcomes = [judge(found, 0.5, gates.area_passes, gates.area_fails)]
     rates = []
@@ -75,8 +86,9 @@ def finding_of(
     )
 
 
-def warnings(members: int, control: int, gates: Gates, confidence: float = CONFIDENCE) -> tuple[str, ...]:
+def warnings(members: int, control: int, gates: Gates, scores: int = 1, besides: int = 0) -> tuple[str, ...]:
     """What the numbers of patients do not allow to say."""
+    confidence = confidence_of_each(gates, scores, besides)
     return tuple(
         f"there are too few patients to say that nothing leaks at {100 * rate:g} % false alarms"
         for rate, passes in zip(gates.rates, gates.passes, strict=True)

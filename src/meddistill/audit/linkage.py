@@ -13,12 +13,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from meddistill.audit.apart import tell_apart, warnings
+from meddistill.audit.apart import confidence_of_each, tell_apart, warnings
 from meddistill.audit.case import SIDES, Case, Side
 from meddistill.audit.finding import Finding, Outcome, worst
 from meddistill.audit.statistics import share
 
 NAME, ASKS = "linkage", "which patients a synthetic image points to"
+_RETRIEVAL = 1  # look besides those at the patients' scores
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,9 @@ def attack(prepared: Prepared, side: Side) -> Linked:
 
 def judge(members: Linked, control: Linked, case: Case) -> Finding:
     """Patients who stand out, and what the synthetic images retrieve."""
-    found = tell_apart(members.scores, control.scores, case.gates)
-    retrieved = share(int((members.nearest > control.nearest).sum()), len(members.nearest))
+    found = tell_apart(members.scores, control.scores, case.gates, besides=_RETRIEVAL)
+    confidence = confidence_of_each(case.gates, besides=_RETRIEVAL)
+    retrieved = share(int((members.nearest > control.nearest).sum()), len(members.nearest), confidence)
     chance = case.members.count / (case.members.count + case.control.count)
     by_rank: Outcome = "alarm" if retrieved.low > chance else "pass"
     loosest = found.rates[-1]
@@ -69,7 +71,7 @@ def judge(members: Linked, control: Linked, case: Case) -> Finding:
         control=loosest.control,
         baseline=loosest.rate,
         excess=loosest.excess,
-        warnings=warnings(case.members.count, case.control.count, case.gates),
+        warnings=warnings(case.members.count, case.control.count, case.gates, besides=_RETRIEVAL),
         figures={
             **found.as_dict(),
             "retrieved_is_member": retrieved.as_dict(),

@@ -26,7 +26,7 @@ from meddistill.audit.apart import finding_of, strongest_of, tell_apart, warning
 from meddistill.audit.case import SIDES, Side, Trial
 from meddistill.audit.finding import Finding
 from meddistill.audit.people import BLOCK, People
-from meddistill.audit.statistics import CONFIDENCE, area
+from meddistill.audit.statistics import area
 from meddistill.nets.params import Params
 from meddistill.runtime.progress import Stage
 from meddistill.runtime.streams import derive, numpy_stream
@@ -95,13 +95,12 @@ def judged(
     case: Trial,
     more: Mapping[str, object],
 ) -> Finding:
-    """The worst outcome of ``which`` scores; their intervals are widened for being several (Bonferroni).
+    """The worst outcome of ``which`` scores; their intervals are widened for all looks at them.
 
     ``members``, ``control``: these scores and ``direct``, of each patient. ``more``: figures to be told besides.
     """
     scores = {key: standardised(case, members[key], control[key]) for key in members}
-    confidence = 1 - (1 - CONFIDENCE) / len(which)
-    found = {key: tell_apart(*scores[key], case.gates, confidence) for key in which}
+    found = {key: tell_apart(*scores[key], case.gates, len(which)) for key in which}
     mine, theirs = scores[strongest_of(found)]
     figures = {
         "by_class": _each_class(case, mine, theirs),
@@ -113,7 +112,7 @@ def judged(
         "references": case.effort.references,
         **more,
     }
-    return finding_of(name, asks, found, warnings(len(mine), len(theirs), case.gates, confidence), figures)
+    return finding_of(name, asks, found, warnings(len(mine), len(theirs), case.gates, len(which)), figures)
 
 
 def halves(case: Trial, side: Side, times: int) -> npt.NDArray[np.bool_]:

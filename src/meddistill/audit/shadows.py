@@ -31,7 +31,6 @@ from meddistill.audit.case import SIDES, Case, Effort, Side
 from meddistill.audit.finding import Finding
 from meddistill.audit.people import People
 from meddistill.audit.references import Scores, halves, standardised, sureness_of, unseen
-from meddistill.audit.statistics import CONFIDENCE
 from meddistill.cohort.fingerprint import Fingerprint, Range
 from meddistill.cohort.prepare import Prepared as Source
 from meddistill.cohort.types import SPLITS, Cohort, in_bits
@@ -159,14 +158,14 @@ def attack(prepared: Prepared, side: Side) -> Scored:
 
 
 def judge(members: Scored, control: Scored, case: Case) -> Finding:
-    """The worse of the two scores over all shadows; its intervals are widened for there being two."""
-    confidence = 1 - (1 - CONFIDENCE) / len(SCORES)
-    found = {name: tell_apart(members.shadows[name], control.shadows[name], case.gates, confidence) for name in SCORES}
-    own = {name: tell_apart(members.package[name], control.package[name], case.gates, confidence) for name in SCORES}
+    """The worse of the two scores over all shadows; its intervals are widened for all looks at them."""
+    looks = len(SCORES)
+    found = {name: tell_apart(members.shadows[name], control.shadows[name], case.gates, looks) for name in SCORES}
+    own = {name: tell_apart(members.package[name], control.package[name], case.gates, looks) for name in SCORES}
     strongest = strongest_of(found)
     trials = len(members.shadows[strongest]), len(control.shadows[strongest])
     warned = (
-        *warnings(*trials, case.gates, confidence),
+        *warnings(*trials, case.gates, looks),
         "intervals take the trials of one patient in several shadows for independent",
     )
     figures = {
