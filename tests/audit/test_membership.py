@@ -57,12 +57,28 @@ def test_a_few_members_who_stand_out_are_not_averaged_away():
 
 
 def test_too_few_patients_neither_pass_nor_are_passed_over_in_silence():
-    rng = np.random.default_rng(1)
-    assert tell_apart(rng.normal(size=60), rng.normal(size=60), Gates()).outcome == "inconclusive"
-    assert len(warnings(60, 60, Gates())) == 2
-    [told] = warnings(2000, 2000, Gates())
+    few = drawn(1, 60)
+    assert (few.outcome, few.undecided) == ("inconclusive", (0.001, 0.01))
+    assert len(warnings([few], Gates())) == 2
+    some = drawn(0, 2000)
+    assert (some.outcome, some.undecided) == ("pass", (0.001,))
+    [told] = warnings([some, some], Gates())
     assert "0.1 %" in told
-    assert warnings(10_000, 10_000, Gates()) == ()
+    assert warnings([drawn(0, 10_000)], Gates()) == ()
+
+
+def test_what_was_decided_is_not_said_to_have_too_few_patients():
+    """By the numbers alone 900 patients are too few for 1 %, and by what was found that rate may yet pass, or fail."""
+    passed = drawn(0, 900)
+    assert passed.rates[-1].excess.high <= Gates().passes[-1]
+    assert (passed.outcome, passed.undecided) == ("pass", (0.001,))
+    failed = tell_apart(np.arange(900.0) + 2000, np.arange(900.0), Gates())
+    assert (failed.outcome, failed.undecided) == ("fail", ())
+
+
+def drawn(seed, patients):
+    rng = np.random.default_rng(seed)
+    return tell_apart(rng.normal(size=patients), rng.normal(size=patients), Gates())
 
 
 def test_every_patient_is_unknown_to_half_of_the_references(check, strangers_package, cases):

@@ -1,7 +1,7 @@
 """How well a score tells members from control patients: at few false alarms, and over all."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,15 @@ class AtRate:
 
 @dataclass(frozen=True)
 class Apart:
-    """``area``: under the ROC curve. ``rates``: at each of the gates' rates, strictest first."""
+    """``area``: under the ROC curve. ``rates``: at each of the gates' rates, strictest first.
+
+    ``undecided``: the rates at which neither a leak was found nor its absence, for want of patients.
+    """
 
     area: Interval
     rates: tuple[AtRate, ...]
     outcome: Outcome
+    undecided: tuple[float, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -47,19 +51,21 @@ def tell_apart(members: Floats, control: Floats, gates: Gates, scores: int = 1, 
 
     Intervals are widened for all looks of the attack, as :func:`confidence_of_each` counts them.
 
-    A rate for which there are too few patients to pass at all can raise an alarm or fail; it does not keep the others
-    from passing.
+    A rate for which there are too few patients to pass almost surely can pass, raise an alarm or fail; if it does none
+    of these, it does not keep the others from passing, unless it is the loosest.
     """
     confidence = confidence_of_each(gates, scores, besides)
     found = area(members, control, confidence)
     outcomes = [judge(found, 0.5, gates.area_passes, gates.area_fails)]
-    rates = []
+    rates, undecided = [], []
     for rate, passes, fails in zip(gates.rates, gates.passes, gates.fails, strict=True):
         rates.append(_at(members, control, rate, confidence))
         outcome = judge(rates[-1].excess, 0.0, passes, fails)
-        silent = outcome == "inconclusive" and not _decidable(len(members), len(control), rate, passes, confidence)
-        outcomes.append("pass" if silent and rate != gates.rates[-1] else outcome)
-    return Apart(found, tuple(rates), worst(outcomes))
+        if outcome == "inconclusive" and not _decidable(len(members), len(control), rate, passes, confidence):
+            undecided.append(rate)
+            outcome = "inconclusive" if rate == gates.rates[-1] else "pass"
+        outcomes.append(outcome)
+    return Apart(found, tuple(rates), worst(outcomes), tuple(undecided))
 
 
 def strongest_of(found: Mapping[str, Apart]) -> str:
@@ -86,13 +92,13 @@ def finding_of(
     )
 
 
-def warnings(members: int, control: int, gates: Gates, scores: int = 1, besides: int = 0) -> tuple[str, ...]:
-    """What the numbers of patients do not allow to say."""
-    confidence = confidence_of_each(gates, scores, besides)
+def warnings(found: Iterable[Apart], gates: Gates) -> tuple[str, ...]:
+    """At which rates the numbers of patients allowed no answer, by one score or more."""
+    undecided = {rate for one in found for rate in one.undecided}
     return tuple(
         f"there are too few patients to say that nothing leaks at {100 * rate:g} % false alarms"
-        for rate, passes in zip(gates.rates, gates.passes, strict=True)
-        if not _decidable(members, control, rate, passes, confidence)
+        for rate in gates.rates
+        if rate in undecided
     )
 
 

@@ -71,7 +71,7 @@ def judge(members: Linked, control: Linked, case: Case) -> Finding:
         control=loosest.control,
         baseline=loosest.rate,
         excess=loosest.excess,
-        warnings=warnings(case.members.count, case.control.count, case.gates, besides=_RETRIEVAL),
+        warnings=warnings([found], case.gates),
         figures={
             **found.as_dict(),
             "retrieved_is_member": retrieved.as_dict(),

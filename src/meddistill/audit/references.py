@@ -112,7 +112,7 @@ def judged(
         "references": case.effort.references,
         **more,
     }
-    return finding_of(name, asks, found, warnings(len(mine), len(theirs), case.gates, len(which)), figures)
+    return finding_of(name, asks, found, warnings(found.values(), case.gates), figures)
 
 
 def halves(case: Trial, side: Side, times: int) -> npt.NDArray[np.bool_]:

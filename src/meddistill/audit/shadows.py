@@ -165,7 +165,7 @@ def judge(members: Scored, control: Scored, case: Case) -> Finding:
     strongest = strongest_of(found)
     trials = len(members.shadows[strongest]), len(control.shadows[strongest])
     warned = (
-        *warnings(*trials, case.gates, looks),
+        *warnings(found.values(), case.gates),
         "intervals take the trials of one patient in several shadows for independent",
     )
     figures = {
