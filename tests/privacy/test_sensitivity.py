@@ -24,6 +24,7 @@ NETWORK = ConvNet(4, 2, 1, 8, 2)
 LOOKS = Looks(NETWORK, Augmentation(), 3, 3)
 PLAN = NoisyPlan(6, 2, 0.5, 0.7, 0.3, 2, Augmentation(0, 0, 0, 0, 0, 0))
 ROUNDING = 1e-5
+NORMALISATION = fixed_normalisation(1)
 
 
 def cohort(owners: list[int], seed: int = 0) -> Patients:
@@ -31,7 +32,7 @@ def cohort(owners: list[int], seed: int = 0) -> Patients:
     rng = numpy_stream(seed, "cohort")
     pixels = torch.from_numpy(rng.integers(0, 256, (len(owners), 1, 8, 8)).astype(np.uint8))
     labels = torch.from_numpy(rng.integers(0, 2, len(owners)))
-    return patients_of(LabelledImages(pixels, labels, 255, 2, fixed_normalisation(1)), np.array(owners))
+    return patients_of(LabelledImages(pixels, labels, 255, 2, NORMALISATION), np.array(owners))
 
 
 def without(patients: Patients, one: int) -> Patients:
@@ -76,6 +77,20 @@ def test_the_sum_does_not_depend_on_how_many_are_looked_at_together(ids, rows):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("meddistill.privacy.statistics._ROWS", rows)
         torch.testing.assert_close(clean_sum(patients, LOOKS), whole, rtol=0, atol=ROUNDING)
+
+
+def test_who_else_is_there_does_not_change_what_a_patient_adds():
+    """Networks round an image differently beside more or fewer others, so there are always as many."""
+    count = 33  # so that one was looked at alone, with the first patient there
+    images = torch.from_numpy(numpy_stream(1, "cohort").integers(0, 256, (count, 1, 28, 28)).astype(np.uint8))
+
+    def added(first: int) -> torch.Tensor:
+        rows = torch.arange(first, count)
+        labelled = LabelledImages(images[rows], rows % 2, 255, 2, NORMALISATION)
+        looks = Looks(ConvNet(32, 3, 1, 28, 2), Augmentation(), 3, 2)
+        return torch.cat(list(contributions(patients_of(labelled, rows.numpy()), looks)))
+
+    torch.testing.assert_close(added(0)[1:], added(1), rtol=0, atol=1e-12)
 
 
 @settings(max_examples=25)
@@ -143,6 +158,9 @@ def test_blocks_keep_patients_together():
     assert sorted(torch.cat([rows for _, rows, _ in seen]).tolist()) == list(range(1500))
     assert all(not a & b for (a, *_), (b, *_) in pairwise(seen))
     assert all(len(people) == len(owner.unique()) == int(owner.max()) + 1 for people, _, owner in seen)
+    few = list(patients.blocks(20))
+    assert sorted(torch.cat([rows for rows, _ in few]).tolist()) == list(range(1500))
+    assert all(len(rows) <= 20 or int(owner.max()) == 0 for rows, owner in few)
 
 
 def test_the_release_is_the_clean_sum_with_the_noise_that_epsilon_needs():

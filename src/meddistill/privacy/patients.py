@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -31,16 +32,20 @@ class Patients:
         return patients_of(self.images.subset(rows), self.patient[rows].numpy())
 
     def blocks(self, limit: int = _BLOCK) -> Iterator[tuple[Tensor, Tensor]]:
-        """All rows, every patient's together, ``limit`` at a time or somewhat more; and whose in the block each is."""
+        """All rows, every patient's together, and whose in the block each is.
+
+        ``limit`` rows at most at a time, but for a patient who has more.
+        """
         order = torch.argsort(self.patient, stable=True)
         owners = self.patient[order]
         begins = (torch.diff(owners, prepend=torch.tensor([-1])) > 0).nonzero().flatten().tolist()
-        ends = [*begins[1:], len(owners)]
         begin = 0
-        for place, end in enumerate(ends):
-            if end - begin >= limit or place == len(ends) - 1:
-                yield order[begin:end], owners[begin:end] - owners[begin]
-                begin = end
+        for own, following in pairwise([*begins, len(owners)]):
+            if following - begin > limit and own > begin:
+                yield order[begin:own], owners[begin:own] - owners[begin]
+                begin = own
+        if begin < len(owners):
+            yield order[begin:], owners[begin:] - owners[begin]
 
 
 def patients_of(images: LabelledImages, ids: npt.NDArray[np.int64]) -> Patients:

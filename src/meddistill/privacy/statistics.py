@@ -236,10 +236,22 @@ def _looked_at(patients: Patients, looks: Looks) -> Iterator[tuple[Tensor, Tenso
     drawn = [looks.draw(place, patients.images.device) for place in range(looks.count)]
     for rows, owner in patients.blocks(_ROWS):
         inputs = patients.images.inputs(rows)
-        seen = torch.cat([looks.through(look, place, inputs) for place, look in enumerate(drawn)], 1).double().cpu()
+        seen = torch.cat([_through(looks, look, place, inputs) for place, look in enumerate(drawn)], 1).double().cpu()
         seen = F.pad(seen * (_FEATURES / looks.count) ** 0.5, (0, 1), value=_COUNTS**0.5)
         labels = patients.images.labels[rows.to(patients.images.device)].cpu()
         yield seen / torch.bincount(owner).double()[owner, None], labels, owner
+
+
+def _through(looks: Looks, look: tuple[Params, Draw, Tensor], place: int, inputs: Tensor) -> Tensor:
+    """Directions of inputs, always so many at once: a network rounds an image differently beside more or fewer others.
+
+    Else who is there would change, a little, what the others add.
+    """
+    found = []
+    for part in inputs.split(_ROWS):
+        filled = torch.cat([part, part.new_zeros(_ROWS - len(part), *part.shape[1:])])
+        found.append(looks.through(look, place, filled)[: len(part)])
+    return torch.cat(found)
 
 
 def _summed(values: Tensor, place: Tensor, places: int) -> Tensor:
