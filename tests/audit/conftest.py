@@ -22,6 +22,7 @@ from meddistill.runtime.streams import stream
 from meddistill.teachers.images import Normalisation
 
 EMBEDDED = Path(meddistill.__file__).parent / "data" / "pneumoniamnist.npz"
+KINDS = ("images", "labels")
 PLAN = """
 images_per_class = {per_class}
 size = 28
@@ -78,6 +79,17 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "members": save(folder / "members" / "pneumoniamnist.npz", images[:4040], labels[:4040], 2000, 40),
         "strangers": save(folder / "strangers" / "pneumoniamnist.npz", images[4040:], labels[4040:], 560, 15),
     }
+
+
+@pytest.fixture(scope="session")
+def twice(sources, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The members, each a second time with noise of 2 of 255, and the same control images."""
+    with np.load(sources["members"]) as file:
+        images, labels = (np.concatenate([file[f"{one}_{kind}"] for one in ("train", "val", "test")]) for kind in KINDS)
+    noise = np.rint(np.random.default_rng(5).normal(0, 2, images[:2000].shape))
+    again = (images[:2000] + noise).clip(0, 255).astype(np.uint8)
+    images, labels = np.concatenate([images[:2000], again, images[2000:]]), np.concatenate([labels[:2000], labels])
+    return save(tmp_path_factory.mktemp("twice") / "pneumoniamnist.npz", images, labels, 4000, 40)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import pytest
 
 from meddistill import api
 from meddistill.audit import attempt, copies, hygiene, labels, linkage, marks, membership, population, run
+from meddistill.audit.case import Effort
 from meddistill.audit.finding import EXIT_CODES, Finding, Gates
 from meddistill.audit.people import Groups
 from meddistill.cohort.types import Listing, Record
@@ -24,12 +25,18 @@ def outcomes(report):
 
 
 @pytest.fixture(scope="module")
-def passed(check, strangers_package, tmp_path_factory):
-    """The report on a package of other patients, whose card does not tell how many these are."""
+def silent(strangers_package, tmp_path_factory) -> Path:
+    """A package of other patients, whose card does not tell how many these are."""
     found = read(strangers_package)
-    package = tmp_path_factory.mktemp("passed") / "lungs.mdz"
+    package = tmp_path_factory.mktemp("silent") / "lungs.mdz"
     write(package, replace(found, card=withholding_counts(found.card)))
-    return check(package)
+    return package
+
+
+@pytest.fixture(scope="module")
+def passed(check, silent):
+    """The report on a package of other patients."""
+    return check(silent)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +60,16 @@ def hide_start(package: Path, folder: Path) -> Path:
     out = folder / "hidden.mdz"
     write(out, replace(found, card=card))
     return out
+
+
+def plant(package: Path, members: Path, folder: Path) -> None:
+    """The same package with one image in the place of another: a member's, mirrored, darker and noisy."""
+    found = read(package)
+    with np.load(members) as file:
+        planted = file["train_images"][30].astype(np.float32) / 255
+    images = found.images.copy()
+    images[4, 0] = 0.9 * planted[:, ::-1] + np.random.default_rng(0).normal(0, 0.03, planted.shape).astype(np.float32)
+    write(folder / "planted.mdz", replace(found, images=images))
 
 
 def test_a_package_of_other_patients_passes(passed):
@@ -81,16 +98,28 @@ def test_a_package_that_started_from_real_images_fails_even_if_its_card_is_silen
 
 
 def test_one_planted_copy_fails_the_package(check, strangers_package, sources, tmp_path):
-    found = read(strangers_package)
-    with np.load(sources["members"]) as file:
-        planted = file["train_images"][30].astype(np.float32) / 255
-    images = found.images.copy()
-    images[4, 0] = 0.9 * planted[:, ::-1] + np.random.default_rng(0).normal(0, 0.03, planted.shape).astype(np.float32)
-    write(tmp_path / "planted.mdz", replace(found, images=images))
+    plant(strangers_package, sources["members"], tmp_path)
     report = check(tmp_path / "planted.mdz", references=0)
     found = {one.attack: one for one in report.findings}
     assert (found["copies"].outcome, found["copies"].figures["copies"]) == ("fail", 1)
     assert found["membership"].outcome == "inconclusive"  # it was not attacked: without it nothing passes
+
+
+def test_patients_who_stand_twice_hide_nothing(silent, from_real, sources, twice, tmp_path):
+    plant(silent, sources["members"], tmp_path)
+    answers = {}
+    for package in (silent, tmp_path / "planted.mdz", hide_start(from_real, tmp_path)):
+        effort = Effort(references=0, recogniser_steps=30)
+        report = run.audit(package, f"{twice}:train", effort=effort, device="cpu")
+        answers[package.stem] = {one.attack: one for one in report.findings}["copies"]
+    assert {name: one.outcome for name, one in answers.items()} == {
+        "lungs": "pass",
+        "planted": "fail",
+        "hidden": "fail",
+    }
+    assert answers["planted"].figures["copies"] == 1
+    assert answers["hidden"].figures["copies"] > 10
+    assert all("are nearly another member's" in " ".join(one.warnings) for one in answers.values())
 
 
 def test_the_report_on_disk_and_in_the_package_says_the_same_and_holds_no_place(attached):

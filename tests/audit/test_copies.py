@@ -1,12 +1,14 @@
 """A copy is found under what may have been done to it; two images of one patient are not two patients."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meddistill.audit import copies
+from meddistill.audit import copies, nearest
 from meddistill.audit.people import People
 
 
@@ -20,9 +22,14 @@ class NoRecogniser:
         return self.directions(torch.cat(list(people.blocks(device))))
 
 
+@dataclass
 class Case:
+    members: People | None = None
+    control: People | None = None
+    synthetic: torch.Tensor | None = None
     recogniser = NoRecogniser()
     device = torch.device("cpu")
+    seed = 0
 
 
 def people(count=30, size=20, seed=4, patient=None):
@@ -43,13 +50,31 @@ def changed(image, how):
     return image + 0.05 * torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
 
 
+def ratios(images, gallery):
+    """By measure, the distance of each image to the nearest patient over that to the second nearest."""
+    every = nearest.gallery_of(Case(), gallery)
+    found = nearest.nearest(Case(), images, every, nearest.listed(gallery.count, gallery.count))
+    near = nearest.near(found, every, nearest.twin_distance(found["pixels"]))
+    return {name: one.ratios(np.ones(gallery.count, bool)) for name, one in near.items()}
+
+
+def joined(*groups):
+    """The same people and others, who have numbers of their own."""
+    pixels = np.concatenate([group.pixels for group in groups])
+    return People(pixels, 255, np.zeros(len(pixels), np.int64), np.arange(len(pixels)))
+
+
+def noisy(people, seed):
+    """The same images with noise of 2 of 255."""
+    noise = np.rint(np.random.default_rng(seed).normal(0, 2, people.pixels.shape))
+    return replace(people, pixels=(people.pixels + noise).clip(0, 255).astype(np.uint8))
+
+
 @pytest.mark.parametrize("how", ["mirrored and moved", "darker and flatter", "noisy"])
 def test_a_changed_copy_is_much_nearer_to_its_original_than_to_anybody_else(how):
     gallery = people()
-    found = copies.ratios(Case(), changed(gallery.images(slice(7, 8)), how), gallery)
-    assert found["pixels"][0] < copies.COPY
-    stranger = copies.ratios(Case(), people(seed=9).images(slice(0, 5)), gallery)
-    assert stranger["pixels"].min() > 0.6
+    assert ratios(changed(gallery.images(slice(7, 8)), how), gallery)["pixels"][0] < copies.COPY
+    assert ratios(people(seed=9).images(slice(0, 5)), gallery)["pixels"].min() > 0.6
 
 
 def test_a_second_image_of_the_same_patient_does_not_hide_a_copy():
@@ -57,27 +82,69 @@ def test_a_second_image_of_the_same_patient_does_not_hide_a_copy():
     twice = People(
         np.concatenate([once.pixels, once.pixels[7:8]]), 255, np.zeros(31, np.int64), np.append(np.arange(30), 7)
     )
-    image = once.images(slice(7, 8))
-    assert copies.ratios(Case(), image, twice)["pixels"][0] < 1e-3
-    other = People(twice.pixels, 255, twice.labels, np.arange(31))
-    assert copies.ratios(Case(), image, other)["pixels"][0] == pytest.approx(0, abs=1)
+    assert ratios(once.images(slice(7, 8)), twice)["pixels"][0] < 1e-3
+
+
+@pytest.mark.parametrize("times", [1, 4])
+def test_nor_do_the_same_patients_under_other_ids(times):
+    once = people()
+    again = joined(once, *(noisy(once, seed) for seed in range(times)))
+    for how in ("mirrored and moved", "noisy"):
+        assert ratios(changed(once.images(slice(0, 30)), how), again)["pixels"].max() < copies.COPY, how
+    strangers = ratios(people(seed=9).images(slice(0, 5)), again)
+    assert strangers["pixels"] == pytest.approx(ratios(people(seed=9).images(slice(0, 5)), once)["pixels"], abs=0.05)
+
+
+def test_images_under_other_ids_are_counted_and_told():
+    once, others = people(60), people(40, seed=9)
+    twice, rows = joined(once, noisy(once, 1)), torch.arange(60)
+    for gallery, share in ((once, 0), (twice, 1)):
+        assert nearest.share_of_twins(nearest.gallery_of(Case(), gallery), rows, 0.05) == share
+    case = Case(twice, joined(noisy(others, 2), noisy(once, 3)), others.images(slice(0, 10)))
+    prepared = copies.prepare(case)
+    assert (prepared.twins.members, prepared.twins.control) == (1, 0.6)
+    # Control images that are a member's say nothing of how near strangers come.
+    assert len(prepared.usual["pixels"]) == 40
+    assert prepared.usual["pixels"].min() > 0.5
+    warnings = copies.judge(*(copies.attack(prepared, side) for side in ("members", "control")), case).warnings
+    assert any("100 % of members' images are nearly another member's" in one for one in warnings)
+    assert any("60 % of control images are nearly a member's" in one for one in warnings)
 
 
 def test_one_patient_alone_is_no_copy_of_anybody():
     alone = people(count=1)
-    assert copies.ratios(Case(), alone.images(slice(0, 1)), alone)["pixels"][0] == 1
+    assert ratios(alone.images(slice(0, 1)), alone)["pixels"][0] == 1
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=30)
+def test_ratios_among_some_are_those_of_lists_of_them_alone(seed):
+    rng = np.random.default_rng(seed)
+    distance = np.sort(rng.random((3, 6)))
+    patient = np.stack([rng.permutation(8)[:6] for _ in range(3)])
+    equal = rng.random((3, 6, 6)) < 0.2
+    twins = equal | equal.transpose(0, 2, 1) | np.eye(6, dtype=bool)
+    among = rng.random((5, 8)) < 0.5
+    for whole in (True, False):
+        found = nearest.Near(distance, patient, twins, whole).ratios(among)
+        for draw, image in np.ndindex(5, 3):
+            left = [place for place in range(6) if among[draw, patient[image, place]]]
+            others = [place for place in left[1:] if not twins[image, left[0], place]]
+            last = left[0] if whole and left else 5
+            second = distance[image, others[0] if others else last]
+            assert found[draw, image] == pytest.approx(distance[image, left[0]] / second if left else 1)
 
 
 def test_the_best_view_is_found_as_by_trying_all():
     gallery, images = people(6), people(2, seed=8).images(slice(None)).double()
-    small = copies._gallery(gallery, torch.device("cpu"))
-    found, _ = copies._correlations(copies._details(images.float()), small.details)
+    small = nearest.gallery_of(Case(), gallery)
+    found, _ = nearest._correlations(nearest._details(images.float()), small.details)
     for row in range(2):
         for other in range(6):
-            inner = copies._details(gallery.images(slice(other, other + 1)).double())[0, 0, 2:-2, 2:-2].numpy()
+            inner = nearest._details(gallery.images(slice(other, other + 1)).double())[0, 0, 2:-2, 2:-2].numpy()
             tried = [
                 np.corrcoef(view[0, 0].numpy().ravel(), inner.ravel())[0, 1]
-                for view in copies._views(copies._details(images[row : row + 1]))
+                for view in nearest._views(nearest._details(images[row : row + 1]))
             ]
             assert len(tried) == 50
             assert found[row, other] == pytest.approx(max(tried), abs=1e-5)
@@ -93,14 +160,14 @@ def test_structural_similarity_is_that_of_every_window():
             covariance = np.mean((a - a.mean()) * (b - b.mean()))
             above = (2 * a.mean() * b.mean() + 1e-4) * (2 * covariance + 9e-4)
             each.append(above / ((a.mean() ** 2 + b.mean() ** 2 + 1e-4) * (a.var() + b.var() + 9e-4)))
-    assert float(copies.similarity(one, other)) == pytest.approx(np.mean(each))
-    assert float(copies.similarity(one, one)) == pytest.approx(1)
+    assert float(nearest.similarity(one, other)) == pytest.approx(np.mean(each))
+    assert float(nearest.similarity(one, one)) == pytest.approx(1)
 
 
 def compared(found, usual):
     """Ratios by one measure; by the others nothing is near."""
-    away = {name: np.ones(len(found)) for name in copies.MEASURES}
-    far = {name: np.linspace(0.8, 1, len(usual)) for name in copies.MEASURES}
+    away = {name: np.ones(len(found)) for name in nearest.MEASURES}
+    far = {name: np.linspace(0.8, 1, len(usual)) for name in nearest.MEASURES}
     return copies.Compared(away | {"features": np.array(found)}, far | {"features": usual})
 
 
@@ -108,11 +175,11 @@ def test_where_strangers_come_as_near_it_is_a_likeness_and_far_nearer_a_copy():
     usual = np.random.default_rng(0).random(300) ** (1 / 6)  # as on dermatoscopy: 0.1 % are below a third
     found = np.full(280, 0.9)
     found[[4, 9]] = 0.33, 0.02
-    limits = dict.fromkeys(copies.MEASURES, 0.4)
+    limits = dict.fromkeys(nearest.MEASURES, 0.4)
     assert copies.found_near(compared(found, usual), limits) == ([9], [4])
     # Where strangers never come near, a third is near enough; where many come nearer, it is nothing.
     assert copies.found_near(compared(found, np.linspace(0.7, 1, 300)), limits) == ([4, 9], [])
-    assert copies.found_near(compared(found, usual), dict.fromkeys(copies.MEASURES, 0.3)) == ([9], [])
+    assert copies.found_near(compared(found, usual), dict.fromkeys(nearest.MEASURES, 0.3)) == ([9], [])
 
 
 @given(st.integers(0, 1000), st.floats(2, 20))
