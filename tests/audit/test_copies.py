@@ -1,5 +1,6 @@
 """A copy is found under what may have been done to it; two images of one patient are not two patients."""
 
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meddistill.audit import copies, nearest
+from meddistill.audit import copies, lots, nearest
 from meddistill.audit.people import People
+from meddistill.runtime.streams import numpy_stream
 
 
 class NoRecogniser:
@@ -104,8 +106,8 @@ def test_images_under_other_ids_are_counted_and_told():
     prepared = copies.prepare(case)
     assert (prepared.twins.members, prepared.twins.control) == (1, 0.6)
     # Control images that are a member's say nothing of how near strangers come.
-    assert len(prepared.usual["pixels"]) == 40
-    assert prepared.usual["pixels"].min() > 0.5
+    assert len(prepared.usual["members"]["pixels"]) == 40
+    assert prepared.usual["members"]["pixels"].min() > 0.5
     warnings = copies.judge(*(copies.attack(prepared, side) for side in ("members", "control")), case).warnings
     assert any("100 % of members' images are nearly another member's" in one for one in warnings)
     assert any("60 % of control images are nearly a member's" in one for one in warnings)
@@ -164,11 +166,14 @@ def test_structural_similarity_is_that_of_every_window():
     assert float(nearest.similarity(one, one)) == pytest.approx(1)
 
 
+NO_TWINS = copies.Twins(0.05, 0.0, 0.0)
+
+
 def compared(found, usual):
     """Ratios by one measure; by the others nothing is near."""
     away = {name: np.ones(len(found)) for name in nearest.MEASURES}
     far = {name: np.linspace(0.8, 1, len(usual)) for name in nearest.MEASURES}
-    return copies.Compared(away | {"features": np.array(found)}, far | {"features": usual})
+    return copies.Compared(away | {"features": np.array(found)}, far | {"features": usual}, {}, NO_TWINS)
 
 
 def test_where_strangers_come_as_near_it_is_a_likeness_and_far_nearer_a_copy():
@@ -191,3 +196,68 @@ def test_accidents_are_those_of_the_distribution(seed, power):
     assert copies.accidents(found, usual)[0] == pytest.approx(100 * 0.01, rel=0.7)
     assert copies.accidents(np.array([0.0]), usual)[0] < 1e-3
     assert copies.accidents(np.array([1.0]), usual)[0] == pytest.approx(0.1)  # all that the tail can tell
+
+
+def among_strangers(images, people, rng):
+    """Whom each of so many images is near, all of them and the people being strangers; none comes nearer than 0.5."""
+    one, other = (rng.normal(size=(count, 4)) for count in (images, people))
+    distance = 0.5 + np.linalg.norm(0.5 * one[:, None] - other, axis=-1)
+    patient = distance.argsort(1)[:, : nearest.listed(people // 4, people)]
+    twins = np.broadcast_to(np.eye(patient.shape[1], dtype=bool), (images, *[patient.shape[1]] * 2))
+    return nearest.Near(np.take_along_axis(distance, patient, 1), patient, twins, False)
+
+
+@pytest.mark.parametrize("members", [200, 1000])
+def test_images_of_strangers_are_no_nearer_to_members_whatever_the_sizes(members):
+    rng = np.random.default_rng(members)
+    plain, judged = [], []
+    for _ in range(60):
+        near = among_strangers(40, 1200, rng)
+        inside = np.arange(1200) < members
+        found = float(lots.areas(near.ratios(inside), near.ratios(~inside)))
+        plain.append(found)
+        judged.append(lots.beside_lots(found, lots.by_lot(near, lots.drawn(1200, members, rng, 200)), 0.9875))
+    assert abs(np.mean(plain) - 0.5) > 0.02  # the larger group is denser
+    assert np.mean([one.value for one in judged]) == pytest.approx(0.5, abs=0.02)
+    assert sum(one.low > 0.5 for one in judged) <= 3
+
+
+@given(st.integers(0, 1000), st.integers(1, 12))
+@settings(max_examples=30)
+def test_areas_are_those_of_all_pairs(seed, count):
+    one, other = np.random.default_rng(seed).integers(0, 5, (2, 3, count)).astype(float)
+    pairs = (one[:, :, None] < other[:, None]) + 0.5 * (one[:, :, None] == other[:, None])
+    assert lots.areas(one, other) == pytest.approx(pairs.mean((1, 2)))
+
+
+def test_what_is_usual_among_fewer_members_is_their_own():
+    """Control images beside fifty draws of a third of the members, by lists of each alone."""
+    members, control = people(90), people(30, seed=9)
+    prepared = copies.prepare(Case(members, control, control.images(slice(0, 2))))
+    chosen = lots.drawn(90, 30, numpy_stream(0, "copies", "galleries"), 50)
+    some = chosen[0][0]
+    part = replace(members, pixels=members.pixels[some], labels=np.zeros(30, np.int64), patient=np.arange(30))
+    rows = numpy_stream(0, "copies").permutation(30)
+    alone = ratios(control.images(rows), part)
+    for measure in ("pixels", "texture"):
+        assert prepared.usual["control"][measure].shape == (50 * 30,)
+        assert prepared.usual["control"][measure][:30] == pytest.approx(alone[measure], abs=1e-6)
+
+
+@pytest.mark.parametrize(("count", "outcome"), [(1, "pass"), (2, "pass"), (7, "pass"), (8, "fail")])
+def test_a_handful_of_images_is_not_judged_by_its_order(count, outcome):
+    """Even if all are nearer to members; and nobody is warned by numpy."""
+    found = [copies.Compared(*every(count, ratio), NO_TWINS) for ratio in (0.9, 0.95)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        finding = copies.judge(*found, Case())
+    assert finding.outcome == outcome
+    assert any("too few to be judged by their order" in one for one in finding.warnings) == (count < 8)
+
+
+def every(count, ratio):
+    """Such ratios of so many images by all measures, what is usual, and areas by lot."""
+    rng = np.random.default_rng(count)
+    by_chance = lots.areas(rng.random((1000, count)), rng.random((1000, count)))
+    values = (np.full(count, ratio), np.linspace(0.8, 1, 300), by_chance)
+    return (dict.fromkeys(nearest.MEASURES, one) for one in values)

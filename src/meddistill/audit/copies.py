@@ -8,14 +8,15 @@ of one patient a copy is about as far from one as from the other.
 
 What ratios mean is learned from the control patients, who are other people than the members: theirs to the members
 show how near two different patients may come (those that nearly are a member's image, who is in both groups then, are
-left out). A synthetic image is *close* if its ratio is below that of all but one
-in a hundred of them. If it is below a third as well, the usual bound for memorised images of generative models, it is
-a *copy*, unless strangers come so near too: from the lower tail of their ratios (Hill 1975,
-doi:10.1214/aos/1176343247) follows how many such images a set of this size has by accident, and where that is not
-next to none the image is a *likeness*, of which a person has to judge. One copy fails the package, and so do far more
-images close to members than to control patients, and ratios that are smaller to members than to control patients on
-the whole, which is how a set shows that started from real images and was then distilled for long. With a likeness it
-does not pass. That nothing is found is no evidence of safety: what was learned of patients need not look like them.
+left out). A synthetic image is *close* if its ratio is below that of all but one in a hundred of them. If it is below a
+third as well, the usual bound for memorised images of generative models, it is a *copy*, unless strangers come so near
+too: from the lower tail of their ratios (Hill 1975, doi:10.1214/aos/1176343247) follows how many such images a set of
+this size has by accident, and where that is not next to none the image is a *likeness*, of which a person has to judge.
+One copy fails the package, and so do far more images close to members than to control patients (each beside what is
+usual among so many patients), and ratios that are smaller to members than to control patients on the whole
+(``audit.lots``), which is how a set shows that started from real images and was then distilled for long. With a
+likeness it does not pass. That nothing is found is no evidence of safety: what was learned of patients need not look
+like them.
 """
 
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ import torch
 from meddistill.audit.case import Case, Side
 from meddistill.audit.finding import Finding, Outcome, numbered, worst
 from meddistill.audit.finding import judge as judge_excess
+from meddistill.audit.lots import areas, beside_lots, by_lot, drawn
 from meddistill.audit.nearest import (
     MEASURES,
     Near,
@@ -40,7 +42,7 @@ from meddistill.audit.nearest import (
     share_of_twins,
     twin_distance,
 )
-from meddistill.audit.statistics import CONFIDENCE, area, difference, share
+from meddistill.audit.statistics import CONFIDENCE, difference, share
 from meddistill.runtime.streams import numpy_stream
 
 NAME, ASKS = "copies", "synthetic images that are nearly one patient's image"
@@ -49,11 +51,13 @@ CLOSE_RATE = 0.01  # of control patients
 ACCIDENTS = 0.05  # images that may be expected to come so near by accident, in all, for one that did to be a copy
 CLOSE_PASSES, CLOSE_FAILS = 0.05, 0.10  # by how much more synthetic images may be close to members than to control
 NEARER_FAILS = 0.55  # area under the ROC curve of ratios to members against ratios to control patients
+ORDERED = 8  # images, below which nothing is said of the whole set
 TWINS_TOLD = 0.05  # of images that are nearly another patient's, from which on it is said
 LIMIT = "an alarm for copies alone: that there are none is no evidence of safety"
 
 Ratios = Mapping[str, npt.NDArray[np.float64]]
 _QUERIES = 300  # control images, whose ratios are the usual ones
+_GALLERIES = 50  # draws of as many members as there are control patients, for what is usual among so many
 _TAIL, _LEAST_TAIL = 0.1, 10  # the share of the usual ratios that the tail is learned from, and how many at least
 _SHOWN = 8  # numbers of images
 
@@ -76,21 +80,26 @@ class Twins:
 
 @dataclass(frozen=True)
 class Prepared:
-    """``usual``: the ratios of control images to the members, by measure. ``found``: whom synthetic images are near."""
+    """``usual``: the ratios of control images to as many members as each side has patients, by side and measure.
+
+    ``found``: whom synthetic images are near. ``lots``: areas where lots decide who is a member, by measure.
+    """
 
     case: Case
-    usual: Ratios
+    usual: Mapping[Side, Ratios]
     found: Mapping[str, Near]
+    lots: Ratios
     twins: Twins
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Ratios of the synthetic images to the patients of one side, and those that are usual."""
+    """Ratios of the synthetic images to the patients of one side, those that are usual, and areas by lot."""
 
     ratios: Ratios
     usual: Ratios
-    twins: Twins = Twins(0.0, 0.0, 0.0)
+    lots: Ratios
+    twins: Twins
 
 
 def prepare(case: Case) -> Prepared:
@@ -100,19 +109,36 @@ def prepare(case: Case) -> Prepared:
     everybody = gallery_of(case, members, control)
     inside = first_of(everybody, members)
     keep = listed(min(members.count, control.count), everybody.count)
-    usual = nearest(case, control.images(rows).to(case.device), inside, keep)
-    below = twin_distance(usual["pixels"])
-    ratios = {name: one.ratios(np.ones(members.count, bool)) for name, one in near(usual, inside, below).items()}
+    of_control = nearest(case, control.images(rows).to(case.device), inside, keep)
+    below = twin_distance(of_control["pixels"])
     # A control image that nearly is a member's shows that people are in both groups, not what is usual.
-    strange = (usual["pixels"].distance[:, 0] >= below).cpu().numpy()
-    strange = strange if strange.any() else ~strange
+    strange = (of_control["pixels"].distance[:, 0] >= below).cpu().numpy()
+    usual = _usual(near(of_control, inside, below), strange if strange.any() else ~strange, case)
     looked = torch.from_numpy(numpy_stream(case.seed, "copies", "twins").permutation(len(members.labels))[:_QUERIES])
+    found = near(nearest(case, case.synthetic, everybody, keep), everybody, below)
+    chosen = drawn(everybody.count, members.count, numpy_stream(case.seed, "copies", "lots"))
     return Prepared(
         case,
-        {name: found[strange] for name, found in ratios.items()},
-        near(nearest(case, case.synthetic, everybody, keep), everybody, below),
+        usual,
+        found,
+        {name: by_lot(one, chosen) for name, one in found.items()},
         Twins(below, share_of_twins(inside, looked.to(case.device), below), 1 - float(strange.mean())),
     )
+
+
+def _usual(of_control: Mapping[str, Near], strange: npt.NDArray[np.bool_], case: Case) -> dict[Side, Ratios]:
+    """Ratios of control images to all members, and to draws of as many members as there are control patients."""
+    count = case.members.count
+    fewer = min(count, case.control.count)
+    chosen = drawn(count, fewer, numpy_stream(case.seed, "copies", "galleries"), _GALLERIES)
+    everybody = np.ones(count, bool)
+    return {
+        "members": {name: one.ratios(everybody)[strange] for name, one in of_control.items()},
+        "control": {
+            name: np.concatenate([one.ratios(some)[:, strange].ravel() for some in chosen])
+            for name, one in of_control.items()
+        },
+    }
 
 
 def attack(prepared: Prepared, side: Side) -> Compared:
@@ -120,14 +146,17 @@ def attack(prepared: Prepared, side: Side) -> Compared:
     case = prepared.case
     among = (np.arange(case.members.count + case.control.count) < case.members.count) == (side == "members")
     ratios = {name: one.ratios(among) for name, one in prepared.found.items()}
-    return Compared(ratios, prepared.usual, prepared.twins)
+    return Compared(ratios, prepared.usual[side], prepared.lots, prepared.twins)
 
 
 def judge(members: Compared, control: Compared, case: Case) -> Finding:
     """Count copies, and close images by the measure that shows most; intervals are widened for there being four."""
-    limits = {name: float(np.quantile(members.usual[name], CLOSE_RATE)) for name in MEASURES}
+    limits, other_limits = (
+        {name: float(np.quantile(found.usual[name], CLOSE_RATE)) for name in MEASURES} for found in (members, control)
+    )
     close, others = (
-        {name: int((found.ratios[name] < limits[name]).sum()) for name in MEASURES} for found in (members, control)
+        {name: int((found.ratios[name] < below[name]).sum()) for name in MEASURES}
+        for found, below in ((members, limits), (control, other_limits))
     )
     most = max(MEASURES, key=lambda name: close[name] - others[name])
     confidence = 1 - (1 - CONFIDENCE) / len(MEASURES)
@@ -135,15 +164,18 @@ def judge(members: Compared, control: Compared, case: Case) -> Finding:
     excess = difference(close[most], count, others[most], count, confidence)
     copied, alike = found_near(members, limits)
     by_share = judge_excess(excess, 0.0, CLOSE_PASSES, CLOSE_FAILS)
-    nearer = {name: area(-members.ratios[name], -control.ratios[name], confidence) for name in MEASURES}
+    nearer = {
+        name: beside_lots(float(areas(members.ratios[name], control.ratios[name])), members.lots[name], confidence)
+        for name in MEASURES
+    }
     surest = max(nearer.values(), key=lambda one: one.low)
     by_order: Outcome = "fail" if surest.low > NEARER_FAILS else "alarm" if surest.low > 0.5 else "pass"
-    few = by_share == "inconclusive"
+    tiny, few = count < ORDERED, by_share == "inconclusive"
     return Finding(
         NAME,
         ASKS,
         # A handful of images is too few for a share; whether one of them is a copy can still be said.
-        worst([_by_nearness(copied, alike), "pass" if few else by_share, by_order]),
+        worst([_by_nearness(copied, alike), "pass" if few else by_share, "pass" if tiny else by_order]),
         main=share(close[most], count, confidence),
         control=share(others[most], count, confidence),
         baseline=CLOSE_RATE,
@@ -152,6 +184,7 @@ def judge(members: Compared, control: Compared, case: Case) -> Finding:
             *_to_be_seen(alike),
             *_doubled(members.twins),
             *((f"{count} synthetic images are too few to bound the share of close ones",) if few else ()),
+            *((f"{count} synthetic images are too few to be judged by their order as well",) if tiny else ()),
             LIMIT,
         ),
         figures={
@@ -162,20 +195,22 @@ def judge(members: Compared, control: Compared, case: Case) -> Finding:
             "near_duplicates": members.twins.as_dict(),
             "nearer_to_members": surest.as_dict(),
             **{
-                name: _told(members, control, name, limits[name]) | {"nearer": nearer[name].as_dict()}
+                name: _told(members, control, name, limits[name], other_limits[name])
+                | {"nearer": nearer[name].as_dict()}
                 for name in MEASURES
             },
         },
     )
 
 
-def _told(members: Compared, control: Compared, name: str, limit: float) -> dict[str, Any]:
-    """The figures of one measure."""
+def _told(members: Compared, control: Compared, name: str, limit: float, other: float) -> dict[str, Any]:
+    """The figures of one measure, with the limits to members and to control patients."""
     mine, theirs = members.ratios[name], control.ratios[name]
     return {
         "close_below": round(limit, 4),
+        "close_below_to_control": round(other, 4),
         "close_to_members": int((mine < limit).sum()),
-        "close_to_control": int((theirs < limit).sum()),
+        "close_to_control": int((theirs < other).sum()),
         "smallest_to_members": round(float(mine.min()), 4),
         "smallest_to_control": round(float(theirs.min()), 4),
         "below_a_third_by_accident": round(float(accidents(np.full(len(mine), COPY), members.usual[name])[0]), 3),
