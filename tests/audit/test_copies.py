@@ -44,12 +44,18 @@ def people(count=30, size=20, seed=4, patient=None):
     return People(pixels, 255, np.zeros(count, np.int64), numbers)
 
 
-def changed(image, how):
-    if how == "mirrored and moved":
-        return torch.roll(image.flip(3), (2, -1), (2, 3))
-    if how == "darker and flatter":
-        return 0.1 + 0.5 * image
-    return image + 0.05 * torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
+CHANGES = {
+    "mirrored and moved": lambda image: torch.roll(image.flip(3), (2, -1), (2, 3)),
+    "upside down": lambda image: image.flip(2),
+    "turned by a right angle": lambda image: image.rot90(1, (2, 3)),
+    "turned": lambda image: nearest._turned(image, 8, 1),
+    "turned and enlarged": lambda image: nearest._turned(image, 6, 0.94),
+    "enlarged": lambda image: nearest._turned(image, 0, 0.88),
+    "reduced": lambda image: nearest._turned(image, 0, 1.12),
+    "inverted": lambda image: 1 - image,
+    "darker and flatter": lambda image: 0.1 + 0.5 * image,
+    "noisy": lambda image: image + 0.05 * torch.randn(image.shape, generator=torch.Generator().manual_seed(1)),
+}
 
 
 def ratios(images, gallery):
@@ -72,10 +78,10 @@ def noisy(people, seed):
     return replace(people, pixels=(people.pixels + noise).clip(0, 255).astype(np.uint8))
 
 
-@pytest.mark.parametrize("how", ["mirrored and moved", "darker and flatter", "noisy"])
+@pytest.mark.parametrize("how", CHANGES)
 def test_a_changed_copy_is_much_nearer_to_its_original_than_to_anybody_else(how):
     gallery = people()
-    assert ratios(changed(gallery.images(slice(7, 8)), how), gallery)["pixels"][0] < copies.COPY
+    assert ratios(CHANGES[how](gallery.images(slice(7, 8))), gallery)["pixels"][0] < copies.COPY
     assert ratios(people(seed=9).images(slice(0, 5)), gallery)["pixels"].min() > 0.6
 
 
@@ -92,7 +98,7 @@ def test_nor_do_the_same_patients_under_other_ids(times):
     once = people()
     again = joined(once, *(noisy(once, seed) for seed in range(times)))
     for how in ("mirrored and moved", "noisy"):
-        assert ratios(changed(once.images(slice(0, 30)), how), again)["pixels"].max() < copies.COPY, how
+        assert ratios(CHANGES[how](once.images(slice(0, 30))), again)["pixels"].max() < copies.COPY, how
     strangers = ratios(people(seed=9).images(slice(0, 5)), again)
     assert strangers["pixels"] == pytest.approx(ratios(people(seed=9).images(slice(0, 5)), once)["pixels"], abs=0.05)
 
@@ -137,19 +143,31 @@ def test_ratios_among_some_are_those_of_lists_of_them_alone(seed):
             assert found[draw, image] == pytest.approx(distance[image, left[0]] / second if left else 1)
 
 
-def test_the_best_view_is_found_as_by_trying_all():
-    gallery, images = people(6), people(2, seed=8).images(slice(None)).double()
+def test_the_best_views_are_found_as_by_trying_all():
+    gallery, images = people(6), people(2, seed=8).images(slice(None))
     small = nearest.gallery_of(Case(), gallery)
-    found, _ = nearest._correlations(nearest._details(images.float()), small.details)
-    for row in range(2):
-        for other in range(6):
-            inner = nearest._details(gallery.images(slice(other, other + 1)).double())[0, 0, 2:-2, 2:-2].numpy()
-            tried = [
-                np.corrcoef(view[0, 0].numpy().ravel(), inner.ravel())[0, 1]
-                for view in nearest._views(nearest._details(images[row : row + 1]))
-            ]
-            assert len(tried) == 50
-            assert found[row, other] == pytest.approx(max(tried), abs=1e-5)
+    theirs = nearest._details(gallery.images(slice(None)).double())[:, 0, 2:-2, 2:-2].flatten(1).numpy()
+    moves = [(down, right) for down in range(5) for right in range(5)]
+    for image, views in zip(images, nearest._views(images), strict=True):
+        assert len(views) == 104
+        found = nearest._registered(views, small, 6)[0]
+        details = nearest._details(views.double())[:, 0]
+        tried = torch.stack([details[:, down : down + 16, right : right + 16] for down, right in moves]).flatten(0, 1)
+        alike = np.abs(np.corrcoef(tried.flatten(1).numpy(), theirs)[-6:, :-6]).max(1)
+        assert found.row[0].tolist() == np.argsort(-alike).tolist()
+        assert found.distance[0].numpy() == pytest.approx(np.sort(1 - alike), abs=1e-5)
+        assert (views[0] == image).all()
+
+
+def test_structure_is_that_of_the_best_view():
+    """Also of an inverted one."""
+    gallery = people(6)
+    small = nearest.gallery_of(Case(), gallery)
+    original = gallery.images(slice(3, 4))
+    for copy in (original.rot90(1, (2, 3)), 1 - original.flip(2), torch.roll(original, (2, -2), (2, 3))):
+        by_structure = nearest._registered(nearest._views(copy)[0], small, 6)[1]
+        assert by_structure.row[0, 0] == 3
+        assert by_structure.distance[0, 0] == pytest.approx(0, abs=1e-5)
 
 
 def test_structural_similarity_is_that_of_every_window():

@@ -128,6 +128,27 @@ def test_the_table_of_written_letters_is_its_record():
     assert f"Of the {images:,} images of the other sets, {mistaken} are" in page
 
 
+def test_the_table_of_changed_copies_is_its_record():
+    kept, page = record("transforms.json"), text_of("privacy.md")
+    assert made("benchmarks/transforms.py", kept) in page
+    for one in kept.values():
+        assert f"{one['changed']} members of {one['members']:,}" in page
+        assert f"sets of {one['images_of_a_set']}" in page
+        plain = [one["found"][change]["copies"] for change in PLAIN]
+        assert min(plain) >= 0.9 * one["changed"]  # what the page says of them
+        assert max(one["found"][change]["copies"] for change in UNSEEN) <= 0.1 * one["changed"]
+
+
+PLAIN = ("none", "mirrored", "upside down", "turned by 90 degrees", "turned by 180 degrees", "inverted")
+UNSEEN = (
+    "turned by 30 degrees",
+    "cut to 70 %",
+    "blurred over 7 pixels",
+    "halves of two side by side",
+    "mosaic of four",
+)
+
+
 def test_the_table_of_storages_is_its_record():
     found = record("teachers.json")["cpu convnet-d3-w32"]
     names = {

@@ -1,14 +1,19 @@
 """The patients who are nearest to an image, by four measures; and which of them are one patient twice.
 
 - ``pixels``: one less the correlation of the two images' details (smoothed over 3 pixels, less the mean of 7 around, so
-  that neither noise nor what all such images have in common counts for much), the best of both mirror images and of
-  shifts by up to two pixels, at no more than 32 pixels a side;
-- ``texture``: the same without smoothing, which finds what is left of an original under much distilling;
+  that neither noise nor what all such images have in common counts for much), at no more than 32 pixels a side. The
+  best of many views of the image counts: mirrored and turned by right angles (8 ways), turned by up to 10 degrees or
+  larger or smaller by up to a fifth, and moved by up to an eighth of the side. The sign of the correlation does not
+  count, so that an inverted image is found as well. All patients are looked at without colour, with half the side and
+  fewer views; those who are most alike with all;
+- ``texture``: the same without smoothing, which finds what is left of an original under much distilling, by mirroring
+  and shifts of up to two pixels alone;
 - ``structure``: one less the structural similarity (Wang et al. 2004, doi:10.1109/TIP.2003.819861) of the images so
   registered, of those that are nearest by pixels;
-- ``features``: one less the cosine of the recogniser's directions.
+- ``features``: one less the cosine of the recogniser's directions, of the image turned by right angles and inverted.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,6 +30,12 @@ from meddistill.audit.people import People
 MEASURES = ("pixels", "texture", "structure", "features")
 Floats = npt.NDArray[np.float64]
 _SIDE, _SHIFT, _WINDOW = 32, 2, 7
+_COARSE = 14  # so many pixels of a side to one, by which images are moved with half the side
+# Degrees and scales; the first few are those by which all patients are looked at.
+_FIRST = ((0, 1), (-10, 1), (10, 1), (0, 0.83), (0, 1.2))
+_BOTH = ((-7, 0.93), (7, 0.93), (-7, 1.08), (7, 1.08))
+_TURNS = (*_FIRST, (-5, 1), (5, 1), (0, 0.91), (0, 1.1), *_BOTH)
+_WAYS = 8  # by mirroring and right angles
 _ROWS = 8  # images compared at once
 _LISTED, _MOST, _OF_EACH = 48, 192, 8  # nearest patients that are kept: at least, at most, of the smaller group
 # What makes two images one: details so much alike, and so many times nearer than the last that is kept usually is.
@@ -35,11 +46,13 @@ _TWIN, _APART = 0.05, 6
 class Gallery:
     """Images of some patients.
 
-    ``images``: small ones ``(N, C, s, s)``. ``details``, ``texture``: without the margin, centred, of length 1
-    ``(N, pixels)``. ``directions``: the recogniser's ``(N, 64)``. ``patient``: ``(N,)`` from 0 to ``count`` - 1.
+    ``images``: small ones ``(N, C, s, s)``. ``coarse``, ``details``, ``texture``: without the margin, centred, of
+    length 1 ``(N, pixels)``. ``directions``: the recogniser's ``(N, 64)``. ``patient``: ``(N,)``, from 0 to ``count``
+    less 1.
     """
 
     images: Tensor
+    coarse: Tensor
     details: Tensor
     texture: Tensor
     directions: Tensor
@@ -86,11 +99,14 @@ class Near:
 def gallery_of(case: Case, *groups: People) -> Gallery:
     """All images of these people, the numbers of the patients of each group following on those of the one before."""
     images = torch.cat([_small(block) for people in groups for block in people.blocks(case.device)])
-    details, texture = (_unit(_inner(part(images))) for part in (_details, _texture))
+    moved = _moved(images)
+    coarse = _unit(_inner(_coarse(_details(images)), moved // 2))
+    details, texture = _unit(_inner(_details(images), moved)), _unit(_inner(_texture(images), min(_SHIFT, moved)))
     directions = torch.cat([case.recogniser.of(people, case.device) for people in groups])
-    begins = np.cumsum([0, *(people.count for people in groups)])
-    patient = np.concatenate([people.patient + begin for people, begin in zip(groups, begins, strict=False)])
-    return Gallery(images, details, texture, directions, torch.from_numpy(patient).to(case.device), int(begins[-1]))
+    *begins, count = np.cumsum([0, *(people.count for people in groups)])
+    numbers = np.concatenate([people.patient + begin for people, begin in zip(groups, begins, strict=True)])
+    patient = torch.from_numpy(numbers).to(case.device)
+    return Gallery(images, coarse, details, texture, directions, patient, int(count))
 
 
 def first_of(gallery: Gallery, people: People) -> Gallery:
@@ -98,6 +114,7 @@ def first_of(gallery: Gallery, people: People) -> Gallery:
     kept = slice(len(people.labels))
     return Gallery(
         gallery.images[kept],
+        gallery.coarse[kept],
         gallery.details[kept],
         gallery.texture[kept],
         gallery.directions[kept],
@@ -117,16 +134,13 @@ def nearest(case: Case, images: Tensor, gallery: Gallery, keep: int) -> dict[str
     A patient is as near as his nearest image; by structure only those who are among the nearest by pixels count.
     """
     found: dict[str, list[Found]] = {name: [] for name in MEASURES}
-    directions = case.recogniser.directions(images)
-    for block, direction in zip(_small(images).split(_ROWS), directions.split(_ROWS), strict=True):
-        found["features"].append(_by_patient(direction @ gallery.directions.T, gallery, keep))
-        found["texture"].append(_by_patient(_correlations(_texture(block), gallery.texture)[0], gallery, keep))
-        alike, view = _correlations(_details(block), gallery.details)
-        by_pixels = _by_patient(alike, gallery, keep)
-        found["pixels"].append(by_pixels)
-        distance = 1 - _structure(block, gallery.images[by_pixels.row], view.gather(1, by_pixels.row))
-        order = distance.argsort(1)
-        found["structure"].append(Found(distance.gather(1, order), by_pixels.row.gather(1, order)))
+    for block, small in zip(images.split(_ROWS), _small(images).split(_ROWS), strict=True):
+        found["features"].append(_by_patient(_recognised(case, block, gallery), gallery, keep))
+        found["texture"].append(_by_patient(_correlations(_texture(small), gallery.texture), gallery, keep))
+        for views in _views(small):
+            by_pixels, by_structure = _registered(views, gallery, keep)
+            found["pixels"].append(by_pixels)
+            found["structure"].append(by_structure)
     return {name: Found(*map(torch.cat, zip(*parts, strict=True))) for name, parts in found.items()}
 
 
@@ -166,7 +180,7 @@ def share_of_twins(gallery: Gallery, rows: Tensor, below: float) -> float:
 def _one(rows: Tensor, details: Tensor, gallery: Gallery, below: float) -> Tensor:
     """Whether images of the gallery, as they are or mirrored, are one with others, whose ``details`` are given."""
     theirs = gallery.details[rows]
-    size = gallery.images.shape[-1] - 2 * _SHIFT
+    size = gallery.images.shape[-1] - 2 * _moved(gallery.images)
     mirrored = theirs.view(len(rows), -1, size, size).flip(3).flatten(1)
     return 1 - torch.maximum(theirs @ details.T, mirrored @ details.T) < below
 
@@ -186,10 +200,20 @@ def _small(images: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(images, _SIDE) if images.shape[-1] > _SIDE else images
 
 
-def _inner(images: Tensor) -> Tensor:
+def _moved(images: Tensor) -> int:
+    """By how many pixels images of this size are moved."""
+    return 2 * (images.shape[-1] // _COARSE)
+
+
+def _inner(images: Tensor, margin: int) -> Tensor:
     """The images without the margin."""
-    kept = slice(_SHIFT, images.shape[-1] - _SHIFT)
+    kept = slice(margin, images.shape[-1] - margin)
     return images[..., kept, kept]
+
+
+def _coarse(details: Tensor) -> Tensor:
+    """With half the side, and without colour."""
+    return F.adaptive_avg_pool2d(details.mean(1, keepdim=True), details.shape[-1] // 2)
 
 
 def _details(images: Tensor) -> Tensor:
@@ -212,28 +236,80 @@ def _unit(images: Tensor) -> Tensor:
     return F.normalize(flat - flat.mean(1, keepdim=True), dim=1, eps=1e-6)
 
 
-def _views(images: Tensor) -> Iterator[Tensor]:
-    """The images ``(n, C, s, s)`` and their mirror images, moved by up to two pixels, without the margin."""
-    inner = images.shape[-1] - 2 * _SHIFT
-    for turned in (images, images.flip(3)):
-        for down in range(2 * _SHIFT + 1):
-            for right in range(2 * _SHIFT + 1):
-                yield turned[..., down : down + inner, right : right + inner]
+def _recognised(case: Case, images: Tensor, gallery: Gallery) -> Tensor:
+    """The best cosine of each image, however turned or inverted, with each row of the gallery ``(n, N)``."""
+    ways = [images.rot90(turns, (2, 3)) for turns in range(4)]  # directions are those of mirror images as well
+    directions = case.recogniser.directions(torch.cat([*ways, *(1 - way for way in ways)]))
+    return (directions @ gallery.directions.T).view(2 * len(ways), len(images), -1).amax(0)
 
 
-def _correlations(images: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
-    """The best correlation of each image with each row of the gallery ``(n, N)``, and by which view."""
-    views = torch.stack([_unit(view) for view in _views(images)], 1)
-    found = (views.flatten(0, 1) @ gallery.T).view(len(images), -1, len(gallery))
-    best = found.max(1)
-    return best.values, best.indices
+def _correlations(images: Tensor, gallery: Tensor) -> Tensor:
+    """The best correlation of each image, mirrored and moved by a few pixels, with each row ``(n, N)``."""
+    margin = min(_SHIFT, _moved(images))
+    windows = _windows(torch.stack([images, images.flip(3)], 1).flatten(0, 1), margin)
+    found = _correlated(windows, gallery)
+    lowest, highest = found.view(len(images), -1, len(gallery)).aminmax(dim=1)
+    return torch.maximum(-lowest, highest)
 
 
-def _structure(images: Tensor, candidates: Tensor, view: Tensor) -> Tensor:
-    """Structural similarity of each image to its candidates ``(n, k, C, s, s)``, by the ``view`` ``(n, k)`` of it."""
-    views = torch.stack(list(_views(images)), 1)
-    one = views[torch.arange(len(images), device=view.device)[:, None], view].flatten(0, 1)
-    return similarity(one, _inner(candidates).flatten(0, 1)).view(view.shape)
+def _views(images: Tensor) -> Tensor:
+    """The images, turned and scaled, each of these in eight ways ``(n, views, C, s, s)``."""
+    return torch.stack([way for turn in _TURNS for way in _ways(_turned(images, *turn))], 1)
+
+
+def _turned(images: Tensor, degrees: float, scale: float) -> Tensor:
+    if (degrees, scale) == (0, 1):
+        return images
+    cos, sin = (part(math.radians(degrees)) * scale for part in (math.cos, math.sin))
+    moves = images.new_tensor([[cos, -sin, 0], [sin, cos, 0]]).expand(len(images), 2, 3)
+    grid = F.affine_grid(moves, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def _ways(images: Tensor) -> Iterator[Tensor]:
+    for one in (images, images.flip(3)):
+        for turns in range(_WAYS // 2):
+            yield one.rot90(turns, (2, 3))
+
+
+def _windows(images: Tensor, margin: int) -> Tensor:
+    """The images ``(n, C, s, s)`` moved by up to the margin, without it ``(n, ways, ways, C, inner, inner)``."""
+    size = images.shape[-1] - 2 * margin
+    return images.unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5)
+
+
+def _correlated(windows: Tensor, rows: Tensor) -> Tensor:
+    """Correlations of all windows with rows, which are centred and of length 1 ``(windows, rows)``."""
+    flat = windows.flatten(3).flatten(0, 2)
+    # The mean of a row being 0, that of a window counts for its length alone.
+    length: Tensor = flat.norm(dim=1).square() - flat.shape[1] * flat.mean(1).square()
+    found: Tensor = (flat @ rows.T) / length.clamp_min(1e-12).sqrt()[:, None]
+    return found
+
+
+def _registered(views: Tensor, gallery: Gallery, keep: int) -> tuple[Found, Found]:
+    """The nearest by pixels of one image, and their distance by structure; ``views`` of it ``(views, C, s, s)``."""
+    margin, details = _moved(views), _details(views)
+    # Half a coarse pixel is much: the image and its mirror image are moved by one pixel besides.
+    between = [details[[0, _WAYS // 2]].roll(step, (2, 3)) for step in ((0, 1), (1, 0), (1, 1))]
+    coarse = _windows(_coarse(torch.cat([details[: len(_FIRST) * _WAYS], *between])), margin // 2)
+    lowest, highest = _correlated(coarse, gallery.coarse).aminmax(dim=0)
+    alike = torch.maximum(-lowest, highest)
+    row = _by_patient(alike[None], gallery, keep).row[0]
+    windows = _windows(details, margin)
+    found = _correlated(windows, gallery.details[row])
+    best = found.abs().max(0)
+    way = torch.unravel_index(best.indices, windows.shape[:3])
+    one = _windows(views, margin)[way]
+    inverted = found.gather(0, best.indices[None])[0] < 0
+    one = torch.where(inverted[:, None, None, None], 1 - one, one)
+    by_structure = 1 - similarity(one, _inner(gallery.images[row], margin))
+    return _sorted(1 - best.values, row), _sorted(by_structure, row)
+
+
+def _sorted(distance: Tensor, row: Tensor) -> Found:
+    order = distance.argsort()
+    return Found(distance[order][None], row[order][None])
 
 
 def similarity(one: Tensor, other: Tensor) -> Tensor:
