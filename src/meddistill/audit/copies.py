@@ -53,6 +53,7 @@ CLOSE_PASSES, CLOSE_FAILS = 0.05, 0.10  # by how much more synthetic images may 
 NEARER_FAILS = 0.55  # area under the ROC curve of ratios to members against ratios to control patients
 ORDERED = 8  # images, below which nothing is said of the whole set
 TWINS_TOLD = 0.05  # of images that are nearly another patient's, from which on it is said
+MIXED = 0.5  # of control images that nearly are a member's, above which nothing passes
 LIMIT = "an alarm for copies alone: that there are none is no evidence of safety"
 
 Ratios = Mapping[str, npt.NDArray[np.float64]]
@@ -175,7 +176,14 @@ def judge(members: Compared, control: Compared, case: Case) -> Finding:
         NAME,
         ASKS,
         # A handful of images is too few for a share; whether one of them is a copy can still be said.
-        worst([_by_nearness(copied, alike), "pass" if few else by_share, "pass" if tiny else by_order]),
+        worst(
+            [
+                _by_nearness(copied, alike),
+                "pass" if few else by_share,
+                "pass" if tiny else by_order,
+                "inconclusive" if members.twins.control > MIXED else "pass",
+            ]
+        ),
         main=share(close[most], count, confidence),
         control=share(others[most], count, confidence),
         baseline=CLOSE_RATE,
@@ -263,6 +271,6 @@ def _doubled(twins: Twins) -> tuple[str, ...]:
     if twins.control > TWINS_TOLD:
         told.append(
             f"{100 * twins.control:.0f} % of control images are nearly a member's, so the same patients may be in both "
-            "groups, which hides leaks: those were not taken for usual"
+            "groups, which hides leaks: others alone tell what is usual"
         )
     return tuple(told)
