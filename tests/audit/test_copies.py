@@ -85,6 +85,19 @@ def test_a_changed_copy_is_much_nearer_to_its_original_than_to_anybody_else(how)
     assert ratios(people(seed=9).images(slice(0, 5)), gallery)["pixels"].min() > 0.6
 
 
+def test_colours_tell_apart_what_has_the_same_shapes():
+    """Details of an original and of one whose red and blue are exchanged: the same without colour."""
+    parts = [people(seed=seed).pixels for seed in (4, 5, 6)]
+    pixels = np.concatenate([*parts, parts[2], parts[1], parts[0]], 1).reshape(30, 2, 3, 20, 20)
+    both = joined(*(replace(people(), pixels=pixels[:, one]) for one in range(2)))
+    gallery, copied = nearest.gallery_of(Case(), both), both.images(slice(37, 38)).rot90(1, (2, 3))
+    found = nearest._registered(nearest._views(copied)[0], gallery, 60)[0]
+    distance = dict(zip(found.row[0].tolist(), found.distance[0].tolist(), strict=True))
+    assert found.row[0, 0] == 37
+    assert distance[37] == pytest.approx(0, abs=1e-5)
+    assert distance[7] > 0.3
+
+
 def test_a_second_image_of_the_same_patient_does_not_hide_a_copy():
     once = people()
     twice = People(

@@ -4,8 +4,8 @@
   that neither noise nor what all such images have in common counts for much), at no more than 32 pixels a side. The
   best of many views of the image counts: mirrored and turned by right angles (8 ways), turned by up to 10 degrees or
   larger or smaller by up to a fifth, and moved by up to an eighth of the side. The sign of the correlation does not
-  count, so that an inverted image is found as well. All patients are looked at without colour, with half the side and
-  fewer views; those who are most alike with all;
+  count, so that an inverted image is found as well. The view is chosen without colour: for all patients with half the
+  side and by fewer views, for those who are most alike by all;
 - ``texture``: the same without smoothing, which finds what is left of an original under much distilling, by mirroring
   and shifts of up to two pixels alone;
 - ``structure``: one less the structural similarity (Wang et al. 2004, doi:10.1109/TIP.2003.819861) of the images so
@@ -296,15 +296,15 @@ def _registered(views: Tensor, gallery: Gallery, keep: int) -> tuple[Found, Foun
     lowest, highest = _correlated(coarse, gallery.coarse).aminmax(dim=0)
     alike = torch.maximum(-lowest, highest)
     row = _by_patient(alike[None], gallery, keep).row[0]
-    windows = _windows(details, margin)
-    found = _correlated(windows, gallery.details[row])
-    best = found.abs().max(0)
-    way = torch.unravel_index(best.indices, windows.shape[:3])
+    theirs = gallery.details[row]
+    grey = _unit(theirs.view(len(row), views.shape[1], -1).mean(1))
+    shapes = _windows(details.mean(1, keepdim=True), margin)
+    way = torch.unravel_index(_correlated(shapes, grey).abs().argmax(0), shapes.shape[:3])
+    found = (_unit(_windows(details, margin)[way]) * theirs).sum(1)
     one = _windows(views, margin)[way]
-    inverted = found.gather(0, best.indices[None])[0] < 0
-    one = torch.where(inverted[:, None, None, None], 1 - one, one)
+    one = torch.where(found[:, None, None, None] < 0, 1 - one, one)
     by_structure = 1 - similarity(one, _inner(gallery.images[row], margin))
-    return _sorted(1 - best.values, row), _sorted(by_structure, row)
+    return _sorted(1 - found.abs(), row), _sorted(by_structure, row)
 
 
 def _sorted(distance: Tensor, row: Tensor) -> Found:
