@@ -58,7 +58,7 @@ plans = parts(
     Plan,
     size=st.integers(8, 1024),
     formation=st.integers(0, 1),  # higher ones need larger images, see below
-    network=st.builds("convnet-d{}-w{}".format, st.integers(1, 3), st.integers(1, 1024)),
+    network=st.builds("convnet-d{}-w{}".format, st.integers(1, 3), st.integers(1, 128)),
     teachers=parts(
         Teachers, count=st.integers(1, 100), steps=st.integers(1000, 10_000), snapshot_every=st.integers(1, 10)
     ),
