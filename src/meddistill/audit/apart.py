@@ -103,9 +103,13 @@ def warnings(found: Iterable[Apart], gates: Gates) -> tuple[str, ...]:
 
 
 def _decidable(members: int, control: int, rate: float, passes: float, confidence: float) -> bool:
-    """Whether so many patients pass almost surely where nothing leaks: even with two deviations more hits."""
+    """Whether so many patients pass almost surely where nothing leaks: even with two deviations more hits.
+
+    Hits vary as the members do, and as the threshold does, which the few highest control patients decide.
+    """
     usual = rate * members
-    hits = min(members, round(usual + 2 * math.sqrt(usual)))
+    deviation = math.sqrt(usual * (1 + members / control))
+    hits = min(members, round(usual + 2 * deviation))
     found = difference(hits, members, math.floor(rate * control), control, confidence)
     return rate * control >= 1 and found.high <= passes
 
