@@ -77,7 +77,7 @@ def test_what_was_decided_is_not_said_to_have_too_few_patients():
 
 
 def test_a_strict_rate_that_a_few_control_patients_decide_keeps_no_harmless_package_from_passing():
-    """The highest of 1,150 control patients may lie anywhere: 4,000 members above him are more than 1 in 1,000 often."""
+    """The highest of 1,150 control patients lies anywhere: 4,000 members above him are often more than 1 in 1,000."""
     rng = np.random.default_rng(2)
     found = [tell_apart(rng.normal(size=4000), rng.normal(size=1150), Gates(), besides=1) for _ in range(300)]
     assert sum(one.outcome == "pass" for one in found) >= 0.97 * len(found)
