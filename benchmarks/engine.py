@@ -170,7 +170,8 @@ def side_by_side(batch: int, steps: int, rounds: int, names: list[str]) -> dict[
         for name, figures in times.items()
     }
     load = round(os.getloadavg()[0], 1)
-    return {"batch": batch, "steps": steps, "rounds": rounds, "load": load, "operations": work, "ways": rows}
+    known = {"device": _processor(), "batch": batch, "steps": steps, "rounds": rounds, "load": load}
+    return known | {"operations": work, "ways": rows}
 
 
 def variants(network: ConvNet, batch: int, rounds: int) -> dict[str, object]:
@@ -335,7 +336,8 @@ def main() -> None:
     if asked.peak:
         print(peak_of(asked.peak[0], int(asked.peak[1]), int(asked.peak[2]), asked.device))
         return
-    keep(f"{asked.device} device", device_of(asked.device))
+    device = device_of(asked.device)
+    keep(f"{asked.device} device: {device['device']}", device)
     if asked.only in (None, "memory"):
         keep(f"{asked.device} memory", memory_rows(asked.device, asked.batches))
     if asked.only in (None, "variants") and asked.device == "cpu":

@@ -212,6 +212,21 @@ def test_the_times_of_the_engine_are_its_record():
     assert ["bfloat16" in row[0] for row in rows] == [False, False, True, True, True]
 
 
+def test_the_times_of_the_engine_on_matrix_units_are_its_record():
+    kept = record("engine.json")
+    assert all("device" in one for one in kept.values() if isinstance(one, dict) and "ways" in one)
+    found = [
+        kept[f"cpu batch 10 N {steps} threads 2 adjoint bfloat16 compiled bfloat16-compiled"] for steps in (10, 40)
+    ]
+    found += [kept[f"cpu batch 64 N {steps} threads 2 adjoint bfloat16"] for steps in (10, 40)]
+    assert all("Xeon" in one["device"] for one in found)
+    over = [{way: f"{row['over_yardstick_median']:.2f}" for way, row in one["ways"].items()} for one in found]
+    _, rows = table("engine.md", "three rounds, 2026-11-22:\n\n")
+    ways = ("adjoint", "compiled", "bfloat16", "bfloat16-compiled")
+    assert [row[1:5] for row in rows] == [[one.get(way, "") for one in over] for way in ways]
+    assert min(one["ways"]["bfloat16"]["cosine_to_float64"] for one in found) >= 0.99979
+
+
 def test_the_other_figures_of_the_engine_are_its_record():
     kept, page = record("engine.json"), " ".join(text_of("engine.md").split())
     both = [kept[f"cpu batch 10 N {steps} threads 2 adjoint bfloat16"]["ways"] for steps in (10, 40)]
