@@ -166,6 +166,17 @@ def test_the_table_of_storages_is_its_record():
     assert f"{min(convex):.0f} to {max(convex):.0f} % of its length" in text_of("teachers.md")
 
 
+def test_the_race_of_the_teachers_is_its_record():
+    race, page = (
+        record("teachers.json")["cpu convnet-d3-w32, quiet cores"]["race"],
+        " ".join(text_of("teachers.md").split()),
+    )
+    ways = ("at_once", "one_after_another", "one_after_another_on_one_thread")
+    for first, second in (race[way] for way in ways):
+        assert f"{first:.1f} and {second:.1f} s" in page
+    assert f"a ratio of {race['ratio']:.2f}" in page
+
+
 def test_the_table_of_quantised_images_is_its_record():
     kept = record("quantisation.json")
     sets = {"PneumoniaMNIST": "pneumonia", "COVID-19 radiography": "covid", "PBC blood cells": "blood"}
