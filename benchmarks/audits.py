@@ -13,11 +13,11 @@ import json
 import os
 import platform
 import shlex
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from shared import answer, interval
 
 from meddistill.runtime.files import write_atomic
 
@@ -86,16 +86,6 @@ def measure(name: str, start: str, data: str, out: Path) -> dict[str, Any]:
     }
 
 
-def answer(words: list[str], codes: tuple[int, ...]) -> dict[str, Any]:
-    """The JSON of a command that must end with one of the codes."""
-    command = [sys.executable, "-m", "meddistill", *words, "--json"]
-    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
-    if done.returncode not in codes:
-        raise SystemExit(f"meddistill {shlex.join(words)} ended with {done.returncode}")
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
-
-
 HEADS = (
     "set: members and control",
     "start",
@@ -137,14 +127,6 @@ def line(key: str, row: dict[str, Any]) -> tuple[str, ...]:
         ", ".join(f"{one['attack']}: {one['outcome']}" for one in row["findings"] if one["outcome"] != "pass")
         or "pass",
     )
-
-
-def interval(found: dict[str, float] | None, scale: float, form: str) -> str:
-    """A figure with its 95 % interval."""
-    if found is None:
-        return "–"
-    value, low, high = (form.format(scale * found[key]) for key in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
 
 
 def main() -> None:

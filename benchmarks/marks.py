@@ -10,29 +10,19 @@ the image is dark there, else dark. Each image is looked at as it is and with no
 ``--table`` prints the record.
 """
 
-import argparse
 import datetime
-import json
 import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from shared import images_of, of_cells
 
 from meddistill.audit.marks import NOISE, Floats, longest_rows
-from meddistill.cohort.resize import resize
-from meddistill.runtime.files import write_atomic
 from meddistill.runtime.streams import numpy_stream
 
 RECORD = Path(__file__).parent / "records" / "marks.json"
-FILES = {
-    "PneumoniaMNIST": "pneumoniamnist.npz",
-    "COVID-19 radiography": "covid_cxr3_112/train/*/*",
-    "HAM10000": "ham10000/images/*",
-    "PBC blood cells": "pbc_blood_64/train/*/*",
-    "Kermany chest X-ray": "kermany_pneumonia_224/train/*/*",
-}
 # No image is enlarged: that would smooth it.
 CELLS = (
     ("PneumoniaMNIST", 28),
@@ -55,7 +45,9 @@ LEAST, MOST, FINE = 4, 10, 4
 
 def measure(name: str, side: int, data: Path) -> dict[str, Any]:
     """One entry of the record."""
-    images, marked = read(data, name, side), MARKED // (FEWER if side >= LARGE else 1)
+    fewer = FEWER if side >= LARGE else 1
+    images: Floats = images_of(data, name, side, UNMARKED // fewer).astype(np.float32) / 255
+    marked = MARKED // fewer
     draws = numpy_stream(SEED, "marks", name, str(side))
     found = {}
     for height in HEIGHTS:
@@ -76,20 +68,6 @@ def seen(images: Floats, draws: np.random.Generator) -> dict[str, int]:
     """In how many images a row is found, as they are and with noise."""
     noise = draws.normal(0, NOISE, images.shape).astype(np.float32)
     return {way: int((longest_rows(some) > 0).sum()) for way, some in (("plain", images), ("noisy", images + noise))}
-
-
-def read(data: Path, name: str, side: int) -> Floats:
-    """Some images ``(n, C, S, S)`` of a set, drawn by lot."""
-    draws = numpy_stream(SEED, "images", name)
-    if FILES[name].endswith(".npz"):
-        with np.load(data / FILES[name]) as file:
-            kept = list(file["train_images"])
-    else:
-        kept = sorted(data.glob(FILES[name]))
-    count = UNMARKED // (FEWER if side >= LARGE else 1)
-    chosen = [kept[place] for place in draws.permutation(len(kept))[:count]]
-    scaled = [resize(one if isinstance(one, np.ndarray) else np.asarray(Image.open(one)), side) for one in chosen]
-    return np.stack([np.atleast_3d(one).transpose(2, 0, 1) for one in scaled]).astype(np.float32) / 255
 
 
 def write(image: Floats, height: int, draws: np.random.Generator) -> Floats | None:
@@ -134,20 +112,7 @@ def rate(counted: dict[str, Any], form: str) -> str:
 
 def main() -> None:
     """Measure what was asked for and is not in the record yet."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    names = [f"{name} {side}" for name, side in CELLS]
-    parser.add_argument("--cells", nargs="+", choices=names, default=names)
-    parser.add_argument("--table", action="store_true", help="print the record as Markdown and stop")
-    asked = parser.parse_args()
-    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-    for name, side in CELLS:
-        key = f"{name} {side}"
-        if not asked.table and key in asked.cells and key not in record:
-            record[key] = measure(name, side, asked.data)
-            ordered = {one: record[one] for one in names if one in record}
-            write_atomic(RECORD, (json.dumps(ordered, indent=1) + "\n").encode())
-    print(table({one: record[one] for one in names if one in record}))
+    of_cells(__doc__.splitlines()[0], RECORD, CELLS, measure, table)
 
 
 if __name__ == "__main__":

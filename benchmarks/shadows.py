@@ -15,12 +15,11 @@ import json
 import os
 import platform
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from shared import answer, interval
 
 from meddistill.runtime.files import write_atomic
 from meddistill.runtime.streams import numpy_stream
@@ -74,32 +73,14 @@ def measure(cell: str, data: Path, out: Path) -> dict[str, Any]:
     }
 
 
-def answer(words: list[str], codes: tuple[int, ...]) -> dict[str, Any]:
-    """The JSON of a command that must end with one of the codes."""
-    command = [sys.executable, "-m", "meddistill", *words, "--json"]
-    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
-    if done.returncode not in codes:
-        raise SystemExit(f"meddistill {shlex.join(words)} ended with {done.returncode}")
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
-
-
 HEADS = ("recipe", "score", "found at 0.1 % false alarms", "at 1 %", "area", "outcome", "audit")
 
 
 def table(record: dict[str, Any]) -> str:
     """The record as Markdown, a line for each recipe and score."""
-    rows = [
-        HEADS,
-        ("---",) * len(HEADS),
-        *(line(*key, row) for row_key, row in record.items() for key in keys(row_key)),
-    ]
+    lines = (line(cell, score, row) for cell, row in record.items() for score in ("online", "offline"))
+    rows = [HEADS, ("---",) * len(HEADS), *lines]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
-
-
-def keys(cell: str) -> list[tuple[str, str]]:
-    """The lines of a cell."""
-    return [(cell, score) for score in ("online", "offline")]
 
 
 def line(cell: str, score: str, row: dict[str, Any]) -> tuple[str, ...]:
@@ -114,12 +95,6 @@ def line(cell: str, score: str, row: dict[str, Any]) -> tuple[str, ...]:
         found["outcome"],
         f"{row['seconds'] / 60:.0f} min",
     )
-
-
-def interval(found: dict[str, float], scale: float, form: str) -> str:
-    """A figure with its 95 % interval."""
-    value, low, high = (form.format(scale * found[key]) for key in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
 
 
 def main() -> None:

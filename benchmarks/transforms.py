@@ -8,9 +8,7 @@ patients; each change is made to the same few members, which stand in the place 
 is learned from control images, as in an audit. ``--table`` prints the record.
 """
 
-import argparse
 import datetime
-import json
 import math
 import shlex
 from collections.abc import Callable, Iterable
@@ -21,26 +19,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from shared import images_of, of_cells
 from torch import Tensor
 
 from meddistill.audit import copies, nearest
 from meddistill.audit.people import People
 from meddistill.audit.recognise import DIMENSIONS, Recogniser, train_recogniser
-from meddistill.cohort.resize import resize
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import parse
-from meddistill.runtime.files import write_atomic
-from meddistill.runtime.streams import numpy_stream, stream
+from meddistill.runtime.streams import stream
 from meddistill.teachers.images import Normalisation
 
 RECORD = Path(__file__).parent / "records" / "transforms.json"
-FILES = {
-    "PneumoniaMNIST": "pneumoniamnist.npz",
-    "COVID-19 radiography": "covid_cxr3_112/train/*/*",
-    "HAM10000": "ham10000/images/*",
-    "PBC blood cells": "pbc_blood_64/train/*/*",
-}
 CELLS = (("PneumoniaMNIST", 28), ("COVID-19 radiography", 32), ("HAM10000", 32), ("PBC blood cells", 32))
 MEMBERS, CONTROL, USUAL, CHANGED, SET, STEPS, SEED = 1500, 1000, 300, 60, 20, 200, 0
 CPU = torch.device("cpu")
@@ -127,7 +117,7 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 
 def measure(name: str, side: int, data: Path) -> dict[str, Any]:
     """One entry of the record."""
-    pixels = read(data, name, side)
+    pixels = images_of(data, name, side, MEMBERS + CONTROL, once=True)
     members, control = people(pixels[:MEMBERS]), people(pixels[MEMBERS:])
     colours = pixels.shape[1]
     scale = Normalisation(*(tuple(float(one) for one in part((0, 2, 3)) / 255) for part in (pixels.mean, pixels.std)))
@@ -180,19 +170,6 @@ def people(pixels: Any) -> People:
     return People(pixels, 255, np.zeros(len(pixels), np.int64), np.arange(len(pixels)))
 
 
-def read(data: Path, name: str, side: int) -> Any:
-    """Some images ``(n, C, S, S)`` of a set, drawn by lot; none twice."""
-    draws = numpy_stream(SEED, "images", name)
-    if FILES[name].endswith(".npz"):
-        with np.load(data / FILES[name]) as file:
-            kept = list(np.unique(file["train_images"], axis=0))
-    else:
-        kept = sorted(data.glob(FILES[name]))
-    chosen = [kept[place] for place in draws.permutation(len(kept))[: MEMBERS + CONTROL]]
-    scaled = [resize(one if isinstance(one, np.ndarray) else np.asarray(Image.open(one)), side) for one in chosen]
-    return np.stack([np.atleast_3d(one).transpose(2, 0, 1) for one in scaled])
-
-
 def table(record: dict[str, Any]) -> str:
     """The record as Markdown: per cent of changed images that are copies / likenesses."""
     rows = [("change", *record), ("---",) * (1 + len(record))]
@@ -207,20 +184,7 @@ def rates(one: dict[str, Any], change: str) -> str:
 
 def main() -> None:
     """Measure what was asked for and is not in the record yet."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    names = [f"{name} {side}" for name, side in CELLS]
-    parser.add_argument("--cells", nargs="+", choices=names, default=names)
-    parser.add_argument("--table", action="store_true", help="print the record as Markdown and stop")
-    asked = parser.parse_args()
-    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-    for name, side in CELLS:
-        key = f"{name} {side}"
-        if not asked.table and key in asked.cells and key not in record:
-            record[key] = measure(name, side, asked.data)
-            ordered = {one: record[one] for one in names if one in record}
-            write_atomic(RECORD, (json.dumps(ordered, indent=1) + "\n").encode())
-    print(table({one: record[one] for one in names if one in record}))
+    of_cells(__doc__.splitlines()[0], RECORD, CELLS, measure, table)
 
 
 if __name__ == "__main__":

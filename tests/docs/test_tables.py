@@ -75,8 +75,9 @@ def loaded(script):
     """A script of this project as a module."""
     spec = importlib.util.spec_from_file_location("script", ROOT / script)
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses look for their module.
+    # Dataclasses look for their module, and benchmarks for what they share.
     with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend((ROOT / script).parent)
         patch.setitem(sys.modules, "script", module)
         spec.loader.exec_module(module)
         return module
