@@ -2,6 +2,7 @@
 
 import math
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,8 +12,8 @@ from tests.distill.test_unroll import batches_of, close, learned_of, network_of,
 
 from meddistill.distill.unroll import Learned, Rule, Student, Truncated, adjoint, memory, together, unroll, unroll_many
 from meddistill.distill.unroll.stacked import stack
-from meddistill.distill.unroll.step import Step
-from meddistill.distill.unroll.stretches import stretches, taken_twice
+from meddistill.distill.unroll.step import Step, Tracing
+from meddistill.distill.unroll.stretches import stretches, taken_twice, untraced
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import leaves
 from meddistill.runtime.errors import MeddistillError
@@ -108,6 +109,52 @@ def test_states_that_are_computed_twice_change_no_byte(problem, strategy, kept):
         assert torch.equal(one, other)
 
 
+@settings(max_examples=60)
+@given(
+    problems(students=2), st.sampled_from(["adjoint", "two-pass", Truncated(2)]), st.integers(1, 6), st.integers(1, 9)
+)
+def test_traces_that_are_kept_change_no_byte(problem, strategy, kept, traces):
+    network, learned, students, at, momentum, _ = problem
+    some, none = (
+        unroll_many(
+            network, students, learned, at=at, rule=Rule(strategy, momentum, states=kept, traces=count), together=2
+        )
+        for count in (traces, 0)
+    )
+    assert some.scores == none.scores
+    for one, other in zip(some.gradient.tensors(), none.gradient.tensors(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("kept", [1, 6, 20])
+@pytest.mark.parametrize("traces", [0, 1, 4, 99])
+def test_so_many_traces_are_there_at_once_and_every_one_is_used(monkeypatch, momentum, kept, traces):
+    network, steps = network_of(2), 15
+    arguments = (network, start_of(network), learned_of(network), batches_of(steps, augment=False))
+    left, most, used, step_of = [], [0], [0], adjoint.step_of
+
+    def watched(*rest):
+        by = step_of(*rest)
+
+        def leaving(*step):
+            found = by.tracing.slopes(*step)
+            left.append(weakref.ref(found[1].flat))
+            most[0] = max(most[0], sum(one() is not None for one in left))
+            return found
+
+        def using(*step):
+            used[0] += 1
+            return by.tracing.curvature(*step)
+
+        return replace(by, tracing=Tracing(leaving, using))
+
+    monkeypatch.setattr(adjoint, "step_of", watched)
+    unroll(*arguments, score_of_end(network, steps, 5), rule=Rule("adjoint", momentum, states=kept, traces=traces))
+    assert most[0] <= traces
+    assert len(left) == used[0] == steps - untraced(stretches(steps, kept, 2 if momentum else 1), traces)
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("kept", [1, 99])
 @pytest.mark.parametrize("at", [range(9), (0, 2, 5, 8)])
@@ -156,8 +203,8 @@ def test_few_states_are_kept_over_many_steps_and_the_gradient_is_exact(monkeypat
     score, at = score_of_many(network), (0, 9, steps)
     taken, most, next_of = [], [0], adjoint._Walk._next
 
-    def counted(walk, state, step):
-        found = next_of(walk, state, step)
+    def counted(walk, state, step, **rest):
+        found = next_of(walk, state, step, **rest)
         taken.append(weakref.ref(found.params[0]))
         most[0] = max(most[0], sum(one() is not None for one in taken))
         return found
@@ -365,6 +412,24 @@ def test_the_adjoint_is_counted_to_need_little_more_for_many_steps_and_full_a_gr
     graphs = [memory.room_for(network, Rule("full"), 10, steps).bytes for steps in (10, 11)]
     assert graphs[1] - graphs[0] > 10 * (longer.bytes - short.bytes)
     assert memory.free_bytes(torch.device("cpu")) > 0
+
+
+def test_traces_are_counted_and_their_number_follows_from_the_memory_that_is_free(monkeypatch):
+    network, cpu = ConvNet(128, 3, 1, 28, 2), torch.device("cpu")
+    none, some = (memory.room_for(network, Rule(), 10, 80, traces=count) for count in (0, 10))
+    assert (none.traces, none.untraced, some.traces) == (0, 80, 10)
+    assert 0 < some.untraced < 80
+    assert some.bytes - none.bytes == 10 * 4 * 10 * 5 * 128 * (28**2 + 14**2 + 7**2)
+    assert some.bytes <= 1.2 * memory.room_for(network, Rule(), 10, 10, traces=10).bytes
+    for free, expected in ((0, 0), (2**30, 5), (2**40, 10)):
+        monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: free)
+        assert memory.traces_at_once(network, Rule(), 10, cpu) == expected
+    assert memory.traces_at_once(network, Rule(), 10000, cpu) == 0  # one takes more than they may
+    assert memory.traces_at_once(network, Rule(traces=3), 10, cpu) == 3
+    assert memory.traces_at_once(network, Rule(), 10, torch.device("cuda")) == 0
+    for other in (Rule("full", traces=3), Rule(traces=3)):
+        named = ConvNet(128, 3, 1, 28, 2, norm="group") if other.strategy != "full" else network
+        assert memory.traces_at_once(named, other, 10, cpu) == 0
 
 
 def test_students_that_do_not_fit_side_by_side_are_refused():

@@ -35,7 +35,7 @@ from meddistill.distill.unroll import (
     unroll_many,
 )
 from meddistill.distill.unroll.compiled import pays
-from meddistill.distill.unroll.memory import free_bytes, room_for
+from meddistill.distill.unroll.memory import free_bytes, room_for, traces_at_once
 from meddistill.distill.unroll.step import operations, why_not_compiled
 from meddistill.distill.unroll.together import how_many
 from meddistill.nets.convnet import ConvNet
@@ -347,7 +347,7 @@ def _tell_room(network: ConvNet, plan: LoopPlan, first: Learned, events: EventLo
     """How segments are unrolled, and the memory that is counted for it."""
     batch, rule, device = min(plan.batch, len(first.images)), plan.rule, first.images.device
     steps, asked = plan.student_steps, len(plan.distance.looks_at(plan.student_steps))
-    room = room_for(network, rule, batch, steps, asked)
+    room = room_for(network, rule, batch, steps, asked, traces_at_once(network, rule, batch, device))
     together = plan.together or how_many(network, rule, batch, steps, plan.segments_at_once, device, asked)
     events.write(
         "memory",
@@ -357,6 +357,7 @@ def _tell_room(network: ConvNet, plan: LoopPlan, first: Learned, events: EventLo
         bytes_each=room.bytes,
         states=room.states,
         taken_twice=room.taken_twice,
+        traces=room.traces,
         bytes_free=free_bytes(device),
         precision=rule.precision,
         compiled=rule.compiled,

@@ -14,7 +14,8 @@ Against automatic differentiation it saves
   products with a factor a plane run at the speed of memory.
 
 A convolution costs as much as one forward pass of it, F: a gradient costs 3 F, its derivative along v 8 F, where
-automatic differentiation of the gradient takes 9 F.
+automatic differentiation of the gradient takes 9 F. 2 F of both are the same: whoever keeps the :class:`Trace` of the
+gradient has its derivative for 6 F.
 
 ``work`` is the dtype of convolutions of tangents and cotangents. The convolutions of the values, and everything
 that is not a convolution, have the parameters' dtype. With ``work=torch.bfloat16`` nearly all of the error would come
@@ -35,6 +36,38 @@ from meddistill.nets.params import Params
 _aten = torch.ops.aten
 
 
+class Trace(NamedTuple):
+    """All of a gradient but the products with what the weights saw: what its derivative begins with.
+
+    ``blocks``: of every block what :class:`_Traced` says. ``flat``: what the linear layers see ``(S, n, C·h·w)``.
+    ``chances``: the softmax of the logits, and ``slope``, the loss's gradient with respect to them, ``(S, n, K)``.
+    """
+
+    blocks: "tuple[_Traced, ...]"
+    flat: Tensor
+    chances: Tensor
+    slope: Tensor
+
+
+class _Traced(NamedTuple):
+    """One block: its input, its weight, the norm's rate, x̂ and m; m and m·x̂ pooled; cotangents.
+
+    ``arriving``: of its output. ``leaving``: of its convolution's. ``by_shift``, ``by_scale``: of the norm's two
+    parameters, by image ``(n, S·C)``.
+    """
+
+    seen: Tensor
+    weight: Tensor
+    rate: Tensor
+    normed: Tensor
+    mask: Tensor
+    pools: tuple[Tensor, Tensor]
+    arriving: Tensor
+    leaving: Tensor
+    by_shift: Tensor
+    by_scale: Tensor
+
+
 class Curved(NamedTuple):
     """The derivative of the gradient along a direction.
 
@@ -52,31 +85,44 @@ def slopes(network: ConvNet, params: Params, images: Tensor, labels: Tensor, wor
 
     ``images``: ``(S, n, C, H, W)``. ``labels``: soft labels ``(S, n, K)``. The loss is the mean cross-entropy of each.
     """
+    return slopes_of(params, trace(network, params, images, labels, work))
+
+
+def trace(network: ConvNet, params: Params, images: Tensor, labels: Tensor, work: torch.dtype) -> Trace:
+    """What :func:`slopes_of` and :func:`curvature_of` at the same parameters share; shapes as in :func:`slopes`."""
     networks, count = images.shape[:2]
-    seen, saved = _beside(images), []
+    seen, ahead = _beside(images), []
     for block in range(network.depth):
         weight, _, scale, shift = (param.flatten(0, 1) for param in params[4 * block : 4 * block + 4])
         normed, rate = _normalise(_convolve(seen, weight, networks))
         mask = _mask(normed, scale, shift)
         pools = _pool(mask), _pool(mask * normed)
-        saved.append((seen.to(work), weight.to(work), scale, rate, normed, mask, pools))
+        ahead.append((seen.to(work), weight.to(work), rate, normed, mask, pools))
         seen = _flat(shift) * pools[0] + _flat(scale) * pools[1]
     flat = _per_network(seen, networks)
-    logits = torch.baddbmm(params[-1][:, None], flat, params[-2].transpose(1, 2))
-    slope = (logits.softmax(2) - labels) / count
-    found = [torch.bmm(slope.transpose(1, 2), flat), slope.sum(1)]
+    chances = torch.baddbmm(params[-1][:, None], flat, params[-2].transpose(1, 2)).softmax(2)
+    slope = (chances - labels) / count
     arriving = _side_by_side(torch.bmm(slope, params[-2]), seen.shape)
+    blocks = list[_Traced]()
     for block in reversed(range(network.depth)):
-        seen, weight, scale, rate, normed, mask, pools = saved[block]
+        _, weight, rate, normed, mask, pools = ahead[block]
         by_shift, by_scale = (_dots(arriving, pool) for pool in pools)
-        area, factor = mask.shape[2] * mask.shape[3], rate * scale
+        area, factor = mask.shape[2] * mask.shape[3], rate * params[4 * block + 2].flatten(0, 1)
         leaving = _spread(arriving * _flat(factor / 4), mask)
         leaving = _less(leaving, [(normed, factor * by_scale / area)], factor * by_shift / area).to(work)
-        found = [_by_weight(seen, leaving, weight, networks), by_scale.sum(0), by_shift.sum(0), *found]
+        blocks.insert(0, _Traced(*ahead[block], arriving, leaving, by_shift, by_scale))
         if block:
             arriving = _by_input(leaving, weight, networks).to(mask.dtype)
-    for block in range(network.depth):
-        found.insert(4 * block + 1, torch.zeros_like(params[4 * block + 1]))
+    return Trace(tuple(blocks), flat, chances, slope)
+
+
+def slopes_of(params: Params, traced: Trace) -> Params:
+    """The gradient with respect to the parameters, once it is traced."""
+    networks, found = len(params[0]), list[Tensor]()
+    for block, kept in enumerate(traced.blocks):
+        found.append(_by_weight(kept.seen, kept.leaving, kept.weight, networks))
+        found += [torch.zeros_like(params[4 * block + 1]), kept.by_scale.sum(0), kept.by_shift.sum(0)]
+    found += [torch.bmm(traced.slope.transpose(1, 2), traced.flat), traced.slope.sum(1)]
     return tuple(slope.reshape(param.shape).to(param.dtype) for slope, param in zip(found, params, strict=True))
 
 
@@ -93,29 +139,32 @@ def curvature(
 
     Shapes as in :func:`slopes`; ``along`` is shaped as ``params``. Without ``hessian`` the parameters' part is None.
     """
-    networks, count = images.shape[:2]
-    value, tangent, saved = _beside(images), None, list[_Kept]()
-    for block in range(network.depth):
-        value, tangent, kept = _block(value, tangent, params, along, block, networks, work)
-        saved.append(kept)
+    return curvature_of(network, params, along, trace(network, params, images, labels, work), hessian)
+
+
+def curvature_of(network: ConvNet, params: Params, along: Params, traced: Trace, hessian: bool = True) -> Curved:
+    """The same, once the gradient at ``params`` is traced."""
+    networks, count = traced.chances.shape[:2]
+    tangent, bent = None, list[_Bent]()
+    for block, kept in enumerate(traced.blocks):
+        tangent, bends = _block(kept, tangent, params, along, block, networks)
+        bent.append(bends)
     assert tangent is not None
-    flat, moving = _per_network(value, networks), _per_network(tangent, networks)
-    last, bias, last_along, bias_along = (*params[-2:], *along[-2:])
-    logits = torch.baddbmm(bias[:, None], flat, last.transpose(1, 2))
-    logits_along = torch.baddbmm(bias_along[:, None], flat, last_along.transpose(1, 2))
+    moving, shape = _per_network(tangent, networks), tangent.shape
+    last, last_along, bias_along = params[-2], *along[-2:]
+    logits_along = torch.baddbmm(bias_along[:, None], traced.flat, last_along.transpose(1, 2))
     logits_along = logits_along + torch.bmm(moving, last.transpose(1, 2))
-    chances = logits.softmax(2)
-    centred = logits_along - (chances * logits_along).sum(2, keepdim=True)
-    slope, bending = (chances - labels) / count, chances * centred / count
+    centred = logits_along - (traced.chances * logits_along).sum(2, keepdim=True)
+    slope, bending = traced.slope, traced.chances * centred / count
     found: list[Tensor] = []
     if hessian:
-        found = [torch.bmm(bending.transpose(1, 2), flat) + torch.bmm(slope.transpose(1, 2), moving), bending.sum(1)]
-    back = torch.cat([torch.bmm(slope, last), torch.bmm(bending, last) + torch.bmm(slope, last_along)], 1)
-    arriving = _side_by_side(back, torch.Size((2 * count, *value.shape[1:])))
+        by_last = torch.bmm(bending.transpose(1, 2), traced.flat) + torch.bmm(slope.transpose(1, 2), moving)
+        found = [by_last, bending.sum(1)]
+    arriving = _side_by_side(torch.bmm(bending, last) + torch.bmm(slope, last_along), shape)
     for block in reversed(range(network.depth)):
-        arriving, part = _block_back(arriving, saved[block], networks, count, block == 0, hessian)
+        arriving, part = _block_back(arriving, traced.blocks[block], bent[block], networks, hessian)
         found = part + found
-    by_image = arriving.unflatten(1, (networks, -1)).transpose(0, 1).to(images.dtype)
+    by_image = arriving.unflatten(1, (networks, -1)).transpose(0, 1).to(traced.flat.dtype)
     if not hessian:
         return Curved(None, by_image, -centred / count)
     for block in range(network.depth):
@@ -124,86 +173,69 @@ def curvature(
     return Curved(curved, by_image, -centred / count)
 
 
-class _Kept(NamedTuple):
-    """What one block keeps for the way back, see :func:`_block`; ``seen``: its inputs, then their tangents."""
+class _Bent(NamedTuple):
+    """How a block's values move along the direction, see :func:`_block`; ``tangent``: of its input, if it has one."""
 
-    seen: Tensor
-    weight: Tensor
+    tangent: Tensor | None
     weight_along: Tensor
     factor: Tensor
     factor_along: Tensor
-    normed: Tensor
     normed_along: Tensor
-    mask: Tensor
-    pools: tuple[Tensor, Tensor, Tensor]
+    pool_along: Tensor
 
 
 def _block(
-    value: Tensor, tangent: Tensor | None, params: Params, along: Params, block: int, networks: int, work: torch.dtype
-) -> tuple[Tensor, Tensor, _Kept]:
-    """One block on values and tangents; the images have no tangent.
+    kept: _Traced, tangent: Tensor | None, params: Params, along: Params, block: int, networks: int
+) -> tuple[Tensor, _Bent]:
+    """One block's tangents; the images have none.
 
     With x̂ = (z − μ)·r: x̂' = r·(z' − mean z' − x̂ mean(x̂ z')), and the rate of r is −r² mean(x̂ z').
     """
-    weight, _, scale, shift = (param.flatten(0, 1) for param in params[4 * block : 4 * block + 4])
+    scale = params[4 * block + 2].flatten(0, 1)
     weight_along, _, scale_along, shift_along = (param.flatten(0, 1) for param in along[4 * block : 4 * block + 4])
-    normed, rate = _normalise(_convolve(value, weight, networks))
-    weight, weight_along = weight.to(work), weight_along.to(work)
-    seen = value.to(work)
-    moved = _convolve(seen, weight_along, networks).to(normed.dtype)
+    normed, rate, mask, work = kept.normed, kept.rate, kept.mask, kept.seen.dtype
+    weight_along = weight_along.to(work)
+    moved = _convolve(kept.seen, weight_along, networks).to(normed.dtype)
     if tangent is not None:
         tangent = tangent.to(work)
-        moved += _convolve(tangent, weight, networks)
-        seen = torch.cat([seen, tangent])
+        moved += _convolve(tangent, kept.weight, networks)
     area = normed.shape[2] * normed.shape[3]
     stretch = _dots(normed, moved) / area
     normed_along = _less(moved, [(normed, stretch)], moved.mean((2, 3))).mul_(_flat(rate))
-    mask = _mask(normed, scale, shift)
-    pools = _pool(mask), _pool(mask * normed), _pool(mask * normed_along)
-    value = _flat(shift) * pools[0] + _flat(scale) * pools[1]
-    tangent = _flat(shift_along) * pools[0] + _flat(scale_along) * pools[1] + _flat(scale) * pools[2]
+    pool_along = _pool(mask * normed_along)
+    leaving = _flat(shift_along) * kept.pools[0] + _flat(scale_along) * kept.pools[1] + _flat(scale) * pool_along
     factor = rate * scale
     factor_along = rate * (scale_along - stretch * factor)
-    return (
-        value,
-        tangent,
-        _Kept(seen, weight, weight_along, factor, factor_along, normed, normed_along, mask, pools),
-    )
+    return leaving, _Bent(tangent, weight_along, factor, factor_along, normed_along, pool_along)
 
 
 def _block_back(
-    arriving: Tensor, kept: _Kept, networks: int, count: int, first: bool, hessian: bool
+    arriving: Tensor, kept: _Traced, bent: _Bent, networks: int, hessian: bool
 ) -> tuple[Tensor, list[Tensor]]:
-    """Cotangents ``arriving[:count]`` and their tangents through one block: those of its input, and its share of Hv.
+    """The cotangents' tangents ``arriving`` through one block: those of its input, and its share of Hv.
 
-    Of the images only the tangent is returned. With f = rγ, a = m·g the cotangent behind the ReLU and a' its tangent:
-    z̄ = f·a − x̂·f mean(a x̂) − f mean(a), and z̄' is the derivative of that.
+    With f = rγ, a = m·g the cotangent behind the ReLU and a' its tangent: z̄ = f·a − x̂·f mean(a x̂) − f mean(a), and
+    z̄' is the derivative of that.
     """
-    seen, weight, weight_along, factor, factor_along, normed, normed_along, mask, pools = kept
-    work, area = seen.dtype, mask.shape[2] * mask.shape[3]
-    slope, bending = arriving[:count], arriving[count:]
-    by_shift, by_scale = _dots(slope, pools[0]), _dots(slope, pools[1])
-    by_shift_along = _dots(bending, pools[0])
-    by_scale_along = _dots(bending, pools[1]) + _dots(slope, pools[2])
-    low = slope * _flat(factor / 4)
-    low_along = slope * _flat(factor_along / 4) + bending * _flat(factor / 4)
-    stretch, centre = factor * by_scale / area, factor * by_shift / area
-    stretch_along = (factor_along * by_scale + factor * by_scale_along) / area
-    centre_along = (factor_along * by_shift + factor * by_shift_along) / area
-    leaving = _less(_spread(low, mask), [(normed, stretch)], centre).to(work)
-    leaving_along = _less(_spread(low_along, mask), [(normed, stretch_along), (normed_along, stretch)], centre_along)
-    leaving_along = leaving_along.to(work)
-    by_input = _by_input(leaving_along, weight, networks) + _by_input(leaving, weight_along, networks)
-    if first:
-        pair = leaving_along
-    else:
-        pair = torch.cat([leaving_along, leaving])
-        by_input = torch.cat([_by_input(leaving, weight, networks), by_input])
-    by_input = by_input.to(mask.dtype)
+    work, area = kept.seen.dtype, kept.mask.shape[2] * kept.mask.shape[3]
+    factor, factor_along, normed_along = bent.factor, bent.factor_along, bent.normed_along
+    by_shift_along = _dots(arriving, kept.pools[0])
+    by_scale_along = _dots(arriving, kept.pools[1]) + _dots(kept.arriving, bent.pool_along)
+    low_along = kept.arriving * _flat(factor_along / 4) + arriving * _flat(factor / 4)
+    stretch = factor * kept.by_scale / area
+    stretch_along = (factor_along * kept.by_scale + factor * by_scale_along) / area
+    centre_along = (factor_along * kept.by_shift + factor * by_shift_along) / area
+    moved = [(kept.normed, stretch_along), (normed_along, stretch)]
+    leaving_along = _less(_spread(low_along, kept.mask), moved, centre_along).to(work)
+    by_input = _by_input(leaving_along, kept.weight, networks) + _by_input(kept.leaving, bent.weight_along, networks)
+    by_input = by_input.to(kept.mask.dtype)
     if not hessian:
         return by_input, []
-    # The pair stands the other way round than ``seen``: a value meets the cotangent's tangent, and a tangent its value.
-    return by_input, [_by_weight(seen, pair, weight, networks), by_scale_along.sum(0), by_shift_along.sum(0)]
+    seen, pair = kept.seen, leaving_along
+    if bent.tangent is not None:  # a value meets the cotangent's tangent, and a tangent its value
+        seen, pair = torch.cat([seen, bent.tangent]), torch.cat([pair, kept.leaving])
+    by_weight = _by_weight(seen, pair, kept.weight, networks)
+    return by_input, [by_weight, by_scale_along.sum(0), by_shift_along.sum(0)]
 
 
 def _beside(images: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from meddistill.distill.loop import student_batches
 from meddistill.distill.matching.distribution import match_features
 from meddistill.distill.objective import Objective, Scene
 from meddistill.distill.unroll import Learned, unroll
-from meddistill.distill.unroll.memory import SHARE_OF_SLOPES, room_for
+from meddistill.distill.unroll.memory import SHARE_OF_SLOPES, SHARE_OF_TRACE, room_for, traces_at_once
 from meddistill.nets.convnet import ConvNet, parse
 from meddistill.nets.params import Params
 from meddistill.pipeline.plan import Plan
@@ -275,7 +275,10 @@ def _objective_seconds(
 
 
 def _segment_seconds(plan: Plan, network: ConvNet, learned: Learned) -> float:
-    """One iteration takes S unrolls of N steps; two steps are timed, which cost the same but for those taken twice."""
+    """One iteration takes S unrolls of N steps; two are timed, which cost what others do but for those taken twice.
+
+    And for those that leave no trace where these two do.
+    """
     steps = min(2, plan.matching.student_steps)
     loop = replace(plan.loop_plan((0, 0)), student_steps=steps)
     start, target = _params(network, learned.images.device), _params(network, learned.images.device, "target")
@@ -289,8 +292,11 @@ def _segment_seconds(plan: Plan, network: ConvNet, learned: Learned) -> float:
 
     every = plan.matching.student_steps
     asked = len(loop.distance.looks_at(every))
-    whole = room_for(network, loop.rule, min(loop.batch, len(learned.images)), every, asked)
-    return _seconds(one) * (every + SHARE_OF_SLOPES * whole.taken_twice) / steps * plan.matching.segments_at_once
+    batch = min(loop.batch, len(learned.images))
+    traces = traces_at_once(network, loop.rule, batch, learned.images.device)
+    whole = room_for(network, loop.rule, batch, every, asked, traces)
+    more = SHARE_OF_SLOPES * whole.taken_twice + (SHARE_OF_TRACE * whole.untraced if traces >= steps else 0)
+    return _seconds(one) * (every + more) / steps * plan.matching.segments_at_once
 
 
 def _params(network: ConvNet, device: torch.device, name: str = "start") -> Params:

@@ -15,18 +15,23 @@ Not all N states need be there at once. The steps are cut into stretches (:mod:`
 begins with is kept, and the others are taken once more, by the same calls and so with the same bytes, when the way
 back comes to it. The last stretch is kept whole. Shorter unrolls are a single stretch, and so are those whose score
 asks for every state: they are all there then. The way back begins at the last state that the score depends on.
+
+Slopes and curvature of a step share work. Where the step can trace it, the steps that the way back comes to next leave
+their traces, a fixed number of them, whatever N.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from meddistill.distill.unroll.stacked import Class, Seen, differentiate, zeros_of
-from meddistill.distill.unroll.step import Slopes, Step, step_of
+from meddistill.distill.unroll.step import Step, step_of
 from meddistill.distill.unroll.stretches import stretches
 from meddistill.distill.unroll.types import Learned, Network, Rule
+from meddistill.nets.curvature import Trace
 from meddistill.nets.params import Params
 
 
@@ -40,14 +45,16 @@ def carried_back(
     through: frozenset[int],
     hessian: bool,
     at_once: int,
+    traces: int,
 ) -> tuple[Tensor, Learned]:
     """The scores ``(S,)`` and the gradient of their sum; the students stop where the score asks for the last time.
 
     ``through``: the steps whose slopes are not constants. ``hessian``: whether slopes depend on where they are taken.
     ``at_once``: how many states may be kept at once; more are where fewer do not suffice or the score asks for more.
+    ``traces``: of how many steps at once, of those that can leave one.
     """
     step_by = step_of(network, rule.precision, rule.compiled)
-    walk = _Walk(step_by.slopes, students, learned, rule.momentum)
+    walk = _Walk(step_by, students, learned, rule.momentum, through, traces if step_by.tracing else 0)
     parts = stretches(len(students.steps), max(at_once, len(wanted)), each=2 if rule.momentum else 1)
     asked, begins, states = _sweep(walk, parts, wanted)
     values, cotangents = differentiate(students.scores, asked)
@@ -64,7 +71,8 @@ def carried_back(
         size = learned.step_size(step)
         of_slope = tuple(w - size * p for w, p in zip(of_buffer, of_state, strict=True))
         if step in through:
-            curved = _step_back(step_by, before, of_slope, learned, students.steps[step], hessian, total)
+            seen, traced = students.steps[step], walk.traced.pop
+            curved = _step_back(step_by, before, of_slope, learned, seen, hessian, total, traced(step, None))
             if curved is not None:
                 of_state = tuple(p + h for p, h in zip(of_state, curved, strict=True))
         of_buffer = tuple(rule.momentum * c for c in of_slope) if rule.momentum else nothing
@@ -80,26 +88,38 @@ class _State(NamedTuple):
     buffer: Params | None
 
 
-class _Walk(NamedTuple):
-    """Students on their way, without a graph."""
+@dataclass(frozen=True)
+class _Walk:
+    """Students on their way, without a graph, and the traces of the steps that the way back comes to next."""
 
-    slopes_of: Slopes
+    by: Step
     students: Class
     learned: Learned
     momentum: float
+    through: frozenset[int]
+    traces: int
+    traced: dict[int, Trace] = field(default_factory=dict)
 
-    def states(self, first: _State, begin: int, end: int) -> Iterator[_State]:
-        """The states after the steps ``begin`` to ``end - 1``, from the state before them."""
+    def states(self, first: _State, begin: int, end: int, *, back: bool) -> Iterator[_State]:
+        """The states after the steps ``begin`` to ``end - 1``, from the state before them.
+
+        ``back``: the way back goes through them next, so that the last of them leave their traces.
+        """
         state = first
+        self.traced.clear()
         for step in range(begin, end):
-            state = self._next(state, step)
+            state = self._next(state, step, trace=back and step >= end - self.traces and step in self.through)
             yield state
 
     @torch.no_grad()
-    def _next(self, state: _State, step: int) -> _State:
+    def _next(self, state: _State, step: int, *, trace: bool) -> _State:
         seen, size = self.students.steps[step], self.learned.step_size(step)
         labels = seen.logits(self.learned.label_logits).softmax(2)
-        slopes = self.slopes_of(state.params, seen.images(self.learned.images), labels)
+        images = seen.images(self.learned.images)
+        if trace and self.by.tracing:
+            slopes, self.traced[step] = self.by.tracing.slopes(state.params, images, labels)
+        else:
+            slopes = self.by.slopes(state.params, images, labels)
         if self.momentum:  # the first buffer is a copy: what a captured step returns does not last
             last = state.buffer or tuple(torch.zeros_like(slope) for slope in slopes)
             slopes = tuple(g + self.momentum * u for g, u in zip(slopes, last, strict=True))
@@ -116,10 +136,11 @@ def _sweep(
     begins, kept = list[_State](), list[Params]()
     for begin, end in parts:
         begins.append(state)
-        for step, state in enumerate(walk.states(begins[-1], begin, end), begin + 1):
+        last = end == parts[-1][1]
+        for step, state in enumerate(walk.states(begins[-1], begin, end, back=last), begin + 1):
             if step in wanted:
                 asked[step] = state.params
-            if end == parts[-1][1]:
+            if last:
                 kept.append(state.params)
     return asked, begins, kept
 
@@ -154,7 +175,7 @@ def _backwards(
     for begin, end in reversed(parts):
         first = begins.pop()
         if len(kept) < end - begin:  # all but the last state, which the stretch behind began with
-            kept = [*(state.params for state in walk.states(first, begin, end - 1)), *kept]
+            kept = [*(state.params for state in walk.states(first, begin, end - 1, back=True)), *kept]
         for step in reversed(range(begin, end)):
             after = kept.pop()
             yield step, kept[-1] if kept else first.params, after
@@ -169,12 +190,16 @@ def _step_back(
     seen: Seen,
     hessian: bool,
     total: Learned,
+    traced: Trace | None,
 ) -> Params | None:
     """``H_i c``, or None without ``hessian``; the step's share of images and labels is added to ``total``."""
     images = learned.images[seen.rows].requires_grad_()
     augmented = seen.augmented(images)
     labels = seen.logits(learned.label_logits).softmax(2)
-    curved = step_by.curvature(params, along, augmented.detach(), labels, hessian)
+    if traced is not None and step_by.tracing:
+        curved = step_by.tracing.curvature(params, along, traced, hessian)
+    else:
+        curved = step_by.curvature(params, along, augmented.detach(), labels, hessian)
     (by_image,) = torch.autograd.grad(augmented, images, curved.images.reshape(augmented.shape))
     by_logit = labels * (curved.labels - (labels * curved.labels).sum(2, keepdim=True))
     total.images.index_add_(0, seen.rows, by_image)

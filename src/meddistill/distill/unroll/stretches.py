@@ -27,6 +27,15 @@ def taken_twice(parts: list[tuple[int, int]]) -> int:
     return sum(end - begin - 1 for begin, end in parts[:-1])
 
 
+def untraced(parts: list[tuple[int, int]], traces: int) -> int:
+    """How many steps leave no trace, of which the last so many of each stretch, as it was taken last, leave one.
+
+    In all stretches but the last, the last step is not taken again.
+    """
+    left = [end - begin - (place < len(parts) - 1) for place, (begin, end) in enumerate(parts)]
+    return sum(end - begin for begin, end in parts) - sum(min(traces, steps) for steps in left)
+
+
 def _lengths(steps: int, room: int, each: int) -> list[int]:
     """How long stretches may be, until they are long enough together or there is no room for another."""
     lengths = list[int]()

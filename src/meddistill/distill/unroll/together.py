@@ -15,6 +15,7 @@ from meddistill.distill.unroll.memory import (
     room_for,
     states_at_once,
     students_that_fit,
+    traces_at_once,
 )
 from meddistill.distill.unroll.stacked import add_to, stack, zeros_of
 from meddistill.distill.unroll.types import (
@@ -135,7 +136,10 @@ def _compute(
     if rule.strategy == "full":
         return full(network, side_by_side, learned, wanted, rule)
     batch = max((len(seen.rows) // seen.students for seen in side_by_side.steps), default=0)
-    kept = rule.states or (states_at_once(network, batch) if isinstance(network, ConvNet) else max(wanted))
+    kept, traces = rule.states or max(wanted), rule.traces or 0
+    if isinstance(network, ConvNet):
+        kept = rule.states or states_at_once(network, batch)
+        traces = traces_at_once(network, rule, batch * len(students), learned.images.device)
     return carried_back(
         network,
         side_by_side,
@@ -145,6 +149,7 @@ def _compute(
         through=through,
         hessian=rule.strategy != "two-pass",
         at_once=kept,
+        traces=traces,
     )
 
 

@@ -61,7 +61,9 @@ class Rule:
     ``precision``: of convolutions, matrix products and the maps between them; everything else, and all sums, have the
     parameters' dtype. ``compiled``: let the compiler fuse a step where there is one, for long runs. ``states``: how
     many of the N states are kept at once, others being computed twice; by default what a share of one step's memory
-    holds. More are kept where fewer do not suffice. The gradient does not depend on it.
+    holds. More are kept where fewer do not suffice. ``traces``: of how many steps at once what slopes and curvature
+    have in common is kept, others' being worked out twice; by default at most ten on a CPU, and none on a GPU. The
+    gradient depends on neither.
     """
 
     strategy: Strategy = "adjoint"
@@ -69,6 +71,7 @@ class Rule:
     precision: Precision = "full"
     compiled: bool = False
     states: int | None = None
+    traces: int | None = None
 
 
 @dataclass(frozen=True)
