@@ -4,6 +4,8 @@
     python benchmarks/engine.py --only accuracy    sets distilled in float32 and in bfloat16, minutes
     python benchmarks/engine.py --device cuda      the GPU's rows: correctness first, then the published recipes
 
+With ``--compiled`` the GPU's steps are captured, and with ``--traces`` slopes leave traces for the curvature.
+
 The yardstick is the inner loop of public trajectory-matching code, written plainly: one segment, parameters re-packed
 from a flat vector, ``F.instance_norm``, ``create_graph=True``, eager. Ratios are taken side by side in one run, in
 turns (A B A B …), as medians and as ratios of minima; on a busy machine, minima of processor seconds with one thread
@@ -83,7 +85,7 @@ def yardstick(network: ConvNet, student: Student, learned: Learned) -> Learned:
     images, logits, log_step = (tensor.detach().requires_grad_() for tensor in learned.tensors())
     flat = flatten(student.start).requires_grad_()
     for batch in student.batches:
-        out = _plain(network, unflatten(flat, network.shapes), images[batch.rows])
+        out = plain_logits(network, unflatten(flat, network.shapes), images[batch.rows])
         loss = F.cross_entropy(out, logits[batch.rows].softmax(1))
         (slope,) = torch.autograd.grad(loss, flat, create_graph=True)
         flat = flat - log_step.exp() * slope
@@ -91,7 +93,8 @@ def yardstick(network: ConvNet, student: Student, learned: Learned) -> Learned:
     return Learned(*torch.autograd.grad(score, (images, logits, log_step)))
 
 
-def _plain(network: ConvNet, params: Params, maps: Tensor) -> Tensor:
+def plain_logits(network: ConvNet, params: Params, maps: Tensor) -> Tensor:
+    """The ConvNet as public code writes it."""
     for block in range(network.depth):
         weight, bias, scale, shift = params[4 * block : 4 * block + 4]
         maps = F.instance_norm(F.conv2d(maps, weight, bias, padding=1), weight=scale, bias=shift)
@@ -186,6 +189,15 @@ def variants(network: ConvNet, batch: int, rounds: int) -> dict[str, object]:
     for by in (step.reverse, step.forward, step.written):
         ways[by.__name__] = lambda by=by: by(network, "full", params, params, images, labels)
     ways["written bfloat16"] = lambda: step.written(network, "bfloat16", params, params, images, labels)
+
+    def apart() -> None:
+        step.written_slopes(network, "full", params, images, labels)
+        step.written(network, "full", params, params, images, labels)
+
+    def traced() -> None:
+        step.traced_curvature(network, params, params, step.traced_slopes(network, "full", params, images, labels)[1])
+
+    ways |= {"slopes and curvature": apart, "slopes and curvature, traced": traced}
     return {"network": network.name, "batch": batch, "rounds": rounds, "seconds": in_turns(ways, rounds, "cpu")}
 
 
@@ -240,21 +252,24 @@ def memory_rows(device: str, batches: list[int]) -> list[dict[str, object]]:
     return rows
 
 
-def recipe_rows(name: str, network: ConvNet, sizes: list[int], compiled: bool) -> dict[str, object]:
+def recipe_rows(
+    name: str, network: ConvNet, sizes: list[int], rule: Rule, device: str = "cuda", steps: int = 80
+) -> dict[str, object]:
     """A published recipe on a GPU: correctness first, then segments a second beside the yardstick."""
-    steps, batch = 80, 10
-    learned = learned_of(network, 2 * batch, "cuda")
-    check_gpu(network, batch)
-    single = student_of(network, batch, steps, "cuda")
-    plain = in_turns({"yardstick": lambda: yardstick(network, single, learned)}, 3, "cuda")["yardstick"]["wall_median"]
-    rate, rows = matrix_rate("cuda", torch.bfloat16), []
+    batch = 10
+    learned = learned_of(network, 2 * batch, device)
+    check_on(device, network, batch, rule)
+    single = student_of(network, batch, steps, device)
+    plain = in_turns({"yardstick": lambda: yardstick(network, single, learned)}, 3, device)["yardstick"]["wall_median"]
+    rate, rows = matrix_rate(device, torch.bfloat16), []
     for precision in ("full", "bfloat16"):
         for size in sizes:
-            students = [student_of(network, batch, steps, "cuda", place=place) for place in range(size)]
-            rule = Rule(precision=precision, compiled=compiled)  # type: ignore[arg-type]
-            torch.cuda.reset_peak_memory_stats()
-            way = lambda s=students, r=rule: unroll_many(network, s, learned, rule=r, together=len(s))  # noqa: E731
-            seconds = in_turns({"many": way}, 3, "cuda")["many"]["wall_median"]
+            students = [student_of(network, batch, steps, device, place=place) for place in range(size)]
+            if device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            by = replace(rule, precision=precision)  # type: ignore[arg-type]
+            way = lambda s=students, r=by: unroll_many(network, s, learned, rule=r, together=len(s))  # noqa: E731
+            seconds = in_turns({"many": way}, 3, device)["many"]["wall_median"]
             work = size * steps * FORWARD_PASSES * operations(network, batch)
             rows.append(
                 {
@@ -263,30 +278,29 @@ def recipe_rows(name: str, network: ConvNet, sizes: list[int], compiled: bool) -
                     "segments_per_second": size / seconds,
                     "over_yardstick": size / seconds * plain,
                     "share_of_matrix_rate": work / seconds / rate,
-                    "peak_gigabytes": torch.cuda.max_memory_allocated() / 1e9,
+                    "peak_gigabytes": _held(device) / 1e3,
                     "minutes_for_10000": 10_000 * seconds / size / 60,
                 }
             )
             print(name, json.dumps(rows[-1]), flush=True)
-    return {"recipe": name, "yardstick_seconds": plain, "matrix_rate": rate, "rows": rows}
+    return {"recipe": name, "compiled": rule.compiled, "yardstick_seconds": plain, "matrix_rate": rate, "rows": rows}
 
 
-def check_gpu(network: ConvNet, batch: int) -> None:
-    """Three students on the GPU, in float64 first, against float64 on the CPU; stops the benchmark when they differ."""
-    many = {
-        where: [student_of(network, batch, 3, where, dtype, place) for place in range(3)]
-        for where, dtype in (("cpu", torch.float64), ("cuda", torch.float32))
-    }
-    many["wide"] = [student_of(network, batch, 3, "cuda", torch.float64, place) for place in range(3)]
-    exact = unroll_many(network, many["cpu"], learned_of(network, 2 * batch, "cpu", torch.float64))
-    ways = (("wide", Rule(), 1 - 1e-9), ("cuda", Rule(), 0.9999), ("cuda", Rule(precision="bfloat16"), 0.998))
-    for kind, rule, lowest in ways:
-        learned = learned_of(network, 2 * batch, "cuda", torch.float64 if kind == "wide" else torch.float32)
-        found = unroll_many(network, many[kind], learned, rule=rule, together=3)
-        near = cosine(found.gradient.images.cpu(), exact.gradient.images)
-        print(f"correct: {network.name} {kind} {rule.precision}: cosine to float64 {near:.6f}", flush=True)
+def check_on(device: str, network: ConvNet, batch: int, rule: Rule) -> None:
+    """Three students there, in float64 first, against float64 on the CPU; stops the benchmark when they differ."""
+
+    def found(where: str, dtype: torch.dtype, by: Rule) -> Tensor:
+        students = [student_of(network, batch, 3, where, dtype, place) for place in range(3)]
+        learned = learned_of(network, 2 * batch, where, dtype)
+        return unroll_many(network, students, learned, rule=by, together=3).gradient.images
+
+    exact = found("cpu", torch.float64, Rule())
+    half, single = replace(rule, precision="bfloat16"), torch.float32
+    for dtype, by, lowest in ((torch.float64, rule, 1 - 1e-9), (single, rule, 0.9999), (single, half, 0.998)):
+        near = cosine(found(device, dtype, by).cpu(), exact)
+        print(f"correct: {network.name} {dtype} {by.precision}: cosine to float64 {near:.6f}", flush=True)
         if not near > lowest:
-            raise SystemExit(f"the gradient on the GPU is wrong: cosine {near}, expected above {lowest}")
+            raise SystemExit(f"the gradient on {device} is wrong: cosine {near}, expected above {lowest}")
 
 
 def device_of(device: str) -> dict[str, object]:
@@ -326,7 +340,8 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[10, 64])
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 40])
     parser.add_argument("--ways", nargs="+", choices=RULES, default=["adjoint", "full", "two-pass", "bfloat16"])
-    parser.add_argument("--compiled", action="store_true", help="on a GPU: compiled steps")
+    parser.add_argument("--compiled", action="store_true", help="on a GPU: compiled steps, in rows of their own")
+    parser.add_argument("--traces", type=int, help="on a GPU: of so many steps at once, in rows of their own")
     parser.add_argument("--students", type=int, nargs="+", default=[1, 8, 32, 64])
     parser.add_argument("--only", choices=["time", "memory", "variants", "accuracy"], help="one part alone")
     parser.add_argument("--peak", nargs=3, metavar=("WAY", "BATCH", "N"), help=argparse.SUPPRESS)
@@ -350,8 +365,10 @@ def main() -> None:
     if asked.only in ("memory", "variants", "accuracy"):
         return
     if asked.device == "cuda":
+        traces = [] if asked.traces is None else [f"{asked.traces} traces"]
         for name, network in RECIPES.items():
-            keep(f"cuda {name}", recipe_rows(name, network, asked.students, asked.compiled))
+            part = " ".join((f"cuda {name}", *(["compiled"] if asked.compiled else []), *traces))
+            keep(part, recipe_rows(name, network, asked.students, Rule(compiled=asked.compiled, traces=asked.traces)))
         return
     for batch in asked.batches:
         for steps in asked.steps:

@@ -426,7 +426,8 @@ def test_traces_are_counted_and_their_number_follows_from_the_memory_that_is_fre
         assert memory.traces_at_once(network, Rule(), 10, cpu) == expected
     assert memory.traces_at_once(network, Rule(), 10000, cpu) == 0  # one takes more than they may
     assert memory.traces_at_once(network, Rule(traces=3), 10, cpu) == 3
-    assert memory.traces_at_once(network, Rule(), 10, torch.device("cuda")) == 0
+    for rule, expected in ((Rule(), 0), (Rule(traces=3), 3), (Rule(traces=3, compiled=True), 0)):
+        assert memory.traces_at_once(network, rule, 10, torch.device("cuda")) == expected
     for other in (Rule("full", traces=3), Rule(traces=3)):
         named = ConvNet(128, 3, 1, 28, 2, norm="group") if other.strategy != "full" else network
         assert memory.traces_at_once(named, other, 10, cpu) == 0

@@ -117,7 +117,7 @@ def train_teachers(
     if state is None:
         state = first_state(network, plan, seed, teachers)
         keep(state)
-    batches = _Batches(images, plan, seed, teachers)
+    batches = Batches(images, plan, seed, teachers)
     # Copies: the steps below change them in place, and must not change what was handed in.
     params = state.params.to(images.device, copy=True)
     velocity = None if state.velocity is None else state.velocity.to(images.device, copy=True)
@@ -139,7 +139,7 @@ def train_teacher(network: ConvNet, images: LabelledImages, plan: TeacherPlan, s
     return torch.stack(points)
 
 
-class _Batches:
+class Batches:
     """The batches of K teachers, a step's all at once: ``(K, batch, C, H, W)`` on the device."""
 
     def __init__(self, images: LabelledImages, plan: TeacherPlan, seed: int, teachers: Sequence[int]) -> None:

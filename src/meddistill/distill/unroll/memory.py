@@ -64,9 +64,11 @@ def room_for(network: ConvNet, rule: Rule, batch: int, steps: int, asked: int = 
 def traces_at_once(network: ConvNet, rule: Rule, images: int, device: torch.device) -> int:
     """Of how many steps on so many images the adjoint keeps the traces at once, where it can trace them.
 
-    Free memory decides, which changes how long a run takes and nothing else.
+    Free memory decides, which changes how long a run takes and nothing else. None where a GPU captures the step: what
+    it leaves holds until the next one.
     """
-    if rule.strategy == "full" or network.norm != "instance":
+    captured = rule.compiled and device.type == "cuda"
+    if rule.strategy == "full" or network.norm != "instance" or captured:
         return 0
     if rule.traces is not None:
         return rule.traces
