@@ -96,7 +96,8 @@ class Making:
         """Make the shadow of this number, and tell how sure students of it are of all patients."""
         tell(None)  # so that others are started now rather than after the first shadow
         made = _shadow(self, {side: self.seen[side][task] for side in SIDES}, task)
-        tell([task, *(_sure(self.case, made, task)[side].tolist() for side in SIDES)])
+        sure = _sure(self.case, made, task)
+        tell([task, *(sure[side].tolist() for side in SIDES)])
 
 
 def prepare(case: Case, processes: int | None = None) -> Prepared:
