@@ -147,9 +147,11 @@ def test_shadows_made_side_by_side_are_the_same_and_how_long_is_told_before(case
     monkeypatch.setattr(crew, "SECONDS_WORTH_HELP", 0.0)
     case, noting = quick(cases(strangers_package), images_per_class=2), Noting()
     case = replace(case, effort=replace(case.effort, shadows=6, students=1, steps=2), progress=noting)
+    made, trained, train = [], [], shadows.train_network
+    monkeypatch.setattr(shadows, "train_network", lambda *rest: trained.append(rest) or train(*rest))
     alone = shadows.prepare(case, processes=1)
     assert [told.split(",")[0] for told in noting.notes] == ["6 shadows"] and "1 at once" in noting.notes[0]
-    made = []
+    assert len(trained) == 7  # one student of every shadow, and of the package
     monkeypatch.setattr(processes, "start", lambda code, real=processes.start: made.append(real(code)) or made[-1])
     together = shadows.prepare(case, processes=2)
     assert "2 at once" in noting.notes[1]
