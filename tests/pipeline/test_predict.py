@@ -143,6 +143,29 @@ def test_every_file_that_cannot_be_used_is_named(grey, tmp_path):
         assert expected in str(caught.value)
 
 
+def test_what_cannot_be_used_is_left_out_as_asked_and_told(grey, tmp_path):
+    good, bad = picture(tmp_path / "images/good.png", (10, 10)), tmp_path / "images/bad.png"
+    bad.write_bytes(b"no picture")
+    warned, asked = Warned(), ReadOptions(skip_unreadable=True)
+    found = api.predict(grey, good.parent, options=asked, progress=warned)
+    assert [Path(one.image) for one in found.images] == [good]
+    assert found.images == api.predict(grey, good).images
+    (told,) = warned.told
+    assert told.startswith("1 file or folder cannot be used") and "bad.png" in told and told.endswith("as asked.")
+    with pytest.raises(CohortError, match="1 file or folder cannot be used"):
+        api.predict(grey, bad, options=asked, progress=warned)
+
+
+class Warned(Silent):
+    """Keeps what it is warned of."""
+
+    def __init__(self):
+        self.told = []
+
+    def warn(self, text):
+        self.told.append(text)
+
+
 def test_no_file_and_no_model(grey, tmp_path):
     with pytest.raises(InputError, match="no image was given"):
         api.predict(grey, [])

@@ -59,19 +59,22 @@ class Output:
 @Parameter(name="*", group=READING)
 @dataclass(frozen=True)
 class Volumes:
-    """How DICOM and NIfTI files become pictures."""
+    """How files become pictures."""
 
     window: Annotated[
         tuple[float, float] | None,
         Parameter(negative=(), help="Centre and width of the grey values to show [default: the file's own]."),
     ] = None
     slice_axis: Annotated[Literal["axial", "coronal", "sagittal"], Parameter(help="Slices of NIfTI volumes.")] = "axial"
+    skip_unreadable: Annotated[Flag, Parameter(help="Leave out images that cannot be read instead of stopping.")] = (
+        False
+    )
 
     def options(self) -> ReadOptions:
         """The same as the cohort readers take it."""
         from meddistill.cohort.read import ReadOptions
 
-        return ReadOptions(window=self.window, slice_axis=self.slice_axis)
+        return ReadOptions(window=self.window, slice_axis=self.slice_axis, skip_unreadable=self.skip_unreadable)
 
 
 @Parameter(name="*", group=READING)
@@ -97,9 +100,6 @@ class Reading(Volumes):
     allow_burned_in: Annotated[Flag, Parameter(help="Take DICOM images that say that text is burned into them.")] = (
         False
     )
-    skip_unreadable: Annotated[Flag, Parameter(help="Leave out images that cannot be read instead of stopping.")] = (
-        False
-    )
 
     def options(self) -> ReadOptions:
         """The same as the cohort readers take it."""
@@ -112,7 +112,6 @@ class Reading(Volumes):
             images=self.images,
             patient_pattern=self.patient_pattern,
             allow_burned_in=self.allow_burned_in,
-            skip_unreadable=self.skip_unreadable,
         )
 
 

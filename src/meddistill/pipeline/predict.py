@@ -101,7 +101,8 @@ def predict(
     """The model's probabilities for every image in the files; of a folder, all images beneath it.
 
     DICOM files beneath a folder that hold no picture are left aside, and ``progress`` is told how many.
-    Raises :class:`CohortError` listing every file that cannot be read.
+    Raises :class:`CohortError` listing every file that cannot be read; with ``options.skip_unreadable`` that is a
+    warning, unless there is no other file.
     """
     where = choose(device)
     model = load_model(model_file, progress)
@@ -124,7 +125,10 @@ def predict(
             stage.advance()
     if wrong:
         what = f"{number(len(wrong), 'file or folder', 'files or folders')} cannot be used"
-        raise CohortError("what was given", [problem("unreadable", "error", what, wrong, "Replace or leave them out.")])
+        if not (options.skip_unreadable and found):
+            remedy = "Replace or leave them out."
+            raise CohortError("what was given", [problem("unreadable", "error", what, wrong, remedy)])
+        progress.warn(problem("unreadable", "warning", what, wrong, "Left out as asked.").message)
     if aside:
         progress.note(f"{aside} × {NO_PIXELS} left aside")
     return Predictions(model.classes, tuple(found))
