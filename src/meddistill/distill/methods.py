@@ -82,7 +82,7 @@ class Method:
         """What it takes, in words; a forward pass is that of a batch."""
         if self.objective is not None:
             return self.objective.cost
-        passes = 9 if self.strategy == "two-pass" else 11
+        passes = "7 to 9" if self.strategy == "two-pass" else "9 to 11"
         return f"teachers; an iteration: {passes} forward passes a student step"
 
 

@@ -45,7 +45,9 @@ class ThroughTraining:
     family: ClassVar[Family] = "training"
     needs_teachers: ClassVar[bool] = False
     warms_up: ClassVar[bool] = True
-    cost: ClassVar[str] = "no teachers; an iteration: 11 forward passes a distilled step and epoch, 3 of a real batch"
+    cost: ClassVar[str] = (
+        "no teachers; an iteration: 9 to 11 forward passes a distilled step and epoch, 3 of a real batch"
+    )
 
     starts: Starts = "fixed"
     distilled_steps: int = 0
