@@ -1,14 +1,13 @@
 """How many students fit at once."""
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from meddistill.distill.unroll.stretches import stretches, taken_twice, untraced
 from meddistill.distill.unroll.types import Rule
 from meddistill.nets.convnet import ConvNet
+from meddistill.runtime.memory import available
 
 # A student's work must leave room for what the rest of the process does meanwhile.
 _SHARE = 0.8
@@ -94,15 +93,11 @@ def students_that_fit(free: int, each: int, wanted: int) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can still be taken on that device; of a CPU, what the system says is available."""
+    """Memory that can still be taken on that device."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    if sys.platform == "linux":
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return 4 << 30
+    return available()
 
 
 def is_out_of_memory(error: Exception) -> bool:
