@@ -115,6 +115,24 @@ def test_the_table_of_audits_is_its_record():
     assert made("benchmarks/audits.py", record("audits.json")) in text_of("privacy.md")
 
 
+def test_the_table_of_shadows_is_its_record():
+    kept, page = record("shadows.json"), " ".join(text_of("privacy.md").split())
+    assert made("benchmarks/shadows.py", kept) in text_of("privacy.md")
+    groups = {
+        side: one["patients"] for side, one in kept["default"]["groups"].items() if side in ("members", "control")
+    }
+    assert f"{groups['members']} of them members, {groups['control']} control" in page
+    assert f"The whole audit took {kept['default']['seconds'] / 60:.0f} minutes" in page
+    own = kept["default"]["shadows"]["figures"]["of_the_package"]
+    areas = (
+        own["online"]["area"],
+        own["offline"]["area"],
+        kept["default"]["membership"]["figures"]["scores"]["ratio"]["area"],
+    )
+    for one in areas:
+        assert f"{one['value']:.2f} ({one['low']:.2f} to {one['high']:.2f})" in page
+
+
 def test_the_table_of_written_letters_is_its_record():
     kept, page = record("marks.json"), text_of("privacy.md")
     assert made("benchmarks/marks.py", kept) in page
