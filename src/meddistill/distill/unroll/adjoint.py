@@ -100,15 +100,15 @@ class _Walk:
     traces: int
     traced: dict[int, Trace] = field(default_factory=dict)
 
-    def states(self, first: _State, begin: int, end: int, *, back: bool) -> Iterator[_State]:
+    def states(self, first: _State, begin: int, end: int, *, traces: int) -> Iterator[_State]:
         """The states after the steps ``begin`` to ``end - 1``, from the state before them.
 
-        ``back``: the way back goes through them next, so that the last of them leave their traces.
+        ``traces``: of so many, the last ones, which the way back comes to next.
         """
         state = first
         self.traced.clear()
         for step in range(begin, end):
-            state = self._next(state, step, trace=back and step >= end - self.traces and step in self.through)
+            state = self._next(state, step, trace=step >= end - traces and step in self.through)
             yield state
 
     @torch.no_grad()
@@ -137,7 +137,8 @@ def _sweep(
     for begin, end in parts:
         begins.append(state)
         last = end == parts[-1][1]
-        for step, state in enumerate(walk.states(begins[-1], begin, end, back=last), begin + 1):
+        traces = walk.traces if last else 0
+        for step, state in enumerate(walk.states(begins[-1], begin, end, traces=traces), begin + 1):
             if step in wanted:
                 asked[step] = state.params
             if last:
@@ -175,7 +176,9 @@ def _backwards(
     for begin, end in reversed(parts):
         first = begins.pop()
         if len(kept) < end - begin:  # all but the last state, which the stretch behind began with
-            kept = [*(state.params for state in walk.states(first, begin, end - 1, back=True)), *kept]
+            # The step behind them is not taken again: its curvature makes a trace of its own beside theirs.
+            again = walk.states(first, begin, end - 1, traces=walk.traces - 1)
+            kept = [*(state.params for state in again), *kept]
         for step in reversed(range(begin, end)):
             after = kept.pop()
             yield step, kept[-1] if kept else first.params, after

@@ -28,12 +28,13 @@ def taken_twice(parts: list[tuple[int, int]]) -> int:
 
 
 def untraced(parts: list[tuple[int, int]], traces: int) -> int:
-    """How many steps leave no trace, of which the last so many of each stretch, as it was taken last, leave one.
+    """How many steps leave no trace where there is room for so many at once, which the last steps of a stretch take.
 
-    In all stretches but the last, the last step is not taken again.
+    In all stretches but the last, the last step is not taken again. It leaves none, and has one's room.
     """
-    left = [end - begin - (place < len(parts) - 1) for place, (begin, end) in enumerate(parts)]
-    return sum(end - begin for begin, end in parts) - sum(min(traces, steps) for steps in left)
+    again = [0 if place == len(parts) - 1 else 1 for place in range(len(parts))]
+    left = (min(traces, end - begin) - one for (begin, end), one in zip(parts, again, strict=True))
+    return sum(end - begin for begin, end in parts) - sum(max(0, one) for one in left)
 
 
 def _lengths(steps: int, room: int, each: int) -> list[int]:
