@@ -144,7 +144,7 @@ def test_a_compiler_that_fails_is_answered_by_the_plain_function(monkeypatch, ca
     assert [record.getMessage() for record in caplog.records] == ["steps are not compiled: no luck"]
 
 
-def test_traced_steps_give_the_same_numbers(monkeypatch, caplog):
+def test_compiled_steps_give_the_same_numbers(monkeypatch, caplog):
     """The whole path of the compiler but for the C++ that it writes, which would take a minute."""
     compile_of = torch.compile
     monkeypatch.setattr(
@@ -161,5 +161,9 @@ def test_traced_steps_give_the_same_numbers(monkeypatch, caplog):
         found, expected = (by.curvature(params, along, images, labels, True).params for by in (fast, slow))
         close_as_a_whole(found, expected, 1e-9)
     close_as_a_whole(fast.slopes(params, images, labels), slow.slopes(params, images, labels), 1e-9)
+    for _ in range(2):
+        slopes, trace = fast.tracing.slopes(params, images, labels)
+        close_as_a_whole(slopes, slow.slopes(params, images, labels), 1e-9)
+        close_as_a_whole(fast.tracing.curvature(params, along, trace, True).params, expected, 1e-9)
     step.step_of.cache_clear()
     assert "not compiled" not in caplog.text

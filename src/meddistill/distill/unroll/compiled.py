@@ -3,7 +3,7 @@
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -54,12 +54,21 @@ class Compiled:
 
     def _ready(self, arguments: tuple[Any, ...]) -> Callable[..., Any]:
         if self._compiled is None:
-            device = next(one for one in arguments if isinstance(one, torch.Tensor)).device
+            device = next(_tensors(arguments)).device
             if not has_compiler(device):
                 raise RuntimeError("there is no compiler")
             mode = "reduce-overhead" if device.type == "cuda" else "default"
             self._compiled = torch.compile(self._function, dynamic=False, mode=mode)
         return self._compiled
+
+
+def _tensors(arguments: tuple[Any, ...]) -> Iterator[torch.Tensor]:
+    """Those among the arguments, tuples of them and so on."""
+    for one in arguments:
+        if isinstance(one, torch.Tensor):
+            yield one
+        elif isinstance(one, tuple):
+            yield from _tensors(one)
 
 
 def has_compiler(device: torch.device) -> bool:
