@@ -190,10 +190,10 @@ def test_the_race_of_the_teachers_is_its_record():
         record("teachers.json")["cpu convnet-d3-w32, quiet cores"]["race"],
         " ".join(text_of("teachers.md").split()),
     )
-    ways = ("at_once", "one_after_another", "one_after_another_on_one_thread")
+    ways = ("at_once", "plainly", "one_after_another", "one_after_another_on_one_thread")
     for first, second in (race[way] for way in ways):
         assert f"{first:.1f} and {second:.1f} s" in page
-    assert f"a ratio of {race['ratio']:.2f}" in page
+    assert f"a ratio of {race['ratio']:.2f}" in page and f"{race['ratio_to_plainly']:.2f} times as long" in page
 
 
 def test_the_table_of_quantised_images_is_its_record():
@@ -277,6 +277,12 @@ def test_the_other_figures_of_the_engine_are_its_record():
             f"{found['slopes written']['cpu_min'] / found['slopes automatic']['cpu_min']:.2f} at width {width}"
         )
     assert ", ".join(alone) in page
+    shares = []
+    for width, batch in ((32, 32), (128, 10)):
+        found = kept[f"cpu variants convnet-d3-w{width} batch {batch} threads 1"]["seconds"]
+        whole, traced = (found[name]["cpu_min"] for name in ("slopes and curvature", "slopes and curvature, traced"))
+        shares.append(f"{traced / whole:.2f} times")
+    assert f"{shares[0]} as long, at width 128 and batch 10 {shares[1]}" in page
     full, half = kept["cpu accuracy"]
     said = [
         f"{shown(one['balanced_accuracy'].values())} balanced accuracy and {shown(one['auroc'].values())} AUROC"
