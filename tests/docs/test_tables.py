@@ -56,6 +56,15 @@ def method(cell):
     return "full" if cell == "all real images" else re.fullmatch(r"`([\w-]+)`(, real images)?", cell)[1]
 
 
+def test_the_table_of_the_ablation_is_its_record():
+    kept, apart = recorded("bench_ablation"), differences("bench_ablation")
+    _, rows = table("bench.md", "## What the parts add")
+    assert {method(row[0]) for row in rows} == {name for _, _, name in kept} - {"random-soft"}
+    for name, _, figures, difference in rows:
+        assert figures == kept["pneumoniamnist", 1, method(name)]
+        assert difference == apart.get(method(name), "").removeprefix("+")
+
+
 @pytest.mark.parametrize(("heading", "name"), [("The hour", "bench_hour"), ("Other cohorts", "bench_own")])
 def test_a_table_of_the_benchmark_is_its_record(heading, name):
     (_, *headers, last), rows = table("bench.md", f"\n## {heading}\n")
