@@ -144,3 +144,7 @@ def test_members_are_found_where_the_package_is_their_images(strangers_package, 
     prepared = membership.prepare(case)
     found = membership.judge(*(membership.attack(prepared, side) for side in ("members", "control")), case)
     assert found.outcome == "fail"
+    assert found.warnings[-1] == membership.WEAKER
+    shadowed = replace(case, effort=replace(case.effort, shadows=6))
+    both = (membership.attack(prepared, side) for side in ("members", "control"))
+    assert membership.WEAKER not in membership.judge(*both, shadowed).warnings
