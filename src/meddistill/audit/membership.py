@@ -34,7 +34,7 @@ from meddistill.train.received import received
 
 NAME, ASKS = "membership", "who was among the patients that the package was made from"
 SCORES = ("likelihood", "ratio", "gradients", "density")
-WEAKER = "whoever repeats the whole making (shadows) finds more, above all where patients are few: this was not tried"
+WEAKER = "whoever repeats the whole making (shadows) may find more, and did where patients were few: this was not tried"
 
 _BANDWIDTH = 0.1  # of the density, in cosines
 _GRADIENT_IMAGES = 512
