@@ -2,6 +2,8 @@
 #   make demo    install into .venv and distil the embedded chest X-rays
 #   make test    install what tests need and run every check
 #   make docs    build the documentation into build/docs
+# On a machine with a GPU, with meddistill and a PyTorch for it installed:
+#   make gpu PYTHON=… DATA=…    check the engine and the teachers there, then measure them; DATA: chest X-rays of 112 pixels
 # Variables: PYTHON (interpreter that makes .venv), OUT (folder of the demo), PIP_FLAGS (more flags for pip).
 
 PYTHON ?= python3
@@ -19,7 +21,7 @@ INPUTS := pyproject.toml constraints.txt
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs wheel lint format clean
+.PHONY: help demo test docs wheel lint format clean gpu
 
 help:
 	@echo "make demo    distil the embedded chest X-rays, train from the result, print one table"
@@ -27,6 +29,7 @@ help:
 	@echo "make docs    build the documentation into build/docs; a broken link fails"
 	@echo "make lint    style, types and layers only        make format  put the code in style"
 	@echo "make wheel   build the wheel and try it alone    make clean   remove .venv and caches"
+	@echo "make gpu     on a GPU: check engine and teachers against float64, then measure them"
 
 demo: $(VENV)/.core
 	@$(BIN)/meddistill demo --out $(OUT)
@@ -49,6 +52,12 @@ docs: $(VENV)/.dev
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+gpu:
+	@$(PYTHON) benchmarks/engine.py --device cuda
+	@$(PYTHON) benchmarks/engine.py --device cuda --compiled
+	@$(PYTHON) benchmarks/engine.py --device cuda --traces 10
+	@$(PYTHON) benchmarks/teachers.py --device cuda --at-once 32 --teachers 32 $(if $(DATA),--data $(DATA) --target)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
