@@ -124,6 +124,10 @@ def test_the_table_of_audits_is_its_record():
     assert made("benchmarks/audits.py", record("audits.json")) in text_of("privacy.md")
 
 
+def test_the_table_of_readings_is_its_record():
+    assert made("benchmarks/readings.py", record("readings.json")) in text_of("methods.md")
+
+
 def test_the_table_of_shadows_is_its_record():
     kept, page = record("shadows.json"), " ".join(text_of("privacy.md").split())
     assert made("benchmarks/shadows.py", kept) in text_of("privacy.md")
