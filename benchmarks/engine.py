@@ -195,7 +195,7 @@ def variants(network: ConvNet, batch: int, rounds: int) -> dict[str, object]:
         step.written(network, "full", params, params, images, labels)
 
     def traced() -> None:
-        step.traced_curvature(network, params, params, step.traced_slopes(network, "full", params, images, labels)[1])
+        step.traced_curvature(params, params, step.traced_slopes(network, "full", params, images, labels)[1])
 
     ways |= {"slopes and curvature": apart, "slopes and curvature, traced": traced}
     return {"network": network.name, "batch": batch, "rounds": rounds, "seconds": in_turns(ways, rounds, "cpu")}

@@ -119,11 +119,11 @@ def trace(network: ConvNet, params: Params, images: Tensor, labels: Tensor, work
 def slopes_of(params: Params, traced: Trace) -> Params:
     """The gradient with respect to the parameters, once it is traced."""
     networks, found = len(params[0]), list[Tensor]()
-    for block, kept in enumerate(traced.blocks):
-        found.append(_by_weight(kept.seen, kept.leaving, kept.weight, networks))
-        found += [torch.zeros_like(params[4 * block + 1]), kept.by_scale.sum(0), kept.by_shift.sum(0)]
+    for kept in traced.blocks:
+        by_weight = _by_weight(kept.seen, kept.leaving, kept.weight, networks)
+        found += [by_weight, kept.by_scale.sum(0), kept.by_shift.sum(0)]
     found += [torch.bmm(traced.slope.transpose(1, 2), traced.flat), traced.slope.sum(1)]
-    return tuple(slope.reshape(param.shape).to(param.dtype) for slope, param in zip(found, params, strict=True))
+    return _shaped(found, params)
 
 
 def curvature(
@@ -139,10 +139,10 @@ def curvature(
 
     Shapes as in :func:`slopes`; ``along`` is shaped as ``params``. Without ``hessian`` the parameters' part is None.
     """
-    return curvature_of(network, params, along, trace(network, params, images, labels, work), hessian)
+    return curvature_of(params, along, trace(network, params, images, labels, work), hessian)
 
 
-def curvature_of(network: ConvNet, params: Params, along: Params, traced: Trace, hessian: bool = True) -> Curved:
+def curvature_of(params: Params, along: Params, traced: Trace, hessian: bool = True) -> Curved:
     """The same, once the gradient at ``params`` is traced."""
     networks, count = traced.chances.shape[:2]
     tangent, bent = None, list[_Bent]()
@@ -161,16 +161,18 @@ def curvature_of(network: ConvNet, params: Params, along: Params, traced: Trace,
         by_last = torch.bmm(bending.transpose(1, 2), traced.flat) + torch.bmm(slope.transpose(1, 2), moving)
         found = [by_last, bending.sum(1)]
     arriving = _side_by_side(torch.bmm(bending, last) + torch.bmm(slope, last_along), shape)
-    for block in reversed(range(network.depth)):
-        arriving, part = _block_back(arriving, traced.blocks[block], bent[block], networks, hessian)
+    for kept, bends in zip(reversed(traced.blocks), reversed(bent), strict=True):
+        arriving, part = _block_back(arriving, kept, bends, networks, hessian)
         found = part + found
     by_image = arriving.unflatten(1, (networks, -1)).transpose(0, 1).to(traced.flat.dtype)
-    if not hessian:
-        return Curved(None, by_image, -centred / count)
-    for block in range(network.depth):
-        found.insert(4 * block + 1, torch.zeros_like(params[4 * block + 1]))
-    curved = tuple(one.reshape(param.shape).to(param.dtype) for one, param in zip(found, params, strict=True))
-    return Curved(curved, by_image, -centred / count)
+    return Curved(_shaped(found, params) if hessian else None, by_image, -centred / count)
+
+
+def _shaped(found: list[Tensor], params: Params) -> Params:
+    """Weights', scales' and shifts' parts of every block, and the linear layer's two, as the parameters are."""
+    for bias in range(1, len(params) - 2, 4):  # the norm behind it takes it away again
+        found.insert(bias, torch.zeros_like(params[bias]))
+    return tuple(one.reshape(param.shape).to(param.dtype) for one, param in zip(found, params, strict=True))
 
 
 class _Bent(NamedTuple):
@@ -203,10 +205,10 @@ def _block(
     stretch = _dots(normed, moved) / area
     normed_along = _less(moved, [(normed, stretch)], moved.mean((2, 3))).mul_(_flat(rate))
     pool_along = _pool(mask * normed_along)
-    leaving = _flat(shift_along) * kept.pools[0] + _flat(scale_along) * kept.pools[1] + _flat(scale) * pool_along
+    onwards = _flat(shift_along) * kept.pools[0] + _flat(scale_along) * kept.pools[1] + _flat(scale) * pool_along
     factor = rate * scale
     factor_along = rate * (scale_along - stretch * factor)
-    return leaving, _Bent(tangent, weight_along, factor, factor_along, normed_along, pool_along)
+    return onwards, _Bent(tangent, weight_along, factor, factor_along, normed_along, pool_along)
 
 
 def _block_back(

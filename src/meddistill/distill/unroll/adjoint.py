@@ -54,7 +54,7 @@ def carried_back(
     ``traces``: of how many steps at once, of those that can leave one.
     """
     step_by = step_of(network, rule.precision, rule.compiled)
-    walk = _Walk(step_by, students, learned, rule.momentum, through, traces if step_by.tracing else 0)
+    walk = _Walk(step_by, students, learned, rule.momentum, through, traces)
     parts = stretches(len(students.steps), max(at_once, len(wanted)), each=2 if rule.momentum else 1)
     asked, begins, states = _sweep(walk, parts, wanted)
     values, cotangents = differentiate(students.scores, asked)

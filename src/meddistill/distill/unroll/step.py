@@ -53,7 +53,7 @@ def step_of(network: Network, precision: Precision = "full", compiled: bool = Fa
     """The fastest step for that network; a compiled one is kept for as long as the process needs it."""
     if not isinstance(network, ConvNet) or network.norm != "instance":
         return Step(partial(automatic, network, precision), partial(reverse, network, precision))
-    tracing = Tracing(partial(traced_slopes, network, precision), partial(traced_curvature, network))
+    tracing = Tracing(partial(traced_slopes, network, precision), traced_curvature)
     by_hand = Step(partial(written_slopes, network, precision), partial(written, network, precision), tracing)
     if not compiled:
         return by_hand
@@ -165,10 +165,10 @@ def traced_slopes(
         return slopes_of(params, traced), traced
 
 
-def traced_curvature(network: ConvNet, params: Params, along: Params, traced: Trace, hessian: bool = True) -> Curved:
+def traced_curvature(params: Params, along: Params, traced: Trace, hessian: bool = True) -> Curved:
     """The curvature by hand, of slopes that left their trace."""
     with torch.no_grad():
-        return curvature_of(network, params, along, traced, hessian)
+        return curvature_of(params, along, traced, hessian)
 
 
 def _work(precision: Precision, params: Params) -> torch.dtype:

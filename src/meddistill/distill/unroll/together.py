@@ -136,9 +136,9 @@ def _compute(
     if rule.strategy == "full":
         return full(network, side_by_side, learned, wanted, rule)
     batch = max((len(seen.rows) // seen.students for seen in side_by_side.steps), default=0)
-    kept, traces = rule.states or max(wanted), rule.traces or 0
+    states, traces = max(wanted), 0
     if isinstance(network, ConvNet):
-        kept = rule.states or states_at_once(network, batch)
+        states = states_at_once(network, batch)
         traces = traces_at_once(network, rule, batch * len(students), learned.images.device)
     return carried_back(
         network,
@@ -148,7 +148,7 @@ def _compute(
         rule,
         through=through,
         hessian=rule.strategy != "two-pass",
-        at_once=kept,
+        at_once=rule.states or states,
         traces=traces,
     )
 
