@@ -8,7 +8,6 @@ then are members and control patients drawn alike, and the attacks can say somet
 """
 
 import argparse
-import datetime
 import json
 import os
 import platform
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared import answer, interval
+from shared import answer, interval, markdown, today
 
 from meddistill.runtime.files import write_atomic
 
@@ -75,7 +74,7 @@ def measure(name: str, start: str, data: str, out: Path) -> dict[str, Any]:
     scores = made["results"]["test"]
     return {
         "command": "; ".join(shlex.join(["meddistill", *words]) for words in commands(name, start, "DATA", "OUT")),
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "date": today(),
         "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "bytes": made["bytes"],
         "balanced_accuracy": {row: found["balanced_accuracy"] for row, found in scores.items()},
@@ -102,8 +101,7 @@ HEADS = (
 
 def table(record: dict[str, Any]) -> str:
     """The record as Markdown, a line for each set and start. Linkage and labels: points of excess; others: areas."""
-    rows = [HEADS, ("---",) * len(HEADS), *(line(key, row) for key, row in record.items())]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+    return markdown(HEADS, (line(key, row) for key, row in record.items()))
 
 
 def line(key: str, row: dict[str, Any]) -> tuple[str, ...]:

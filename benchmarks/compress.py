@@ -8,7 +8,6 @@ a set (and of a network other than the usual one) is one entry, so that several 
 """
 
 import argparse
-import datetime
 import json
 import os
 import platform
@@ -18,6 +17,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from shared import today
 
 RECORD = Path(__file__).parent / "records" / "compress.json"
 
@@ -80,7 +81,7 @@ def measure(name: str, data: str, network: str, out: Path, goal: str) -> dict[st
     shown = words(f"OUT/{model.name}", f"DATA/{real.source}", f"OUT/{name}-{goal}.mdw", goal)
     return {
         "command": shlex.join(["meddistill", *shown]),
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "date": today(),
         "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "original": network,
         **{key: value for key, value in document.items() if key not in ("model", "warning")},

@@ -10,14 +10,13 @@ the image is dark there, else dark. Each image is looked at as it is and with no
 ``--table`` prints the record.
 """
 
-import datetime
 import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from shared import images_of, of_cells
+from shared import images_of, markdown, of_cells, today
 
 from meddistill.audit.marks import NOISE, Floats, longest_rows
 from meddistill.runtime.streams import numpy_stream
@@ -56,7 +55,7 @@ def measure(name: str, side: int, data: Path) -> dict[str, Any]:
             found[str(height)] = {"images": len(written), "found": seen(np.stack(written), draws)}
     return {
         "command": shlex.join(["benchmarks/marks.py", "--cells", f"{name} {side}"]),
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "date": today(),
         "seed": SEED,
         "noise": NOISE,
         "unmarked": {"images": len(images), "found": seen(images, draws)},
@@ -97,12 +96,12 @@ def font_of(height: int) -> Any:
 def table(record: dict[str, Any]) -> str:
     """The record as Markdown: per cent of images in which a row is found, as they are / with noise."""
     heads = ("images, side", "without text", *(f"letters of {height} px" for height in HEIGHTS))
-    rows = [heads, ("---",) * len(heads)]
+    lines = list[tuple[str, ...]]()
     for key, one in record.items():
         cells = [rate(one["unmarked"], ".1f")]
         cells += [rate(one["letters"][str(h)], ".0f") if str(h) in one["letters"] else "" for h in HEIGHTS]
-        rows.append((key, *cells))
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+        lines.append((key, *cells))
+    return markdown(heads, lines)
 
 
 def rate(counted: dict[str, Any], form: str) -> str:

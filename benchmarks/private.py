@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from shared import markdown
 
 from meddistill.audit.case import Effort
 from meddistill.audit.run import audit_canaries
@@ -178,15 +179,15 @@ def table(record: dict[str, Any]) -> str:
         "noised network itself",
         *(f"shown of `{route}`" for route in ROUTES),
     )
-    rows = [heads, ("---",) * len(heads)]
+    lines = list[tuple[str, ...]]()
     for name, at in record["balanced_accuracy_percent"].items():
         for epsilon in EPSILONS:
             where = (name, f"{epsilon:g}")
             told = [score(record["cells"], *where, row) if row in at else "–" for row in (*ROUTES, "direct")]
             seen = [shown(record["audited"], *where, route) for route in ROUTES]
             if any(one != "–" for one in told):
-                rows.append((TITLES[name], "none" if math.isinf(epsilon) else where[1], *told, *seen))
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+                lines.append((TITLES[name], "none" if math.isinf(epsilon) else where[1], *told, *seen))
+    return markdown(heads, lines)
 
 
 def score(cells: dict[str, dict[str, float]], name: str, epsilon: str, row: str) -> str:

@@ -9,8 +9,6 @@ networks each. Differences to the chosen value are of the same distillations, on
 """
 
 import argparse
-import datetime
-import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,13 +16,12 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from shared import interval
+from shared import completed, interval, markdown, today
 
 from meddistill import api
 from meddistill.distill.distance import Distance, Pruned, SelfPaced, Weighted
 from meddistill.distill.methods import METHODS, Method
 from meddistill.distill.segments import ProgressiveSegments, progressive
-from meddistill.runtime.files import write_atomic
 from meddistill.train.metrics import summarise
 
 RECORD = Path(__file__).parent / "records" / "readings.json"
@@ -111,7 +108,7 @@ def measure(name: str, out: Path) -> dict[str, Any]:
     ]
     return {
         "what": what,
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "date": today(),
         "device": platform.machine(),
         "rows": rows,
     }
@@ -131,7 +128,7 @@ def table(record: Mapping[str, Any]) -> str:
         for name, kept in record.items()
         for row in kept["rows"]
     )
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [HEADS, ("---",) * len(HEADS), *lines])
+    return markdown(HEADS, lines)
 
 
 def shown(figure: Mapping[str, float] | None, sign: str = "") -> str:
@@ -149,13 +146,8 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the record as Markdown and stop")
     asked = parser.parse_args()
     METHODS.update(variants())
-    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-    for name in [] if asked.table else asked.methods:
-        if name not in record:
-            record[name] = measure(name, asked.out)
-            ordered = {one: record[one] for one in READINGS if one in record}
-            write_atomic(RECORD, (json.dumps(ordered, indent=1) + "\n").encode())
-    print(table(record))
+    wanted = [] if asked.table else asked.methods
+    print(table(completed(RECORD, list(READINGS), wanted, lambda name: measure(name, asked.out))))
 
 
 if __name__ == "__main__":

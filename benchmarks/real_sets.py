@@ -8,7 +8,6 @@ Every set goes through the two verbs that a user would type (the commands are in
 """
 
 import argparse
-import datetime
 import json
 import os
 import platform
@@ -18,6 +17,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from shared import today
 
 RECORD = Path(__file__).parent / "records" / "real_sets.json"
 METRICS = ("balanced_accuracy", "auroc")
@@ -84,7 +85,7 @@ def measure(name: str, data: str, out: str, seconds: int, size: int | None) -> d
     plan = made["plan"]
     return {
         "commands": [shlex.join(["meddistill", *words]) for words in commands(name, "DATA", "OUT", seconds, size)[:2]],
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "date": today(),
         "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "size": plan["size"],
         "images_per_class": plan["images_per_class"],

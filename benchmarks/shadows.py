@@ -10,8 +10,6 @@ time is the result. ``--table`` prints the record.
 """
 
 import argparse
-import datetime
-import json
 import os
 import platform
 import shlex
@@ -19,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from shared import answer, interval
+from shared import answer, completed, interval, markdown, today
 
-from meddistill.runtime.files import write_atomic
 from meddistill.runtime.streams import numpy_stream
 
 RECORD = Path(__file__).parent / "records" / "shadows.json"
@@ -61,7 +58,7 @@ def measure(cell: str, data: Path, out: Path) -> dict[str, Any]:
     found = {one["attack"]: one for one in audited["findings"]}
     return {
         "command": "; ".join(shlex.join(["meddistill", *words]).replace(str(out), "OUT") for words in (distil, audit)),
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "date": today(),
         "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "load": os.getloadavg()[2],
         "balanced_accuracy": {row: one["balanced_accuracy"] for row, one in made["results"]["test"].items()},
@@ -79,8 +76,7 @@ HEADS = ("recipe", "score", "found at 0.1 % false alarms", "at 1 %", "area", "ou
 def table(record: dict[str, Any]) -> str:
     """The record as Markdown, a line for each recipe and score."""
     lines = (line(cell, score, row) for cell, row in record.items() for score in ("online", "offline"))
-    rows = [HEADS, ("---",) * len(HEADS), *lines]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+    return markdown(HEADS, lines)
 
 
 def line(cell: str, score: str, row: dict[str, Any]) -> tuple[str, ...]:
@@ -105,12 +101,8 @@ def main() -> None:
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
     parser.add_argument("--table", action="store_true", help="print the record as Markdown and stop")
     asked = parser.parse_args()
-    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-    for cell in [] if asked.table else asked.cells:
-        if cell not in record:
-            record[cell] = measure(cell, asked.data, asked.out)
-            write_atomic(RECORD, (json.dumps(record, indent=1) + "\n").encode())
-    print(table(record))
+    wanted = [] if asked.table else asked.cells
+    print(table(completed(RECORD, list(CELLS), wanted, lambda cell: measure(cell, asked.data, asked.out))))
 
 
 if __name__ == "__main__":

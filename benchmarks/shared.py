@@ -1,11 +1,12 @@
 """What several benchmarks have in common: commands as a user types them, figures in a table, real images, records."""
 
 import argparse
+import datetime
 import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,29 @@ def interval(found: Mapping[str, float] | None, scale: float, form: str) -> str:
     return f"{value} ({low} to {high})"
 
 
+def markdown(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ("---",) * len(heads), *lines))
+
+
+def today() -> str:
+    """The date that a record has."""
+    return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+
+
+def completed(
+    kept: Path, names: Sequence[str], asked: Sequence[str], measure: Callable[[str], dict[str, Any]]
+) -> dict[str, Any]:
+    """The record ``kept`` in the order of ``names``, once what was asked for and is not in it has been measured."""
+    record = json.loads(kept.read_text()) if kept.exists() else {}
+    for name in asked:
+        if name not in record:
+            record[name] = measure(name)
+            ordered = {one: record[one] for one in names if one in record}
+            write_atomic(kept, (json.dumps(ordered, indent=1) + "\n").encode())
+    return {one: record[one] for one in names if one in record}
+
+
 def images_of(data: Path, name: str, side: int, count: int, *, once: bool = False) -> Any:
     """Some images ``(n, C, S, S)`` of one of :data:`FILES`, drawn by lot; ``once``: none of an array twice."""
     if FILES[name].endswith(".npz"):
@@ -67,15 +91,10 @@ def of_cells(
     """A benchmark of sets and sides: measure what was asked for and is not in the record ``kept``; print all of it."""
     parser = argparse.ArgumentParser(description=summary)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    names = [f"{name} {side}" for name, side in cells]
+    sides = {f"{name} {side}": (name, side) for name, side in cells}
+    names = list(sides)
     parser.add_argument("--cells", nargs="+", choices=names, default=names)
     parser.add_argument("--table", action="store_true", help="print the record as Markdown and stop")
     asked = parser.parse_args()
-    record = json.loads(kept.read_text()) if kept.exists() else {}
-    for name, side in cells:
-        key = f"{name} {side}"
-        if not asked.table and key in asked.cells and key not in record:
-            record[key] = measure(name, side, asked.data)
-            ordered = {one: record[one] for one in names if one in record}
-            write_atomic(kept, (json.dumps(ordered, indent=1) + "\n").encode())
-    print(table({one: record[one] for one in names if one in record}))
+    wanted = [name for name in names if name in asked.cells and not asked.table]
+    print(table(completed(kept, names, wanted, lambda name: measure(*sides[name], asked.data))))

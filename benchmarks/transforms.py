@@ -8,7 +8,6 @@ patients; each change is made to the same few members, which stand in the place 
 is learned from control images, as in an audit. ``--table`` prints the record.
 """
 
-import datetime
 import math
 import shlex
 from collections.abc import Callable, Iterable
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from shared import images_of, of_cells
+from shared import images_of, markdown, of_cells, today
 from torch import Tensor
 
 from meddistill.audit import copies, nearest
@@ -126,7 +125,7 @@ def measure(name: str, side: int, data: Path) -> dict[str, Any]:
     found = attacked(stand, members, control)
     return {
         "command": shlex.join(["benchmarks/transforms.py", "--cells", f"{name} {side}"]),
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "date": today(),
         "seed": SEED,
         "members": MEMBERS,
         "control": CONTROL,
@@ -172,9 +171,8 @@ def people(pixels: Any) -> People:
 
 def table(record: dict[str, Any]) -> str:
     """The record as Markdown: per cent of changed images that are copies / likenesses."""
-    rows = [("change", *record), ("---",) * (1 + len(record))]
-    rows += [(change, *(rates(one, change) for one in record.values())) for change in CHANGES]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+    lines = ((change, *(rates(one, change) for one in record.values())) for change in CHANGES)
+    return markdown(("change", *record), lines)
 
 
 def rates(one: dict[str, Any], change: str) -> str:

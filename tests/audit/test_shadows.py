@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.stats import norm
+from tests.told import Told
 
 from meddistill.audit import shadows
 from meddistill.audit.case import Effort
@@ -16,7 +17,6 @@ from meddistill.nets.convnet import parse
 from meddistill.package.read import read
 from meddistill.runtime import crew, processes
 from meddistill.runtime.errors import InputError
-from meddistill.runtime.progress import Silent
 
 SIDES = ("members", "control")
 
@@ -123,16 +123,6 @@ def few(people, count):
     return People(people.pixels[:count], people.peak, lots, np.arange(count))
 
 
-class Noting(Silent):
-    """Keeps what is noted."""
-
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
-
-
 def quick(case, **matching):
     """Some people, and a recipe with hardly any work."""
     recipe = case.package.card.recipe
@@ -145,7 +135,7 @@ def quick(case, **matching):
 def test_shadows_made_side_by_side_are_the_same_and_how_long_is_told_before(cases, strangers_package, monkeypatch):
     """Helpers start at once, and each process makes some; a small effort, but real files and real processes."""
     monkeypatch.setattr(crew, "SECONDS_WORTH_HELP", 0.0)
-    case, noting = quick(cases(strangers_package), images_per_class=2), Noting()
+    case, noting = quick(cases(strangers_package), images_per_class=2), Told()
     case = replace(case, effort=replace(case.effort, shadows=6, students=1, steps=2), progress=noting)
     made, trained, train = [], [], shadows.train_network
     monkeypatch.setattr(shadows, "train_network", lambda *rest: trained.append(rest) or train(*rest))

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from tests.told import Told
 
 from meddistill import api
 from meddistill.audit.shadows import plan_of
@@ -49,18 +50,6 @@ seeds = 1
 random_sets = 0
 """
 UNFLIPPED = Augmentation(flip=0)
-
-
-class Told(Silent):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-        self.notes: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.fixture(scope="module")

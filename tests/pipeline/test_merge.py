@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.told import Told
 
 from meddistill import api
 from meddistill.package.quantise import LEVELS
@@ -25,7 +26,6 @@ from meddistill.package.types import (
 from meddistill.package.write import write
 from meddistill.pipeline.receive import open_parts
 from meddistill.runtime.errors import InputError
-from meddistill.runtime.progress import Silent
 
 
 def part(path: Path, classes=("ill", "well"), *, low=0.0, mean=0.5, each=2, stored=None, **facts) -> Path:
@@ -163,21 +163,11 @@ def test_what_cannot_be_merged_is_refused_with_a_remedy(tmp_path):
     assert not (tmp_path / "c.mdz").exists()
 
 
-class Heard(Silent):
-    """Keeps the warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-
 def test_a_package_that_canaries_were_planted_for_is_not_merged_and_whoever_trains_on_it_is_warned(tmp_path):
     sound, planted = part(tmp_path / "a.mdz"), part(tmp_path / "b.mdz", plan={"canaries": 100})
     with pytest.raises(InputError, match=r"b\.mdz: canaries"):
         api.merge([sound, planted], tmp_path / "c.mdz")
-    heard = Heard()
+    heard = Told()
     assert [each.name for each in open_parts([sound, planted], heard)] == ["a.mdz", "b.mdz"]
     (warned,) = (text for text in heard.warnings if "canaries" in text)
     assert warned.startswith("b.mdz: ") and "not to be shared or used" in warned

@@ -10,13 +10,13 @@ import pydicom
 import pytest
 import torch
 from PIL import Image
+from tests.told import Told
 
 from meddistill import api
 from meddistill.cohort.prepare import CohortError
 from meddistill.cohort.read import ReadOptions
 from meddistill.nets.convnet import parse
 from meddistill.runtime.errors import InputError, VerificationError
-from meddistill.runtime.progress import Silent
 from meddistill.runtime.streams import stream
 from meddistill.teachers.images import Normalisation
 from meddistill.train.model import Model, save_model
@@ -115,20 +115,13 @@ def test_frames_and_slices_are_images_of_their_own(grey, tmp_path):
 
 
 def test_reports_beneath_a_folder_are_left_aside_and_counted(grey, tmp_path):
-    class Notes(Silent):
-        def __init__(self):
-            self.told = []
-
-        def note(self, text):
-            self.told.append(text)
-
     for name in ("test-SR.dcm", "rtplan.dcm", "MR_small.dcm"):
         (tmp_path / "set").mkdir(exist_ok=True)
         shutil.copy(DICOM / name, tmp_path / "set" / name)
-    notes = Notes()
-    answer = api.predict(grey, tmp_path / "set", progress=notes).as_dict()["predictions"]
+    told = Told()
+    answer = api.predict(grey, tmp_path / "set", progress=told).as_dict()["predictions"]
     assert [Path(one["image"]).name for one in answer] == ["MR_small.dcm"]
-    assert notes.told == ["2 × DICOM without pixels left aside"]
+    assert told.notes == ["2 × DICOM without pixels left aside"]
 
 
 def test_every_file_that_cannot_be_used_is_named(grey, tmp_path):
@@ -146,24 +139,14 @@ def test_every_file_that_cannot_be_used_is_named(grey, tmp_path):
 def test_what_cannot_be_used_is_left_out_as_asked_and_told(grey, tmp_path):
     good, bad = picture(tmp_path / "images/good.png", (10, 10)), tmp_path / "images/bad.png"
     bad.write_bytes(b"no picture")
-    warned, asked = Warned(), ReadOptions(skip_unreadable=True)
-    found = api.predict(grey, good.parent, options=asked, progress=warned)
+    heard, asked = Told(), ReadOptions(skip_unreadable=True)
+    found = api.predict(grey, good.parent, options=asked, progress=heard)
     assert [Path(one.image) for one in found.images] == [good]
     assert found.images == api.predict(grey, good).images
-    (told,) = warned.told
+    (told,) = heard.warnings
     assert told.startswith("1 file or folder cannot be used") and "bad.png" in told and told.endswith("as asked.")
     with pytest.raises(CohortError, match="1 file or folder cannot be used"):
-        api.predict(grey, bad, options=asked, progress=warned)
-
-
-class Warned(Silent):
-    """Keeps what it is warned of."""
-
-    def __init__(self):
-        self.told = []
-
-    def warn(self, text):
-        self.told.append(text)
+        api.predict(grey, bad, options=asked, progress=heard)
 
 
 def test_no_file_and_no_model(grey, tmp_path):
