@@ -137,6 +137,7 @@ NOT_RUN = {
     "python benchmarks/engine.py": _MEASURES,
     "python benchmarks/engine.py --only memory --batches 10": _MEASURES,
     "python benchmarks/engine.py --only time --ways adjoint compiled bfloat16-compiled": _MEASURES,
+    "make gpu PYTHON=… DATA=…": _GPU,
     "python benchmarks/engine.py --device cuda --compiled": _GPU,
     "python benchmarks/teachers.py --device cuda --at-once 32 --teachers 32 --data COVID_FOLDER --target": _GPU,
     "sh examples/exchange.sh exchange": "tests/test_exchange.py runs it at small scale",
