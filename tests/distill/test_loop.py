@@ -19,6 +19,8 @@ from meddistill.distill.segments import ContinuousSegments, ProgressiveSegments,
 from meddistill.distill.start import first_images
 from meddistill.distill.state import State
 from meddistill.distill.unroll import Learned, Outcome, Truncated, compiled, unroll
+from meddistill.distill.unroll import together as side_by_side
+from meddistill.distill.unroll.stacked import stack
 from meddistill.distill.unroll.step import step_of
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
@@ -446,6 +448,24 @@ def test_the_log_says_how_segments_are_unrolled(first, matching, tmp_path):
     assert told["compiled"] is False  # so short a run does not earn the time back
     assert told["states"] == plan.student_steps
     assert 0 < told["bytes_each"] < told["bytes_free"]
+
+
+def test_memory_that_runs_out_is_told_and_asked_for_once(first, matching, tmp_path, monkeypatch):
+    sizes = []
+
+    def failing(group, count, device):
+        sizes.append(len(group))
+        if len(group) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return stack(group, count, device)
+
+    plan = replace(PLAN, warm_up=0, iterations=3, segments_at_once=2, together=2)
+    expected = distill(first, matching, replace(plan, together=1), SEED)
+    monkeypatch.setattr(side_by_side, "stack", failing)
+    assert same(distill(first, matching, plan, SEED, events=EventLog(tmp_path / "events")), expected)
+    (told,) = events_of(tmp_path / "events", "memory ran out")
+    assert (told["iteration"], told["together"]) == (1, 1)
+    assert sizes == [2, *6 * [1]]
 
 
 def test_a_compiler_that_fails_is_told_once(first, matching, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from tests.distill.test_unroll import close, network_of, noise, start_of
 from meddistill.distill.distance import normalised_l2
 from meddistill.distill.unroll import Batch, Learned, Rule, compiled, step, unroll
 from meddistill.distill.unroll.compiled import Compiled
+from meddistill.nets import curvature
 from meddistill.nets.convnet import ConvNet
 from meddistill.runtime.streams import stream
 
@@ -148,7 +149,7 @@ def test_compiled_steps_give_the_same_numbers(monkeypatch, caplog):
     """The whole path of the compiler but for the C++ that it writes, which would take a minute."""
     compile_of = torch.compile
     monkeypatch.setattr(
-        torch, "compile", lambda function, **_: compile_of(function, dynamic=False, backend="aot_eager")
+        torch, "compile", lambda function, mode, **asked: compile_of(function, backend="aot_eager", **asked)
     )
     monkeypatch.setattr(compiled, "has_compiler", lambda device: True)
     step.step_of.cache_clear()
@@ -167,3 +168,53 @@ def test_compiled_steps_give_the_same_numbers(monkeypatch, caplog):
         close_as_a_whole(fast.tracing.curvature(params, along, trace, True).params, expected, 1e-9)
     step.step_of.cache_clear()
     assert "not compiled" not in caplog.text
+
+
+@pytest.mark.parametrize("precision", ["full", "bfloat16"])
+def test_steps_of_any_number_of_shapes_are_compiled_each_to_one_graph(monkeypatch, precision):
+    """The compiler gives up a piece of code that it compiled eight times, without a word."""
+    compile_of, graphs = torch.compile, []
+
+    def backend(module, _):
+        graphs.append(module)
+        return module.forward
+
+    monkeypatch.setattr(
+        torch, "compile", lambda function, mode, **asked: compile_of(function, backend=backend, **asked)
+    )
+    monkeypatch.setattr(compiled, "has_compiler", lambda device: True)
+    step.step_of.cache_clear()
+    network = ConvNet(2, 1, 1, 4, 2)
+    fast = step.step_of(network, precision, True)
+    for count in range(1, 13):
+        params = tuple(param[None] for param in network.init(stream(0, "init")))
+        images, labels = torch.ones(1, count, 1, 4, 4), torch.ones(1, count, 2) / 2
+        for _ in range(2):
+            fast.slopes(params, images, labels)
+            fast.curvature(params, params, images, labels, True)
+    step.step_of.cache_clear()
+    assert (fast.slopes.failed, fast.curvature.failed) == (None, None)
+    assert len(graphs) == 2 * 12
+
+
+@pytest.mark.parametrize("precision", ["full", "bfloat16"])
+def test_a_gpu_may_round_values_in_bfloat16_alone(monkeypatch, precision):
+    """Where a convolution of the step is called, TF32 is on; before, after and after an error it is not."""
+    seen, convolve = set(), curvature._convolve
+
+    def watched(*arguments):
+        seen.add(torch.backends.cudnn.allow_tf32)
+        return convolve(*arguments)
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(curvature, "_convolve", watched)
+    network = ConvNet(2, 1, 1, 4, 2)
+    start, learned = network.init(stream(0, "init")), Learned(noise(1, 2, 1, 4, 4), noise(2, 2, 2), torch.zeros(1))
+    learned = Learned(*(tensor.float() for tensor in learned.tensors()))
+    batches = [Batch(torch.arange(2))]
+    unroll(network, start, learned, batches, lambda s: s[1][0].sum(), rule=Rule(precision=precision))
+    assert seen == {precision == "bfloat16"}
+    assert torch.backends.cudnn.allow_tf32 is False
+    with pytest.raises(ZeroDivisionError):
+        unroll(network, start, learned, batches, lambda s: 1 / 0, rule=Rule(precision=precision))
+    assert torch.backends.cudnn.allow_tf32 is False

@@ -329,10 +329,29 @@ def test_students_above_the_limit_are_left_out_and_their_scores_told(size):
     found = unroll_many(network, students, learned, highest=limit, together=size)
     assert found.scores == pytest.approx(scores)
     assert found.used == tuple(score <= limit for score in scores)
+    kept = [student for student, used in zip(students, found.used, strict=True) if used]
+    expected = unroll_many(network, kept, learned, together=1)
+    for one, other in zip(found.gradient.tensors(), expected.gradient.tensors(), strict=True):
+        close(one, other, 1e-9)
     none = unroll_many(network, students, learned, highest=-1.0, together=size)
     assert none.used == (False,) * 4
     assert none.score == pytest.approx(sum(scores) / 4)
     assert all(bool(slope.isnan().all()) for slope in none.gradient.tensors())
+
+
+def test_students_that_ran_away_cost_one_more_unroll_and_steps_of_the_same_shape(monkeypatch):
+    """So that a compiled step serves it."""
+    network, students, learned = class_of()
+    spoiled = [Student(tuple(p * math.inf for p in s.start), s.batches, s.score) for s in students[:2]]
+    sizes = []
+
+    def seen(group, count, device):
+        sizes.append(len(group))
+        return stack(group, count, device)
+
+    monkeypatch.setattr(together, "stack", seen)
+    assert unroll_many(network, [*spoiled, *students[2:]], learned, together=4).used == (False, False, True, True)
+    assert sizes == [4, 4]
 
 
 def test_a_score_that_is_finite_with_a_gradient_that_is_not_is_left_out():
@@ -353,6 +372,9 @@ def test_a_score_that_is_finite_with_a_gradient_that_is_not_is_left_out():
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"),
         MemoryError(),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        torch.AcceleratorError("CUDA error: out of memory"),
     ],
 )
 def test_no_memory_is_answered_by_fewer_at_once(monkeypatch, error):
@@ -368,6 +390,7 @@ def test_no_memory_is_answered_by_fewer_at_once(monkeypatch, error):
     monkeypatch.setattr(together, "stack", failing)
     found = unroll_many(network, students, learned, together=4)
     assert sizes == [4, 2, 1, 1, 1, 1]
+    assert found.together == 1
     for one, other in zip(found.gradient.tensors(), expected.gradient.tensors(), strict=True):
         assert torch.equal(one, other)
 
@@ -397,6 +420,19 @@ def test_other_errors_are_not_taken_for_missing_memory(monkeypatch):
 @pytest.mark.parametrize(("free", "expected"), [(0, 1), (100, 1), (1000, 8), (10**9, 50)])
 def test_how_many_students_fit(free, expected):
     assert memory.students_that_fit(free, 100, 50) == expected
+
+
+def test_a_gpu_takes_students_in_even_groups_of_maps_that_it_can_count(monkeypatch):
+    """One shape for the compiler, and no map of more numbers than a kernel's index counts."""
+    network, gpu = ConvNet(128, 5, 3, 112, 4), torch.device("cuda")
+    each = memory.room_for(network, Rule(), 10, 80).bytes
+    monkeypatch.setattr(together, "free_bytes", lambda device: int(8.5 * each / 0.8))
+    assert [together.how_many(network, Rule(), 10, 80, count, gpu) for count in (1, 8, 9, 10, 17)] == [1, 8, 5, 5, 6]
+    traced = memory.room_for(network, Rule(traces=10), 10, 80, traces=10).bytes
+    assert together.how_many(network, Rule(traces=10), 10, 80, 8, gpu) == int(8.5 * each / traced)
+    monkeypatch.setattr(together, "free_bytes", lambda device: 2**50)
+    most = together.how_many(network, Rule(), 10, 80, 10_000, gpu)
+    assert 120 < most <= (2**31 - 1) / (10 * 128 * 112**2)
 
 
 def test_the_adjoint_is_counted_to_need_little_more_for_many_steps_and_full_a_graph_a_step():

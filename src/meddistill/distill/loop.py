@@ -134,7 +134,8 @@ def distill(
     saved, told = time.monotonic(), not plan.compiled
     last = plan.warm_up + plan.iterations
     if state.iteration < last and plan.objective is None:
-        _tell_room(matching.network, plan, first, events)
+        state.together = _together(matching.network, plan, first)
+        _tell_room(matching.network, plan, first, state.together, events)
     with progress.stage("distilling", last) as stage:
         stage.advance(state.iteration)
         if look is not None:
@@ -191,11 +192,15 @@ def _iteration(state: State, matching: Matching, plan: LoopPlan, seed: int, even
         memory = state.carried
         drawn = [_student(learned, matching, plan, generator, share, state.pace, memory) for generator in generators]
         students = [student for student, _ in drawn]
-        found = _unrolled(learned, matching, plan, students, stream(seed, "distill", iteration, "truncated"))
+        truncation = stream(seed, "distill", iteration, "truncated")
+        found = _unrolled(learned, matching, plan, students, state.together, truncation)
         if any(found.used) and not all(found.used):
             scores = [score if math.isfinite(score) else None for score in found.scores]
             events.write("left out", iteration=iteration + 1, used=list(found.used), scores=scores)
         state.notes = [score.note for (_, score), used in zip(drawn, found.used, strict=True) if used]
+        if found.together < state.together:
+            events.write("memory ran out", iteration=iteration + 1, together=found.together)
+            state.together = found.together
         return Outcome(found.score, found.gradient)
     return mean_of([_features(learned, matching, plan, generator) for generator in generators])
 
@@ -225,7 +230,12 @@ def _features(learned: Learned, matching: Matching, plan: LoopPlan, generator: t
 
 
 def _unrolled(
-    learned: Learned, matching: Matching, plan: LoopPlan, students: Sequence[Student], truncation: torch.Generator
+    learned: Learned,
+    matching: Matching,
+    plan: LoopPlan,
+    students: Sequence[Student],
+    together: int,
+    truncation: torch.Generator,
 ) -> Outcomes:
     return unroll_many(
         matching.network,
@@ -235,7 +245,7 @@ def _unrolled(
         rule=plan.rule,
         generator=truncation,
         highest=plan.highest,
-        together=plan.together,
+        together=together,
     )
 
 
@@ -343,17 +353,24 @@ def _compiling_pays(network: ConvNet, plan: LoopPlan, first: Learned) -> bool:
     return pays(steps, operations(network, min(plan.batch, len(first.images))), first.images.device)
 
 
-def _tell_room(network: ConvNet, plan: LoopPlan, first: Learned, events: EventLog) -> None:
+def _together(network: ConvNet, plan: LoopPlan, first: Learned) -> int:
+    """How many segments go side by side: settled once for a run, so that its steps have one shape."""
+    batch, steps, device = min(plan.batch, len(first.images)), plan.student_steps, first.images.device
+    asked = len(plan.distance.looks_at(steps))
+    together = plan.together or how_many(network, plan.rule, batch, steps, plan.segments_at_once, device, asked)
+    return min(together, plan.segments_at_once)
+
+
+def _tell_room(network: ConvNet, plan: LoopPlan, first: Learned, together: int, events: EventLog) -> None:
     """How segments are unrolled, and the memory that is counted for it."""
     batch, rule, device = min(plan.batch, len(first.images)), plan.rule, first.images.device
     steps, asked = plan.student_steps, len(plan.distance.looks_at(plan.student_steps))
     room = room_for(network, rule, batch, steps, asked, traces_at_once(network, rule, batch, device))
-    together = plan.together or how_many(network, rule, batch, steps, plan.segments_at_once, device, asked)
     events.write(
         "memory",
         strategy=str(rule.strategy),
         segments=plan.segments_at_once,
-        together=min(together, plan.segments_at_once),
+        together=together,
         bytes_each=room.bytes,
         states=room.states,
         taken_twice=room.taken_twice,

@@ -29,12 +29,13 @@ class State:
     how many were skipped in a row, the pace of the segments, which images are being retrained, and what an objective or
     a distance carries on.
 
-    ``notes``: what the distance noted of the students of the present iteration.
+    ``notes``: what the distance noted of the students of the present iteration. ``together``: how many segments go side
+    by side on this machine. Neither is in a checkpoint.
     """
 
     def __init__(self, first: Learned, plan: LoopPlan, carried: Params, formation: Formation) -> None:
         self.iteration, self.skipped, self.averaged, self.pace = 0, 0, 0, Pace()
-        self.carried, self.notes = carried, list[Params]()
+        self.carried, self.notes, self.together = carried, list[Params](), 0
         self._retrained = torch.ones(len(first.images), dtype=torch.bool)
         self._retrained_until = 0
         self._replaced = list[Tensor]()  # the learned tensors before images started anew

@@ -103,7 +103,7 @@ def trace(network: ConvNet, params: Params, images: Tensor, labels: Tensor, work
     chances = torch.baddbmm(params[-1][:, None], flat, params[-2].transpose(1, 2)).softmax(2)
     slope = (chances - labels) / count
     arriving = _side_by_side(torch.bmm(slope, params[-2]), seen.shape)
-    blocks = list[_Traced]()
+    blocks: list[_Traced] = []
     for block in reversed(range(network.depth)):
         _, weight, rate, normed, mask, pools = ahead[block]
         by_shift, by_scale = (_dots(arriving, pool) for pool in pools)
@@ -118,7 +118,8 @@ def trace(network: ConvNet, params: Params, images: Tensor, labels: Tensor, work
 
 def slopes_of(params: Params, traced: Trace) -> Params:
     """The gradient with respect to the parameters, once it is traced."""
-    networks, found = len(params[0]), list[Tensor]()
+    networks = len(params[0])
+    found: list[Tensor] = []
     for kept in traced.blocks:
         by_weight = _by_weight(kept.seen, kept.leaving, kept.weight, networks)
         found += [by_weight, kept.by_scale.sum(0), kept.by_shift.sum(0)]
@@ -145,7 +146,8 @@ def curvature(
 def curvature_of(params: Params, along: Params, traced: Trace, hessian: bool = True) -> Curved:
     """The same, once the gradient at ``params`` is traced."""
     networks, count = traced.chances.shape[:2]
-    tangent, bent = None, list[_Bent]()
+    tangent: Tensor | None = None
+    bent: list[_Bent] = []
     for block, kept in enumerate(traced.blocks):
         tangent, bends = _block(kept, tangent, params, along, block, networks)
         bent.append(bends)

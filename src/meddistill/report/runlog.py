@@ -31,6 +31,7 @@ _STAGES = {
     "teachers": "measuring the teachers",
     "window": "measuring the teachers",
     "memory": "distilling",
+    "memory ran out": "distilling",
     "not compiled": "distilling",
     "distilled": "distilling",
     "skipped": "distilling",

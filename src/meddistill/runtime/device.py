@@ -46,6 +46,19 @@ def be_exact() -> None:
     torch.backends.cudnn.benchmark = False
 
 
+@contextlib.contextmanager
+def rounded_convolutions() -> Iterator[None]:
+    """What runs inside may round what float32 convolutions multiply to TF32 on a GPU that has it; sums stay float32."""
+    import torch
+
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 def _named(name: str) -> torch.device:
     import torch
 

@@ -3,11 +3,14 @@
 import logging
 import os
 import shutil
+import types
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+
+from meddistill.distill.unroll.memory import is_out_of_memory
 
 _log = logging.getLogger(__name__)
 
@@ -29,15 +32,15 @@ def pays(steps: int, operations: float, device: torch.device) -> bool:
 
 
 class Compiled:
-    """``function`` compiled at its first call, or as it is from where that is not possible on.
+    """``function`` compiled at its first call for every kind of arguments, or as it is from where that fails on.
 
-    Why steps are not compiled goes to the log and into ``failed``. On a GPU the compiled function is captured, so that
-    a call is one launch; what it returns holds until the next call.
+    It becomes one graph or none. Why steps are not compiled goes to the log and into ``failed``. On a GPU the compiled
+    function is captured, so that a call is one launch; what it returns holds until the next call.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self._compiled: Callable[..., Any] | None = None
+        self._compiled: dict[tuple[object, ...], Callable[..., Any]] = {}
         self.failed: str | None = None
 
     def __call__(self, *arguments: Any) -> Any:
@@ -45,30 +48,45 @@ class Compiled:
         if self.failed is None:
             try:
                 return self._ready(arguments)(*arguments)
-            except torch.OutOfMemoryError:
-                raise
             except Exception as error:  # whatever a compiler may raise: the function as it is is as good, only slower
+                if is_out_of_memory(error):
+                    raise
                 self.failed = str(error).splitlines()[0] if str(error) else type(error).__name__
                 _log.warning("steps are not compiled: %s", self.failed)
         return self._function(*arguments)
 
     def _ready(self, arguments: tuple[Any, ...]) -> Callable[..., Any]:
-        if self._compiled is None:
-            device = next(_tensors(arguments)).device
+        leaves = tuple(_leaves(arguments))
+        kind = tuple((one.shape, one.dtype, one.device) if isinstance(one, torch.Tensor) else one for one in leaves)
+        if kind not in self._compiled:
+            device = next(one.device for one in leaves if isinstance(one, torch.Tensor))
             if not has_compiler(device):
                 raise RuntimeError("there is no compiler")
             mode = "reduce-overhead" if device.type == "cuda" else "default"
-            self._compiled = torch.compile(self._function, dynamic=False, mode=mode)
-        return self._compiled
+            own = _with_own_code(self._function)
+            self._compiled[kind] = torch.compile(own, dynamic=False, fullgraph=True, mode=mode)
+        return self._compiled[kind]
 
 
-def _tensors(arguments: tuple[Any, ...]) -> Iterator[torch.Tensor]:
-    """Those among the arguments, tuples of them and so on."""
+def _with_own_code(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function as one whose code no other has.
+
+    The compiler counts by code how often it compiled, and calls functions as they are once it did so eight times.
+    """
+
+    def call(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    return types.FunctionType(call.__code__.replace(), call.__globals__, closure=call.__closure__)
+
+
+def _leaves(arguments: tuple[Any, ...]) -> Iterator[Any]:
+    """The arguments, tuples being opened."""
     for one in arguments:
-        if isinstance(one, torch.Tensor):
+        if isinstance(one, tuple):
+            yield from _leaves(one)
+        else:
             yield one
-        elif isinstance(one, tuple):
-            yield from _tensors(one)
 
 
 def has_compiler(device: torch.device) -> bool:

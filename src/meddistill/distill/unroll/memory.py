@@ -24,6 +24,10 @@ _STATES, _STATES_SHARE = 10, 0.15
 # than so many bytes, hold them. A GPU's memory holds students instead.
 _MAPS_OF_TRACE = 5
 _TRACES, _TRACES_SHARE, _TRACES_BYTES = 10, 1 / 8, 2**30
+# How a CPU's allocator, libraries of a GPU, and a GPU outside PyTorch's allocator say that there is no memory.
+_NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+# A map of more numbers has places that many of a GPU's kernels cannot count to.
+_MOST_NUMBERS = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,11 @@ def _maps(network: ConvNet) -> int:
     return sum(network.width * (network.size >> block) ** 2 for block in range(network.depth))
 
 
+def countable_students(network: ConvNet, batch: int) -> int:
+    """How many students side by side have no map of more numbers than a GPU's kernels count."""
+    return _MOST_NUMBERS // max(1, batch * network.size**2 * max(network.width, network.channels))
+
+
 def students_that_fit(free: int, each: int, wanted: int) -> int:
     """How many of ``wanted`` students of ``each`` bytes go side by side into ``free`` bytes: at least one."""
     return max(1, min(wanted, int(_SHARE * free) // max(1, each)))
@@ -102,10 +111,9 @@ def free_bytes(device: torch.device) -> int:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an allocator, of a GPU or of a CPU, found no memory."""
-    text = str(error)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in text or "not enough memory" in text)
-    )
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 def give_back(device: torch.device) -> None:

@@ -1,7 +1,9 @@
 """Unroll S students on one synthetic set: as many side by side as fit, each left out alone if it runs away."""
 
+import contextlib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from meddistill.distill.unroll.adjoint import carried_back
 from meddistill.distill.unroll.graph import full
 from meddistill.distill.unroll.memory import (
+    countable_students,
     free_bytes,
     give_back,
     is_out_of_memory,
@@ -17,7 +20,8 @@ from meddistill.distill.unroll.memory import (
     students_that_fit,
     traces_at_once,
 )
-from meddistill.distill.unroll.stacked import add_to, stack, zeros_of
+from meddistill.distill.unroll.stacked import Class, add_to, stack, zeros_of
+from meddistill.distill.unroll.step import step_of
 from meddistill.distill.unroll.types import (
     Batch,
     Learned,
@@ -32,6 +36,7 @@ from meddistill.distill.unroll.types import (
 )
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import Params
+from meddistill.runtime.device import rounded_convolutions
 from meddistill.runtime.errors import MeddistillError
 
 
@@ -75,8 +80,8 @@ def unroll_many(
 
     A student whose score is not finite or above ``highest``, or whose gradient is not finite, is left out of the mean.
     ``together``: how many go side by side; by default one on a CPU, where more need memory and gain nothing, and on a
-    GPU what its free memory holds. When memory runs out after all, half as many go on. Raises
-    :class:`MeddistillError` when it does not suffice for one.
+    GPU what its free memory holds. When memory runs out after all, half as many go on; how many did in the end is in
+    :attr:`Outcomes.together`. Raises :class:`MeddistillError` when it does not suffice for one.
     """
     rule = rule or Rule()
     wanted = _checked(students, learned, at)
@@ -94,14 +99,14 @@ def unroll_many(
                 raise
             part = None
         if part is None:  # halved out here, where the error no longer holds on to the tensors of its frames
-            size = _halved(size, learned)
+            size = _halved(size, learned, rule)
             continue
         add_to(total, part.gradient)
         scores += part.scores
         used += part.used
     count = sum(used)
     mean = (slope / count if count else torch.full_like(slope, math.nan) for slope in total.tensors())
-    return Outcomes(tuple(scores), tuple(used), Learned(*mean))
+    return Outcomes(tuple(scores), tuple(used), Learned(*mean), size)
 
 
 def _checked(students: Sequence[Student], learned: Learned, at: Sequence[int] | None) -> frozenset[int]:
@@ -133,13 +138,25 @@ def _compute(
 ) -> tuple[Tensor, Learned]:
     """The scores ``(S,)`` of students and the gradient of their sum; steps after the last score are not taken."""
     side_by_side = stack(students, max(wanted), learned.images.device)
+    with rounded_convolutions() if rule.precision == "bfloat16" else contextlib.nullcontext():
+        return _differentiated(network, side_by_side, learned, wanted, rule, through)
+
+
+def _differentiated(
+    network: Network,
+    side_by_side: Class,
+    learned: Learned,
+    wanted: frozenset[int],
+    rule: Rule,
+    through: frozenset[int],
+) -> tuple[Tensor, Learned]:
     if rule.strategy == "full":
         return full(network, side_by_side, learned, wanted, rule)
     batch = max((len(seen.rows) // seen.students for seen in side_by_side.steps), default=0)
     states, traces = max(wanted), 0
     if isinstance(network, ConvNet):
         states = states_at_once(network, batch)
-        traces = traces_at_once(network, rule, batch * len(students), learned.images.device)
+        traces = traces_at_once(network, rule, batch * len(side_by_side.scores), learned.images.device)
     return carried_back(
         network,
         side_by_side,
@@ -166,9 +183,11 @@ def _usable(
     values, gradient = _compute(network, students, learned, wanted, rule, through)
     scores = tuple(values.tolist())
     good = [math.isfinite(score) and score <= highest for score in scores]
+    if any(good) and not all(good):
+        _, gradient = _compute(network, _stood_in(students, good), learned, wanted, rule, through)
     finite = all(bool(torch.isfinite(slope).all()) for slope in gradient.tensors())
-    if all(good) and finite:
-        return Outcomes(scores, tuple(good), gradient)
+    if any(good) and finite:
+        return Outcomes(scores, tuple(good), gradient, len(students))
     total = zeros_of(learned)
     for place, student in enumerate(students if len(students) > 1 else ()):
         if not good[place]:
@@ -176,7 +195,16 @@ def _usable(
         alone = _usable(network, [student], learned, wanted, rule, through, highest)
         good[place] = alone.used[0]
         add_to(total, alone.gradient)
-    return Outcomes(scores, tuple(good) if len(students) > 1 else (False,), total)
+    return Outcomes(scores, tuple(good) if len(students) > 1 else (False,), total, len(students))
+
+
+def _stood_in(students: Sequence[Student], good: Sequence[bool]) -> list[Student]:
+    """The same number of students, so that a compiled step serves them: a good one, whose score counts nothing, in the
+    place of each that ran away.
+    """
+    stand_in = students[good.index(True)]
+    idle = replace(stand_in, score=lambda states: 0 * states[max(states)][0].sum())
+    return [student if fine else idle for student, fine in zip(students, good, strict=True)]
 
 
 def how_many(
@@ -188,15 +216,20 @@ def how_many(
     """
     if device.type == "cpu" or not isinstance(network, ConvNet):
         return 1
-    return students_that_fit(free_bytes(device), room_for(network, rule, batch, steps, asked).bytes, students)
+    each = room_for(network, rule, batch, steps, asked, traces_at_once(network, rule, batch, device)).bytes
+    most = min(students_that_fit(free_bytes(device), each, students), max(1, countable_students(network, batch)))
+    return math.ceil(students / math.ceil(students / most))  # in groups as even as can be: a step has one shape
 
 
-def _halved(size: int, learned: Learned) -> int:
+def _halved(size: int, learned: Learned, rule: Rule) -> int:
     """Half as many students at once. Raises :class:`MeddistillError` when one was too many."""
     if size == 1:
         raise MeddistillError(
             "there is not enough memory for one student: use a smaller batch, network or image size, "
             "or strategy = adjoint"
         )
+    if rule.compiled and learned.images.device.type == "cuda":  # captured steps hold memory of their own
+        step_of.cache_clear()
+        torch.compiler.reset()
     give_back(learned.images.device)
     return size // 2

@@ -59,11 +59,11 @@ class Rule:
 
     ``momentum``: μ of the student's SGD, whose buffer starts at zero (not dampened, as ``torch.optim.SGD``).
     ``precision``: of convolutions, matrix products and the maps between them; everything else, and all sums, have the
-    parameters' dtype. ``compiled``: let the compiler fuse a step where there is one, for long runs. ``states``: how
-    many of the N states are kept at once, others being computed twice; by default what a share of one step's memory
-    holds. More are kept where fewer do not suffice. ``traces``: of how many steps at once what slopes and curvature
-    have in common is kept, others' being worked out twice; by default at most ten on a CPU, and none on a GPU. The
-    gradient depends on neither.
+    parameters' dtype. With bfloat16 a GPU may round to TF32 what float32 convolutions multiply. ``compiled``: let the
+    compiler fuse a step where there is one, for long runs. ``states``: how many of the N states are kept at once,
+    others being computed twice; by default what a share of one step's memory holds. More are kept where fewer do not
+    suffice. ``traces``: of how many steps at once what slopes and curvature have in common is kept, others' being
+    worked out twice; by default at most ten on a CPU, and none on a GPU. The gradient depends on neither.
     """
 
     strategy: Strategy = "adjoint"
@@ -129,12 +129,14 @@ class Outcomes:
     """The scores of S students, which of them were used, and the gradient of the mean score of those.
 
     A student is not used when its score is not finite or above the limit that was given, or when its gradient is not
-    finite. Where none is used the gradient is not a number.
+    finite. Where none is used the gradient is not a number. ``together``: how many went side by side at last, which is
+    less than at first where memory ran out.
     """
 
     scores: tuple[float, ...]
     used: tuple[bool, ...]
     gradient: Learned
+    together: int
 
     @property
     def score(self) -> float:
