@@ -80,6 +80,21 @@ def test_a_table_of_the_benchmark_is_its_record(heading, name):
         assert difference == paired.get(method(first), ""), first
 
 
+def test_the_table_of_the_fewest_images_is_its_record():
+    lines = map(json.loads, (RECORDS / "bench_fewest/results.jsonl").read_text().splitlines())
+    kept = {
+        (one["cohort"], one["total_images"], one["method"]): shown(
+            one["scores"]["test"]["as is"]["balanced_accuracy"].values()
+        )
+        for one in lines
+    }
+    places = [(cohort, count) for cohort in ("pneumoniamnist", "ham10000") for count in (1, 2, 5)]
+    _, rows = table("bench.md", "\n## The fewest images\n")
+    assert {method(row[0]) for row in rows} == {name for _, _, name in kept}
+    for first, *cells in rows:
+        assert cells == [kept[(*place, method(first))] for place in places], first
+
+
 def loaded(script):
     """A script of this project as a module."""
     spec = importlib.util.spec_from_file_location("script", ROOT / script)
@@ -122,6 +137,10 @@ def test_the_table_of_transfer_is_its_record():
 
 def test_the_table_of_audits_is_its_record():
     assert made("benchmarks/audits.py", record("audits.json")) in text_of("privacy.md")
+
+
+def test_the_table_of_roundings_is_its_record():
+    assert made("benchmarks/rounding.py", record("rounding.json")["rows"]) in text_of("engine.md")
 
 
 def test_the_table_of_readings_is_its_record():
