@@ -346,6 +346,11 @@ def test_methods():
     listed = api.methods().as_dict()["methods"]
     assert {"mtt", "mtt-soft"} <= {method["name"] for method in listed}
     assert all(method["summary"] and "arXiv" in method["source"] for method in listed)
+    chosen = {one["name"]: one for one in api.methods().as_dict()["coresets"]}
+    assert list(chosen) == ["random", "herding", "k-center"]
+    assert all(one["contains_patients"] and one["summary"] and one["cost"] for one in chosen.values())
+    assert all((one["family"], list(one["learns"])) == ("coresets", []) for one in chosen.values())
+    assert "arXiv" in chosen["herding"]["source"] and "arXiv" in chosen["k-center"]["source"]
     beside = {one["name"]: one for one in api.methods().as_dict()["comparisons"]}
     assert {"scratch", "skd", "byol", "simsiam", "simclr", "mae", "imagenet"} == set(beside)
     assert all(one["summary"] and one["source"] for one in beside.values())

@@ -571,15 +571,18 @@ def trust(key: Path | None = None, *, name: str | None = None, remove: str | Non
 def methods() -> Document:
     """The methods, installed ones included: a line on each, family, what it learns, cost and source.
 
-    ``comparisons``: what a benchmark may set beside them, encoders and few labelled real images.
+    What a benchmark may set beside them: ``coresets`` of real images, which contain patients, and ``comparisons``,
+    encoders and few labelled real images.
     """
     from meddistill.distill.methods import find, names
     from meddistill.pretrain.ways import WAYS
+    from meddistill.train.baselines import CORESETS
 
     told = ("name", "summary", "family", "learns", "cost", "source")
     listed = [{name: getattr(method, name) for name in told} for method in map(find, names())]
+    chosen = [{name: getattr(one, name) for name in (*told, "contains_patients")} for one in CORESETS.values()]
     ways = [{name: getattr(way, name) for name in ("name", "summary", "source")} for way in WAYS.values()]
-    return Document({"methods": listed, "comparisons": ways})
+    return Document({"methods": listed, "coresets": chosen, "comparisons": ways})
 
 
 def demo(

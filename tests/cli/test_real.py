@@ -52,7 +52,11 @@ def test_methods(run, document):
     methods = document(done.stdout)["methods"]
     assert "mtt" in [method["name"] for method in methods]
     assert all(method["summary"] and method["source"] for method in methods)
-    assert "mtt" in run("methods").stdout
+    text = run("methods").stdout
+    assert "mtt" in text
+    coresets = text.split("\nBeside them in benchmarks: real images of patients")[1].split("\nBeside")[0]
+    assert coresets.count("holds   images of patients") == text.count("images of patients\n") == 3
+    assert all(f"\n{name}\n" in coresets for name in ("random", "herding", "k-center"))
 
 
 def test_show(run, document, package):

@@ -20,9 +20,9 @@ from meddistill.pipeline.plan_file import unchecked
 from meddistill.pretrain.loop import encoder_of
 from meddistill.pretrain.ways import ROWS, WAYS, PretrainPlan, plan_of, way_of
 from meddistill.runtime.errors import InputError
+from meddistill.train.baselines import CORESETS, RANDOM
 
-# Sets of real images, by how they are chosen; with SOFT behind the name they get labels from teachers.
-CORESETS = ("random", "herding", "k-center")
+# Behind the name of a coreset of real images: labels from teachers.
 SOFT = "-soft"
 FULL = "full"
 SELECTIONS = (*CORESETS, *(name + SOFT for name in CORESETS))
@@ -112,7 +112,7 @@ class Grid:
     def takes_total(self, method: str) -> bool:
         """Whether a row may have any number of images, and fewer than classes: soft labels, or random real images."""
         if method in SELECTIONS or method in ROWS:
-            return method.removesuffix(SOFT) == CORESETS[0]
+            return method.removesuffix(SOFT) == RANDOM
         return find(self.variants.get(method, method)).labels != "hard"
 
     def plan_for(

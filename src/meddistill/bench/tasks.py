@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from meddistill import __version__
-from meddistill.bench.grid import CORESETS, FULL, SELECTIONS, SOFT, Grid, Source
+from meddistill.bench.grid import FULL, SELECTIONS, SOFT, Grid, Source
 from meddistill.distill.methods import find
 from meddistill.pipeline.evaluate import evaluation_seeds
 from meddistill.pipeline.plan import Plan, unflipped
@@ -20,6 +20,7 @@ from meddistill.pipeline.teach import teacher_identity
 from meddistill.pretrain.ways import IMAGENET, PROBE, ROWS, SCRATCH, PretrainPlan, way_of
 from meddistill.runtime.files import write_atomic
 from meddistill.runtime.streams import derive
+from meddistill.train.baselines import RANDOM
 from meddistill.train.protocol import PROTOCOL_VERSION
 
 # It changes with anything that changes a figure and is not in the protocol of training.
@@ -96,7 +97,7 @@ class Cell:
     @property
     def has_plan(self) -> bool:
         """Whether the set has a plan: networks were, as a rule, trained on the cohort for it."""
-        return self.is_distilled or (self.method in SELECTIONS and self.method != CORESETS[0])
+        return self.is_distilled or (self.method in SELECTIONS and self.method != RANDOM)
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -230,7 +231,7 @@ class Layout:
     def scores(self, cell: Cell) -> Path:
         """The scores of a cell's networks."""
         # Without pretraining it is the row of random real images: the same networks, trained once.
-        method = CORESETS[0] if cell.method == SCRATCH else cell.made_by
+        method = RANDOM if cell.method == SCRATCH else cell.made_by
         told: dict[str, Any] = {"method": method, "images": cell.images_per_class, "network": cell.evaluation}
         # However many distillations there are: the networks of further ones are added to the file, like those of
         # further seeds. The number has stood here since version 1.
@@ -278,7 +279,7 @@ def cells(grid: Grid) -> list[Cell]:
         methods = [method for method in grid.methods if not place.total_images or grid.takes_total(method)]
         asked = [place.cell(method) for method in methods]
         if grid.full:
-            found.append(full(place.cell(CORESETS[0])))
+            found.append(full(place.cell(RANDOM)))
         found += [one for cell in asked for one in (counterpart(cell), cell)]
     return list(dict.fromkeys(found))
 
@@ -300,7 +301,7 @@ class Place:
 
     def cell(self, method: str) -> Cell:
         """A method's cell; random real images with hard labels have no matching network."""
-        matching = "" if method in (CORESETS[0], *ROWS) else self.matching
+        matching = "" if method in (RANDOM, *ROWS) else self.matching
         evaluation, variant_of = self.own.get(method, self.evaluation), self.variants.get(method, "")
         return Cell(self.source, method, self.images_per_class, matching, evaluation, self.total_images, variant_of)
 

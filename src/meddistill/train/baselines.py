@@ -4,12 +4,47 @@ They hold patients' images: they are for comparison, and nothing here writes the
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from meddistill.runtime.streams import stream
 from meddistill.teachers.images import LabelledImages
+
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Coreset:
+    """A way to choose real images of each class, and where it comes from."""
+
+    name: str
+    summary: str
+    source: str
+    cost: str = "teachers; one forward pass of all training images"
+    family: ClassVar[str] = "coresets"
+    learns: ClassVar[tuple[str, ...]] = ()
+    contains_patients: ClassVar[bool] = True
+
+
+CORESETS: dict[str, Coreset] = {
+    one.name: one
+    for one in (
+        Coreset(RANDOM, "drawn at random, anew for every seed", "the reference of the others", "none"),
+        Coreset(
+            "herding",
+            "one after the other the image that brings the mean feature of those chosen nearest to the class's",
+            "Welling 2009; Rebuffi et al. 2017, arXiv 1611.07725",
+        ),
+        Coreset(
+            "k-center",
+            "the image nearest to the class's mean feature, then always the one farthest from all chosen",
+            "Sener & Savarese 2018, arXiv 1708.00489",
+        ),
+    )
+}
 
 
 def random_real(images: LabelledImages, images_per_class: int, seed: int, more: int = 0) -> LabelledImages:

@@ -21,6 +21,11 @@ _DEMO_HEADERS = (
     *("images\na\nclass", "trained\non", *METRICS.values()),
     *("size", "times\nsmaller", "time\nto\nmake", "time\nto\ntrain"),
 )
+# Lists of ``methods`` that are not methods, and what the page calls them.
+_BESIDE = {
+    "coresets": "real images of patients, which are never written to a file (docs/bench.md)",
+    "comparisons": "few labelled real images, and an encoder (docs/scarce-labels.md)",
+}
 LEGEND = """random: as many real images, drawn at random{draws}; all real: the training split.
 Mean ± half of the 95 % interval over the seeds, on the test split.
 Time to train: one network."""
@@ -62,14 +67,13 @@ def distillation(document: Document, console: Console) -> None:
 
 
 def catalogue(document: Document, console: Console) -> None:
-    """The methods: what each is, its family, what it learns, its cost and its source."""
+    """The methods: what each is, its family, what it learns, its cost and its source; what stands beside them."""
     _described(console, document["methods"])
-    if document.get("comparisons"):
-        console.print()
-        paragraph(
-            console, "Beside them in benchmarks: few labelled real images, and an encoder (docs/scarce-labels.md)"
-        )
-        _described(console, document["comparisons"])
+    for name, heading in _BESIDE.items():
+        if document.get(name):
+            console.print()
+            paragraph(console, f"Beside them in benchmarks: {heading}")
+            _described(console, document[name])
 
 
 def _described(console: Console, methods: Iterable[Document]) -> None:
@@ -77,7 +81,9 @@ def _described(console: Console, methods: Iterable[Document]) -> None:
         console.print(Text(method["name"], style="bold"))
         console.print(f"  {method['summary']}")
         for name in [name for name in ("family", "learns", "cost", "source") if name in method]:
-            paragraph(console, f"  {name:<8}{plain(method[name])}")
+            paragraph(console, f"  {name:<8}{plain(method[name]) or 'nothing'}")
+        if method.get("contains_patients"):
+            console.print("  holds   images of patients")
 
 
 def demonstration(document: Document, console: Console) -> None:
