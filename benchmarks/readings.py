@@ -62,24 +62,35 @@ def _distance(kind: Callable[[float], Distance]) -> Reading:
     return lambda method, value: replace(method, distance=kind(value))
 
 
-# What is chosen, what it is set to, and the values tried; the first is the one that the method has.
+def _normalised(weighed: float) -> Distance:
+    return Weighted(weighs_normaliser=bool(weighed))
+
+
+# By method, and by a word more where it has several: what is chosen, how it is set, and the values tried; the first is
+# the one that the method has.
 READINGS: dict[str, tuple[str, Reading, tuple[float, ...]]] = {
     "pruned": ("σ, the least similarity that stays", _distance(Pruned), (0.1, 0.02, 0.3, 0.6)),
     "iadd": ("rate of the weights", _distance(Weighted), (0.02, 0.005, 0.1)),
+    "iadd normaliser": ("the normaliser is weighted (1), or as in the source (0)", _distance(_normalised), (1, 0)),
     "progressive": ("score that ends a part", _matched, (0.5, 0.3, 0.7)),
     "hop-tm": ("first τ, in mean squared differences", _distance(SelfPaced), (0.005, 0.001, 0.025)),
 }
 
 
-def name_of(method: str, place: int) -> str:
+def method_of(reading: str) -> str:
+    """The method that is read so."""
+    return reading.partition(" ")[0]
+
+
+def name_of(reading: str, place: int) -> str:
     """What the method is called with its value number ``place``; the first is its own."""
-    return f"{method}-reading-{place}" if place else method
+    return f"{reading.replace(' ', '-')}-reading-{place}" if place else method_of(reading)
 
 
 def variants() -> dict[str, Method]:
     """The methods with other values."""
     return {
-        name_of(name, place): replace(read(METHODS[name], value), name=name_of(name, place))
+        name_of(name, place): replace(read(METHODS[method_of(name)], value), name=name_of(name, place))
         for name, (_, read, values) in READINGS.items()
         for place, value in enumerate(values)
         if place
@@ -124,7 +135,13 @@ HEADS = ("method", "what was chosen", "value", "balanced accuracy", "difference 
 def table(record: Mapping[str, Any]) -> str:
     """The record as Markdown."""
     lines = (
-        (f"`{name}`", kept["what"], f"{row['value']:g}", shown(row["balanced_accuracy"]), shown(row["difference"], "+"))
+        (
+            f"`{method_of(name)}`",
+            kept["what"],
+            f"{row['value']:g}",
+            shown(row["balanced_accuracy"]),
+            shown(row["difference"], "+"),
+        )
         for name, kept in record.items()
         for row in kept["rows"]
     )

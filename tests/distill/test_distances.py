@@ -125,6 +125,17 @@ def test_weights_count_in_student_and_normaliser_and_their_slope_is_that_of_the_
     assert numbers(Weighted().noted({5: end}, seen)) == pytest.approx(slopes)
 
 
+def test_without_a_weighted_normaliser_no_weight_can_grow():
+    """The source's formula, from which the method deviates."""
+    start, target, end, omega = (params(place) for place in range(4))
+    seen, plain = way(start, target, memory=omega), Weighted(weighs_normaliser=False)
+    rows = list(zip(*(numbers(tensors) for tensors in (end, target, start, omega)), strict=True))
+    above = sum(2 / (1 + math.exp(-o)) * (e - t) ** 2 for e, t, _, o in rows)
+    assert float(plain({5: end}, seen)) == pytest.approx(above / sum((s - t) ** 2 for _, t, s, _ in rows))
+    assert min(numbers(plain.noted({5: end}, seen))) >= 0
+    assert min(numbers(Weighted().noted({5: end}, seen))) < 0
+
+
 def test_weights_take_one_step_along_the_mean_slope_whatever_its_size():
     memory = Weighted().first_memory(params(0))
     assert set(numbers(memory)) == {0.0}

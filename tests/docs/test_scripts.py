@@ -3,6 +3,7 @@
 import pytest
 from test_tables import loaded
 
+from meddistill.distill.methods import METHODS
 from meddistill.distill.unroll import Rule
 from meddistill.nets.convnet import ConvNet
 
@@ -30,3 +31,16 @@ def test_a_wrong_gradient_is_not_measured(monkeypatch):
     monkeypatch.setattr(script, "unroll_many", wrong)
     with pytest.raises(SystemExit, match="the gradient on cpu is wrong"):
         script.recipe_rows("tiny", TINY, [1], Rule(), "cpu", steps=3)
+
+
+def test_readings_begin_with_what_the_methods_have():
+    script = loaded("benchmarks/readings.py")
+    made = script.variants()
+    assert len(made) == sum(len(values) - 1 for _, _, values in script.READINGS.values())
+    assert all(made[name].name == name for name in made)
+    for reading, (_, read, values) in script.READINGS.items():
+        method = METHODS[script.method_of(reading)]
+        own, *others = (read(method, value) for value in values)
+        rules = [one.segments(4, 0, 8) for one in (own, method)]
+        assert (own.distance, rules[0]) == (method.distance, rules[1])
+        assert all((one.distance, one.segments(4, 0, 8)) != (own.distance, rules[0]) for one in others)

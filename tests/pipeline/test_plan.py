@@ -330,9 +330,11 @@ def test_a_network_that_is_made_narrower_keeps_its_norm_and_one_that_was_named_s
 
 
 def test_a_method_that_needs_flat_teachers_gets_them_or_says_so():
-    assert override(Plan(), method="ftd").teachers.optimiser == "gsam"
+    for name in ("ftd", "datm", "hop-tm"):
+        teachers = override(Plan(), method=name).teachers
+        assert (teachers.optimiser, teachers.adaptive, teachers.rho, teachers.alpha) == ("gsam", True, 0.01, 0.3)
     flat = override(Plan(), teachers=replace(Plan().teachers, optimiser="sam"))
-    assert override(flat, method="ftd").teachers.optimiser == "sam"
+    assert override(flat, method="ftd").teachers == flat.teachers
     with pytest.raises(InputError, match=r"method ftd needs flat teachers.*optimiser is sgd.*gsam"):
         checked(replace(Plan(), method="ftd"))
 
@@ -416,5 +418,8 @@ def test_methods_bring_their_parts():
     assert override(Plan(), teachers=Teachers(storage="convex3"), method="mct").teachers.storage == "convex3"
     assert override(Plan(), method="hop-tm").teachers.optimiser == "gsam"
     assert not override(Plan(), method="iadd").loop_plan((2, 8)).learn_labels
+    averaged = {name for name in METHODS if METHODS[name].averaging}
+    assert averaged == {"ftd", "att"}
+    assert {override(Plan(), method=name).loop_plan((2, 8)).averaging for name in averaged} == {0.999}
     with pytest.raises(InputError, match=r"method mct needs convexified trajectories.*storage is float32.*convex2"):
         checked(replace(Plan(), method="mct"))

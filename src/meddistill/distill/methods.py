@@ -136,9 +136,10 @@ METHODS: dict[str, Method] = {
         ),
         Method(
             name="att",
-            summary="mtt that matches at the student step that came closest to the teacher",
+            summary="mtt that matches at the student step that came closest to the teacher; averaged images",
             source="Liu et al. 2024, arXiv 2407.14245",
             distance=Adaptive(),
+            averaging=0.999,
         ),
         Method(
             name="datm",

@@ -293,7 +293,7 @@ def override(plan: Plan, where: str = "the plan", **values: Any) -> Plan:
     """The plan with the given top-level values, ``None`` meaning unchanged; ``where``: what a problem calls it.
 
     A new size brings its network's depth, a method that needs no teachers or no warm-up has none, one that needs flat
-    teachers has them trained with GSAM, and one that needs convexified trajectories has two points of each kept.
+    teachers has them trained with adaptive GSAM, one that needs convexified trajectories has two points of each kept.
     """
     given = {name: value for name, value in values.items() if value is not None}
     if "images_per_class" in given and "total_images" not in given:
@@ -318,9 +318,12 @@ def _with_what_it_needs(plan: Plan, chosen: bool) -> Plan:
 
 
 def as_needed(teachers: Teachers, method: Method) -> Teachers:
-    """The teachers with what the method needs of them, where they lack it."""
+    """The teachers with what the method needs of them, where they lack it.
+
+    Flat ones are adaptive, as in the code of FTD, DATM and HoP-TM.
+    """
     if method.flat_teachers and teachers.optimiser == "sgd":
-        teachers = replace(teachers, optimiser="gsam")
+        teachers = replace(teachers, optimiser="gsam", adaptive=True)
     if method.convex_teachers and not is_convex(cast(Storage, teachers.storage)):
         teachers = replace(teachers, storage="convex2")
     return teachers
