@@ -65,10 +65,19 @@ def test_the_table_of_the_ablation_is_its_record():
         assert difference == apart.get(method(name), "").removeprefix("+")
 
 
+ANEW = ", measured anew"
+
+
 @pytest.mark.parametrize(("heading", "name"), [("The hour", "bench_hour"), ("Other cohorts", "bench_own")])
 def test_a_table_of_the_benchmark_is_its_record(heading, name):
     (_, *headers, last), rows = table("bench.md", f"\n## {heading}\n")
     found, paired = recorded(name), differences(name)
+    anew = [method(first.removesuffix(ANEW)) for first, *_ in rows if first.endswith(ANEW)]
+    assert anew == (["progressive"] if name == "bench_hour" else [])
+    for one in anew:
+        found |= {place: figures for place, figures in recorded(f"bench_{one}").items() if place[2] == one}
+        paired[one] = pairs(RECORDS / f"bench_{one}", one, "mtt", RECORDS / name)["all"]
+    rows = [[first.removesuffix(ANEW), *rest] for first, *rest in rows]
     assert last == "difference to `mtt`"
     assert len(rows) >= 3
     for first, *cells, difference in rows:
@@ -93,6 +102,40 @@ def test_the_table_of_the_fewest_images_is_its_record():
     assert {method(row[0]) for row in rows} == {name for _, _, name in kept}
     for first, *cells in rows:
         assert cells == [kept[(*place, method(first))] for place in places], first
+
+
+def pairs(*asked):
+    return loaded("docs/tools/pairs.py").pairs(*asked)
+
+
+def test_pairs_of_a_record_are_those_of_the_benchmark(tmp_path):
+    for name, reference, several in (
+        ("bench_hour", "mtt", 3),
+        ("bench_own", "mtt", 3),
+        ("bench_ablation", "meddistill", 1),
+    ):
+        apart = differences(name)
+        assert len(apart) >= 5
+        for one, difference in apart.items():
+            found = pairs(RECORDS / name, one, reference)
+            assert (found["all"], len(found)) == (difference, several + 1)
+    lines = (RECORDS / "bench_ablation/results.jsonl").read_text().splitlines()
+    (tmp_path / "results.jsonl").write_text("\n".join([*lines, *lines]))
+    with pytest.raises(SystemExit, match="several networks"):
+        pairs(tmp_path, "mtt", "meddistill")
+    with pytest.raises(SystemExit, match="no cell in common"):
+        pairs(RECORDS / "bench_ablation", "mtt", "ftd")
+
+
+def test_differences_that_sentences_tell_are_those_of_the_records():
+    page = " ".join(text_of("bench.md").split("## What the parts add")[1].replace("−", "-").split())
+    for one, other in (("mtt-small", "mtt"), ("pruned-small", "mtt-small"), ("progressive-small", "mtt-small")):
+        assert pairs(RECORDS / "bench_ablation", one, other)["all"].lstrip("+-") in page
+    told = " ".join(text_of("methods.md").split())
+    apart = differences("bench_hour"), differences("bench_own")
+    anew = pairs(RECORDS / "bench_progressive", "progressive", "mtt", RECORDS / "bench_hour")["all"]
+    assert f"{apart[0]['frepo'].lstrip('-')} and {anew.lstrip('-')} points behind it" in told
+    assert f"`mtt-soft` is {apart[1]['mtt-soft'].lstrip('-')} points behind it" in told
 
 
 def loaded(script):
