@@ -158,7 +158,8 @@ def test_where_counts_are_withheld_nothing_in_the_package_tells_them(passed):
     assert passed.withheld
     told = passed.shared()
     assert "groups" not in told
-    assert all(set(found) == {"attack", "asks", "outcome"} for found in told["findings"])
+    assert all(set(found) == {"attack", "term", "asks", "outcome"} for found in told["findings"])
+    assert "whose numbers are withheld, found no excess above the gates" in told["sentence"]
 
 
 def test_groups_from_different_populations_let_no_comparison_pass(cases, strangers_package):

@@ -145,7 +145,7 @@ def test_what_canaries_prove_of_a_private_run_stays_below_its_epsilon(private, c
     assert [one["attack"] for one in written["findings"]][-2:] == ["canaries", "release"]
     assert written["groups"]["members"]["patients"] == 2000 - COUNT // 2
     inside = report.shared()["findings"][-1]
-    assert set(inside) == {"attack", "asks", "outcome"}  # counts are withheld
+    assert set(inside) == {"attack", "term", "asks", "outcome"}  # counts are withheld
 
 
 def test_canaries_are_asked_for_and_have_to_be_those_of_the_package(

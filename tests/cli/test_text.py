@@ -212,6 +212,9 @@ def test_an_audit_is_a_table_that_fits_and_what_qualifies_it():
     assert "marks: what may be characters stands in 1 of 80 synthetic images, 1.2 % of control images" in told
     assert "marks: look at image 4" in told
     assert "alarm: the package tells something about its patients, beyond chance" in told
+    assert "may be said" not in told
+    passed = " ".join(rendered(auditing.audit, document | {"outcome": "pass", "sentence": "No more."}).split())
+    assert passed.endswith("what may be said: No more.")
 
 
 def bench_line(cohort, count, method, network, contains_patients=False):

@@ -316,6 +316,26 @@ def test_an_audit_is_shown_with_its_figures(saved, shown, tmp_path):
     assert "Area under the ROC curve" in labels
 
 
+def test_a_page_has_the_regulators_terms_and_the_sentence_that_may_be_used(saved, shown):
+    document = {
+        "outcome": "alarm",
+        "findings": [FINDING, {**FINDING, "attack": "tickling"}],
+        "sentence": "All is well.",
+    }
+    page = shown(saved(audit=document))
+    headings = [text for tag, text in page.texts if tag == "h3"]
+    places = [
+        headings.index(name) for name in ("What may be said", "Singling out", "Linkability", "Inference", "Other")
+    ]
+    assert places == sorted(places)
+    assert "Comparison" not in headings
+    assert page.text.count("Not attacked: nothing may be said of it.") == 2
+    assert "It may not be said of this package that no excess was found." in page.text
+    assert "alarm: copies, another attack." in page.text
+    assert "All is well" not in page.text
+    assert "nothing may be said of it" in shown(saved()).text
+
+
 def test_an_audit_may_be_given_beside_the_package(saved, shown, tmp_path):
     path, audit = saved(), tmp_path / "audit.json"
     audit.write_text(

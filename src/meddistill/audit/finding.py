@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from meddistill.audit.statistics import Interval
+from meddistill.report.terms import term_of
 
 Outcome = Literal["pass", "inconclusive", "alarm", "fail"]
 # From the best to the worst: an audit is as good as its worst attack.
@@ -66,11 +67,17 @@ class Finding:
     warnings: tuple[str, ...] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def term(self) -> str:
+        """What regulators call that which the attack asks, see :mod:`meddistill.report.terms`."""
+        return term_of(self.attack)
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
         told = {name: getattr(self, name) for name in ("main", "control", "excess")}
         return {
             "attack": self.attack,
+            "term": self.term,
             "asks": self.asks,
             "outcome": self.outcome,
             **{name: None if value is None else value.as_dict() for name, value in told.items()},

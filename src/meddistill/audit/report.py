@@ -10,6 +10,7 @@ from meddistill.audit.case import SIDES, Effort
 from meddistill.audit.finding import EXIT_CODES, Finding, Gates, Outcome, worst
 from meddistill.audit.people import Groups
 from meddistill.audit.statistics import Interval
+from meddistill.report.sentence import PROVED, sentence
 from meddistill.runtime.files import write_atomic
 
 Kind = Literal["package", "model"]
@@ -22,7 +23,7 @@ class Report:
 
     ``digest``: of the package's tensors, or of the model's weights. ``withheld``: whether the card keeps its counts to
     itself. ``groups``: patients and images of both groups, how many were left out as members, and whether
-    members agree with the counts on the card.
+    members agree with the counts on the card. ``proved``: whether the card states an epsilon.
     """
 
     kind: Kind
@@ -36,6 +37,7 @@ class Report:
     seed: int
     seconds: float
     attached: bool = False
+    proved: bool = False
 
     @property
     def outcome(self) -> Outcome:
@@ -47,12 +49,19 @@ class Report:
         """What ``meddistill audit`` ends with."""
         return EXIT_CODES[self.outcome]
 
+    @property
+    def sentence(self) -> str:
+        """What may be said of the package or the model to others, or what may not: in figures that its card tells."""
+        if self.proved and self.outcome != "fail" and all(one.attack != "canaries" for one in self.findings):
+            return PROVED
+        return sentence(self._without_sentence())
+
     def as_dict(self) -> dict[str, Any]:
         """The whole report, for the owner of the data."""
         place: dict[str, Any] = {self.kind: str(self.file), "seconds": round(self.seconds, 1)}
         if self.kind == "package":
             place["attached"] = self.attached
-        return place | self._said([found.as_dict() for found in self.findings]) | {"groups": self.groups}
+        return place | self._figures() | {"sentence": self.sentence}
 
     def _repr_html_(self) -> str:
         from meddistill.report.notebook import table
@@ -63,9 +72,15 @@ class Report:
 
     def shared(self) -> dict[str, Any]:
         """What goes into the package: no path; and where counts are withheld, nothing that they follow from."""
+        return self._without_sentence() | {"sentence": self.sentence}
+
+    def _without_sentence(self) -> dict[str, Any]:
         if self.withheld:
-            told = ("attack", "asks", "outcome")
+            told = ("attack", "term", "asks", "outcome")
             return self._said([{name: getattr(found, name) for name in told} for found in self.findings])
+        return self._figures()
+
+    def _figures(self) -> dict[str, Any]:
         return self._said([found.as_dict() for found in self.findings]) | {"groups": self.groups}
 
     def _said(self, findings: list[dict[str, Any]]) -> dict[str, Any]:

@@ -74,6 +74,7 @@ def audit(
         file=package,
         digest=open_sound(package)[1][TENSORS],
         withheld=isinstance(card.cohort.counts, str),
+        proved=card.privacy is not None,
         findings=(*found, *_released(case, secret, planted)),
         groups=counts(groups),
         gates=gates,

@@ -9,6 +9,8 @@ from meddistill.package import strict_json
 from meddistill.package.limits import MAX_AUDIT_BYTES
 from meddistill.report.charts import Interval
 from meddistill.report.runlog import number
+from meddistill.report.sentence import sentence
+from meddistill.report.terms import term_of
 from meddistill.runtime.errors import InputError
 
 MOST_BYTES = 4 * MAX_AUDIT_BYTES
@@ -24,10 +26,12 @@ _COMPARED = {"marks": ("synthetic images", "control patients' images")}
 class Finding:
     """One attack: what it asks, how it ended, its success on members beside control patients, and all else it says.
 
-    ``main`` and ``control`` are named by what they are about.
+    ``term``: the one of :mod:`meddistill.report.terms` that it belongs to. ``main`` and ``control`` are named by what
+    they are about.
     """
 
     attack: str
+    term: str
     asks: str
     outcome: str
     main: Interval | None
@@ -40,9 +44,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Audit:
-    """All attacks, the worst outcome, areas under ROC curves by attack and score, and what else is said."""
+    """All attacks, the worst outcome, areas under ROC curves by attack and score, and what else is said.
+
+    ``sentence``: what may be said of the package, or what may not.
+    """
 
     outcome: str | None
+    sentence: str
     findings: tuple[Finding, ...]
     areas: tuple[Interval, ...]
     rest: tuple[tuple[str, str], ...]
@@ -88,11 +96,12 @@ def audit_of(document: Mapping[str, Any], by: str) -> Audit:
     listed = listed if isinstance(listed, list) else []
     known = [one for one in listed if isinstance(one, dict) and isinstance(one.get("attack"), str)]
     findings = tuple(_finding(one) for one in known)
-    shown = (*_OF_ITS_OWNER, *(("findings", "outcome") if known else ()))
+    shown = (*_OF_ITS_OWNER, "sentence", *(("findings", "outcome") if known else ()))
     rest = {name: value for name, value in document.items() if name not in shown}
     outcome = document.get("outcome")
     return Audit(
         outcome=outcome if isinstance(outcome, str) else None,
+        sentence=sentence(document),  # never the one that a stranger wrote there
         findings=findings,
         areas=tuple(area for one in known for area in _areas(one["attack"], one.get("figures"))),
         rest=tuple(_rows(rest))[:_MOST_ROWS],
@@ -105,6 +114,7 @@ def _finding(told: Mapping[str, Any]) -> Finding:
     main, control = _COMPARED.get(str(told["attack"]), ("members", "control patients"))
     return Finding(
         attack=str(told["attack"]),
+        term=term_of(str(told["attack"])),
         asks=_text(told.get("asks")),
         outcome=_text(told.get("outcome")),
         main=_interval(main, told.get("main"), "s0"),

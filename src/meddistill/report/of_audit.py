@@ -1,14 +1,26 @@
 """An audit as a page tells it: every attack on members beside control patients, and areas under ROC curves."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
 from meddistill.report import charts
 from meddistill.report.charts import Interval
-from meddistill.report.findings import Audit
+from meddistill.report.findings import Audit, Finding
+from meddistill.report.terms import OTHER, REGULATORS, TERMS, Term
+
+_OTHERS = Term(OTHER, "What attacks say that this version does not know.", ())
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The attacks that belong to one term; there may be none of one of the regulators'."""
+
+    term: Term
+    findings: tuple[Finding, ...]
 
 
 def told_of_audit(audit: Audit) -> Mapping[str, Any]:
@@ -16,9 +28,18 @@ def told_of_audit(audit: Audit) -> Mapping[str, Any]:
     compared = [(one.attack, _compared(one.main, one.control, one.baseline, one.attack)) for one in audit.findings]
     return {
         "audit": audit,
+        "asked": tuple(_asked(audit.findings)),
         "compared": [(name, chart) for name, chart in compared if chart is not None],
         "areas": _areas(audit.areas),
     }
+
+
+def _asked(findings: Sequence[Finding]) -> Iterator[Asked]:
+    """All attacks by term: those of the regulators always, so that it is seen where nothing was asked."""
+    for term in (*TERMS, _OTHERS):
+        mine = tuple(one for one in findings if one.term == term.name)
+        if mine or (findings and term.name in REGULATORS):
+            yield Asked(term, mine)
 
 
 def _compared(main: Interval | None, control: Interval | None, baseline: float | None, attack: str) -> Markup | None:

@@ -36,6 +36,9 @@ def audit(document: Document, console: Console) -> None:
     console.print()
     words = _AUDITED_MODEL if "model" in document else _AUDITED
     paragraph(console, f"{document['outcome']}: {words[document['outcome']]}")
+    if document["outcome"] == "pass":
+        console.print()
+        paragraph(console, f"what may be said: {document['sentence']}")
 
 
 def _row(found: Document) -> tuple[str | None, ...]:
