@@ -137,6 +137,8 @@ def distill(
     track: str = "",
     track_images: bool = False,
     withhold_counts: bool = False,
+    withhold_results: bool = False,
+    fixed_normalisation: bool | None = None,
     full_data: bool | None = None,
     epsilon: float | None = None,
     delta: float | None = None,
@@ -155,6 +157,8 @@ def distill(
     images, too.
     ``start_images``: public images to start from, none of the source's: a folder, CSV, ``.npz`` or package.
     ``licence``, ``terms``: what the package says of its use. ``withhold_counts``: it does not tell the cohort's size.
+    ``withhold_results``: nor any score; the answer and the run folder have them. ``fixed_normalisation``: True for
+    intensities that are normalised by fixed numbers in the place of the training images' mean and deviation.
     ``epsilon``, ``delta``: differential privacy for every patient (1e-5 without a ``delta``); ``dp_route``: from
     ``statistics`` of untrained networks' features, the default, or from ``teachers`` trained under noise. Such a run
     cannot be repeated from its seed, and every new one spends epsilon again. ``canaries``: so many records are planted,
@@ -190,6 +194,8 @@ def distill(
         track=track,
         track_images=track_images,
         withhold_counts=withhold_counts,
+        withhold_results=withhold_results,
+        fixed_normalisation=fixed_normalisation,
         epsilon=epsilon,
         delta=delta,
         dp_route=dp_route,

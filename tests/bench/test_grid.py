@@ -171,6 +171,7 @@ def test_tasks_come_after_what_they_need():
         ("[methods.mtt.", "[methods.A_b]\nmethod = 'mtt'\n[methods.mtt.", "a variant's name takes lower-case letters"),
         ("[methods.mtt.", "[methods.x]\nmethod = 'mtt'\nsize = 9\n[methods.mtt.", "a plan says size: the grid does"),
         ("[methods.mtt.", "[plan]\nmethod = 'mtt'\n[methods.mtt.", "a plan says method: the grid does"),
+        ("[methods.mtt.", "[plan]\nfixed_normalisation = true\n[methods.mtt.", "a benchmark normalises all rows alike"),
         ("[subsets.small]", "[subsets.small]\nx = 1", "subsets.small.x is not a setting"),
         ("[subsets.small]", "[subsets]\nhour = 1\n[subsets.small]", "[subsets.hour] is not a section"),
         ("size = 10", "size = 10\nreading = 3", "cohorts.stripes.reading is 3: expected a section"),

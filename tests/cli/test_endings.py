@@ -199,6 +199,8 @@ def test_choices_that_are_left_out_are_left_to_the_api(fake_api, result, tmp_pat
     main(["inspect", "x"])
     for options in seen.values():
         assert {options[name] for name in ("images_per_class", "method", "size", "fit", "flip", "seed")} == {None}
+    withheld = ("withhold_counts", "withhold_results", "fixed_normalisation")
+    assert [seen["distill"][name] for name in withheld] == [False, False, None]
     assert {seen["distill"][name] for name in ("start", "teachers", "full_data")} == {None}
     main(["distill", "x", "--out", "y", "--teachers", "t", "--fit", "pad", "--no-flip", "--full-data"])
     main(["inspect", "x", "--fit", "stretch"])
@@ -209,6 +211,8 @@ def test_choices_that_are_left_out_are_left_to_the_api(fake_api, result, tmp_pat
         "full_data": True,
     }
     assert seen["inspect"]["fit"] == "stretch"
+    main(["distill", "x", "--out", "y", "--withhold-counts", "--withhold-results", "--fixed-normalisation"])
+    assert all(seen["distill"][name] is True for name in withheld)
 
 
 def test_splits_reach_the_api(fake_api, result):

@@ -206,7 +206,7 @@ def test_a_plan_from_code_is_checked_too():
 
 
 def test_a_flat_plan_holds_every_setting():
-    flat = replace(Plan(flip=False), teachers=Teachers(count=9)).flat()
+    flat = replace(Plan(flip=False, fixed_normalisation=True), teachers=Teachers(count=9)).flat()
     assert flat["teachers.count"] == 9
     assert not any(isinstance(value, dict) or is_dataclass(value) for value in flat.values())
     assert (

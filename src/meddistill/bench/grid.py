@@ -132,8 +132,11 @@ class Grid:
         own = (self.settings_of(name) for name in dict.fromkeys((made_by, method)))
         settings = _merged(self.plan, self.by_cohort.get(cohort.name, {}), *own)
         where = f"the plan of {method}"
+        plan = unchecked(settings, where)
+        if plan.fixed_normalisation:
+            raise InputError(f"{where} says fixed_normalisation: a benchmark normalises all rows alike: leave it out")
         return override(  # which checks it, as what it is by then
-            replace(unchecked(settings, where), evaluation=Evaluation(seeds=0, random_sets=0)),
+            replace(plan, evaluation=Evaluation(seeds=0, random_sets=0)),
             where,
             method=None if method in SELECTIONS else made_by,
             images_per_class=None if total_images else images_per_class,

@@ -38,6 +38,8 @@ def distill(
     track: str = "",
     track_images: Flag = False,
     withhold_counts: Flag = False,
+    withhold_results: Flag = False,
+    fixed_normalisation: Flag = False,
     full_data: Flag = False,
     epsilon: DpNumber = None,
     delta: DpNumber = None,
@@ -75,6 +77,8 @@ def distill(
         track: Draw the run for a tracker, too: tensorboard or mlflow, or NAME:FOLDER [default folder: in the run].
         track_images: Draw the synthetic images for TensorBoard as well.
         withhold_counts: Do not tell how many images the cohort has.
+        withhold_results: Do not tell scores on the cohort's validation and test images; they stay in the run folder.
+        fixed_normalisation: Normalise by fixed numbers; else the package tells the training images' mean and deviation.
         full_data: Measure networks trained on all training images, too (may take longer than the rest).
         epsilon: Make images and labels differentially private, for every patient, with this epsilon.
         delta: Its delta; below one over the number of patients, and better far below [default: 1e-5].
@@ -109,6 +113,8 @@ def distill(
         track=track,
         track_images=track_images,
         withhold_counts=withhold_counts,
+        withhold_results=withhold_results,
+        fixed_normalisation=fixed_normalisation or None,  # left out, the plan file decides
         epsilon=epsilon,
         delta=delta,
         dp_route=dp_route,

@@ -79,6 +79,11 @@ def withholding_counts(card: Card) -> Card:
     return replace(card, cohort=CohortCounts(counts="withheld"), bytes=Sizes(cohort_train=None))
 
 
+def withholding_results(card: Card) -> Card:
+    """The card without a score of any split."""
+    return replace(card, results=None)
+
+
 def proving(card: Card, statement: Privacy) -> Card:
     """The card of a run under differential privacy."""
     return replace(card, privacy=statement, terms=replace(card.terms, limits=_PROVED))

@@ -9,13 +9,21 @@ from meddistill.distill.unroll import Learned
 from meddistill.package.limits import MAX_INTENSITY, MAX_STEP_SIZE, MIN_STEP_SIZE
 from meddistill.package.types import Package
 from meddistill.package.write import round_trip
-from meddistill.pipeline.card import announcing, card_results, make_card, make_terms, proving, withholding_counts
+from meddistill.pipeline.card import (
+    announcing,
+    card_results,
+    make_card,
+    make_terms,
+    proving,
+    withholding_counts,
+    withholding_results,
+)
 from meddistill.pipeline.dp import Protected
 from meddistill.pipeline.evaluate import Evaluated, Judged, evaluate_rows, evaluation_seeds, rows_of, with_own
 from meddistill.pipeline.folder import RunFolder
 from meddistill.pipeline.plan import Plan
 from meddistill.pipeline.request import Request
-from meddistill.pipeline.splits import SCORED, SplitImages, network_of
+from meddistill.pipeline.splits import SCORED, SplitImages, network_of, told_coarsely
 from meddistill.runtime.enlarge import enlarge
 from meddistill.runtime.progress import Progress
 from meddistill.teachers.images import Normalisation
@@ -34,8 +42,10 @@ def pack(
     progress: Progress,
 ) -> tuple[Package, Evaluated]:
     """The package, and the scores of networks trained on what a receiver will read from it."""
-    train = data.splits["train"]
     images = round_trip(_intensities(learned, data.normalisation))
+    withheld = request.withhold_counts or proved is not None or request.canaries > 0
+    data = told_coarsely(data) if withheld else data  # from here on everything is as a receiver has it
+    train = data.splits["train"]
     labels = learned.label_logits.softmax(1).cpu().numpy()
     network = network_of(plan.network, data.cohort)
     judged = Judged(
@@ -58,13 +68,16 @@ def pack(
         evaluated = evaluate_rows(rows, judged, saved=folder.scores, events=folder.events, progress=progress)
     card = make_card(plan, request.leak, data.cohort, data.normalisation, judged, evaluated.results)
     card = replace(card, terms=make_terms(request.licence, request.terms))
-    card = withholding_counts(card) if request.withhold_counts or proved else card
+    card = withholding_counts(card) if withheld else card
     card = proving(card, proved.statement) if proved else card
     card = announcing(card, request.canaries) if request.canaries else card
     # At extreme rates a step size may end as 0 or infinity, which a package does not hold.
     steps = learned.log_steps.exp().clamp(MIN_STEP_SIZE, MAX_STEP_SIZE).cpu().numpy()
     package = Package(images=images, labels=labels, step_sizes=steps, card=card)
-    return _with_own_recipe(package, judged, evaluated)
+    package, evaluated = _with_own_recipe(package, judged, evaluated)
+    if request.withhold_results:  # who made it is told them, and has them in the run folder
+        package = replace(package, card=withholding_results(package.card))
+    return package, evaluated
 
 
 def _with_own_recipe(package: Package, judged: Judged, evaluated: Evaluated) -> tuple[Package, Evaluated]:

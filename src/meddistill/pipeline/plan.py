@@ -140,6 +140,7 @@ class Plan:
     )
     fit: Fit = _setting("crop", "how images that are not square become so", of=("crop", "pad", "stretch"))
     flip: bool = _setting(True, "mirror half of the images in training; false where left and right tell classes apart")
+    fixed_normalisation: bool = _setting(False, "by 0.5 and 0.25, not the training images' mean and deviation")
     network: str = _setting("convnet-d3-w32", "the matching and evaluation network: depth and width")
     start: Start = _setting(
         "prototypes", "first images; public ones are given with --start-images, real ones mark the package", of=STARTS
@@ -156,12 +157,12 @@ class Plan:
         return asdict(self)
 
     def identity(self) -> dict[str, Any]:
-        """The same as cards and digests have it: they know of no ``flip`` where images are mirrored, as they always
-        were.
+        """The same as cards and digests have it: they know of no ``flip`` where images are mirrored, nor of
+        ``fixed_normalisation`` where there is none, as it always was.
         """
         told = self.as_dict()
-        del told["flip"]
-        return told | unflipped(self.flip)
+        del told["flip"], told["fixed_normalisation"]
+        return told | unflipped(self.flip) | normalised(self.fixed_normalisation)
 
     def flat(self) -> dict[str, int | float | str | bool]:
         """Every value of :meth:`identity` under one name, sections with a dot: what a card holds."""
@@ -263,9 +264,14 @@ def unflipped(flip: bool) -> dict[str, Any]:
     return {} if flip else {"flip": False}
 
 
+def normalised(fixed: bool) -> dict[str, Any]:
+    """What a digest has besides where images are normalised by ``fixed`` numbers."""
+    return {"fixed_normalisation": True} if fixed else {}
+
+
 def setting_names() -> frozenset[str]:
     """Every setting of a plan, by the name that a card has it under."""
-    return frozenset(replace(Plan(), flip=False).flat())
+    return frozenset(replace(Plan(), flip=False, fixed_normalisation=True).flat())
 
 
 def protected(plan: Plan, teachers: int) -> Plan:

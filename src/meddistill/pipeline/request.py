@@ -51,6 +51,8 @@ class Request:
     track: str = ""
     track_images: bool = False
     withhold_counts: bool = False
+    withhold_results: bool = False
+    fixed_normalisation: bool | None = None
     options: ReadOptions = ReadOptions()
     epsilon: float | None = None
     delta: float | None = None
@@ -89,6 +91,7 @@ def base_plan(request: Request) -> Plan:
         size=request.size,
         fit=request.fit,
         flip=request.flip,
+        fixed_normalisation=request.fixed_normalisation,
         start=request.start if request.start_images is None else "public",
         seed=request.seed,
     )

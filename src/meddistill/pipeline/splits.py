@@ -1,7 +1,7 @@
 """A cohort on the device, split by split, and what its shape determines."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -25,11 +25,21 @@ class SplitImages:
 
 
 def load_splits(plan: Plan, cohort: Cohort, device: torch.device) -> SplitImages:
-    """All splits, normalised by the training images, or by fixed numbers where the plan has an epsilon."""
-    fixed = plan.privacy.epsilon > 0
+    """All splits, normalised by the training images, or by fixed numbers as the plan says or has an epsilon."""
+    fixed = plan.fixed_normalisation or plan.privacy.epsilon > 0
     normalisation = fixed_normalisation(cohort.channels) if fixed else measure_normalisation(cohort)
     splits = {split: split_images(cohort, split, normalisation, device) for split in SPLITS}
     return SplitImages(cohort, normalisation, splits)
+
+
+def told_coarsely(data: SplitImages) -> SplitImages:
+    """The same, normalised by three digits: from all of them follows of how many images they are mean and deviation."""
+    measured = data.normalisation
+    normalisation = Normalisation(
+        *(tuple(float(f"{one:.3g}") for one in part) for part in (measured.mean, measured.std))
+    )
+    splits = {split: replace(images, normalisation=normalisation) for split, images in data.splits.items()}
+    return replace(data, normalisation=normalisation, splits=splits)
 
 
 def network_of(name: str, cohort: Cohort) -> ConvNet:

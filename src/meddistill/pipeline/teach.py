@@ -15,7 +15,7 @@ from meddistill.cohort.types import Cohort
 from meddistill.nets.convnet import ConvNet, parse
 from meddistill.nets.params import unflatten
 from meddistill.pipeline.folder import filling, identify
-from meddistill.pipeline.plan import Plan, unflipped
+from meddistill.pipeline.plan import Plan, normalised, unflipped
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.events import EventLog
 from meddistill.runtime.files import write_atomic
@@ -129,7 +129,7 @@ def teacher_identity(plan: Plan) -> dict[str, Any]:
     del settings["count"]
     if not plan.teachers.decay and not is_convex(cast(Storage, plan.teachers.storage)):
         del settings["steps"]
-    return settings | unflipped(plan.flip)
+    return settings | unflipped(plan.flip) | normalised(plan.fixed_normalisation)
 
 
 def _points_there(plan: TeacherPlan, tasks: Sequence[Task]) -> int:
