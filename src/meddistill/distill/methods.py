@@ -2,7 +2,9 @@
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, get_args
 
 from meddistill.distill.distance import Adaptive, Distance, NormalisedL2, Pruned, SelfPaced, Weighted
 from meddistill.distill.labels import Labels
@@ -13,17 +15,34 @@ from meddistill.distill.objective import Family, Objective
 from meddistill.distill.regression import Regression
 from meddistill.distill.segments import Segments, continuous, progressive, random, widening
 from meddistill.distill.training import ThroughTraining
-from meddistill.distill.unroll import Strategy
+from meddistill.distill.unroll import STRATEGIES, Strategy, Truncated
 from meddistill.runtime import plugins
 from meddistill.runtime.errors import InputError
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _LONGEST_NAME = 40
+_LARGEST_FORMATION = 8
+# Of parts that are plain values: whether one is right, and what is.
+_PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "labels": (lambda value: value in get_args(Labels), "hard, learned or taught"),
+    "strategy": (
+        lambda value: value is None or value in STRATEGIES or isinstance(value, Truncated),
+        f"None, {', '.join(STRATEGIES)} or Truncated(steps)",
+    ),
+    "averaging": (lambda value: _is_number(value) and 0 <= value < 1, "a number from 0 to below 1"),
+    "highest_score": (lambda value: _is_number(value) and value > 0, "a number above 0"),
+    "formation": (
+        lambda value: type(value) is int and 1 <= value <= _LARGEST_FORMATION,
+        f"a whole number from 1 to {_LARGEST_FORMATION}",
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Method:
-    """A named combination of parts, and where it comes from. Raises ValueError for a name that a card cannot hold.
+    """A named combination of parts, and where it comes from.
+
+    Raises ValueError for a name that a card cannot hold, and for a part that means nothing.
 
     ``segments``: from the plan's length, earliest and latest start to a rule. ``strategy``: how the gradient is
     computed, where the method says so; else the plan does. ``averaging``, ``highest_score``: see
@@ -55,6 +74,9 @@ class Method:
                 f"the method's name is {self.name!r}: expected at most {_LONGEST_NAME} lower-case letters, digits and "
                 "single hyphens, a letter first"
             )
+        for part, (is_right, expected) in _PARTS.items():
+            if not is_right(value := getattr(self, part)):
+                raise ValueError(f"{part} of the method {self.name} is {value!r}: expected {expected}")
 
     @property
     def family(self) -> Family:
@@ -84,6 +106,10 @@ class Method:
             return self.objective.cost
         passes = "7 to 9" if self.strategy == "two-pass" else "9 to 11"
         return f"teachers; an iteration: {passes} forward passes a student step"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 METHODS: dict[str, Method] = {

@@ -18,6 +18,7 @@ from meddistill.nets.params import Params
 from meddistill.runtime.streams import Name, stream
 from meddistill.teachers.images import LabelledImages
 
+Exact = Literal["always", "first", "never"]
 Family = Literal["trajectories", "training", "regression", "gradients", "distributions"]
 
 
@@ -62,7 +63,9 @@ class Objective(Protocol):
     """What the loop needs of an objective, which is plain data.
 
     ``needs_teachers``: whether it looks at trajectories. ``warms_up``: whether distribution matching may come first.
-    ``cost``: of an iteration, in words.
+    ``cost``: of an iteration, in words. The gradient is the slope of the score, ``carried`` being a constant; where it
+    is so in the first iteration only, or in none, a field ``exact`` says ``first`` or ``never``, and
+    :mod:`meddistill.testing` does not measure it in the others.
     """
 
     family: ClassVar[Family]

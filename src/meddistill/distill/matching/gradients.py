@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from meddistill.distill.matching.pairs import Pair, of_images, pairs
-from meddistill.distill.objective import Family, Found, Scene
+from meddistill.distill.objective import Exact, Family, Found, Scene
 from meddistill.distill.unroll import Learned
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.gradient import gradient_of_one
@@ -41,6 +41,8 @@ class ClassGradients:
         "no teachers; an iteration: 9 forward passes of the synthetic images, 3 of real ones, and up to 50 steps of a "
         "network on the synthetic ones"
     )
+    # Later on the network has been trained on the images, which counts for nothing in the gradient, as in the source.
+    exact: ClassVar[Exact] = "first"
 
     siamese: bool = False
 
