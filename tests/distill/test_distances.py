@@ -1,11 +1,13 @@
 """Distances against their definitions, written out slowly."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from meddistill.distill.distance import (
     Adaptive,
@@ -228,3 +230,34 @@ def test_parameters_that_never_move_do_not_count_alone():
     seen = way(start, target, memory=SelfPaced().first_memory(start))
     found = SelfPaced(shape_weight=0.0)({2: end, 4: end}, seen)
     assert float(found) == pytest.approx(float(normalised_l2(end, target, start)))
+
+
+class Readings(TorchDispatchMode):
+    """Counts the numbers that are read from tensors one by one; a GPU is waited for at each."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("distance", "steps"), [(Adaptive(), range(1, 41)), (SelfPaced(), (20, 40))])
+def test_a_student_is_looked_at_once_however_many_steps_it_takes(monkeypatch, distance, steps):
+    read, tolist = [], torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: read.append(1) or tolist(tensor))
+    start, target = (torch.zeros(4),), (torch.ones(4),)
+    seen = replace(way(start, target), memory=(torch.ones(4, dtype=torch.bool),))
+    with Readings() as readings:
+        distance({step: (torch.full((4,), step / 40),) for step in steps}, seen)
+    assert (len(read), readings.count) == (1, 0)
+
+
+def test_adaptive_takes_the_first_of_the_closest_and_none_that_is_no_number():
+    start, target = (torch.zeros(1),), (torch.ones(1),)
+    ends = {1: 0.25, 2: 0.5, 3: 1.5, 4: float("nan"), 5: 0.125}
+    states = {step: (torch.tensor([end], requires_grad=True),) for step, end in ends.items()}
+    Adaptive()(states, way(start, target)).backward()
+    assert [step for step, (param,) in states.items() if param.grad is not None] == [2]

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import pytest
 import safetensors.torch
@@ -783,3 +783,26 @@ def test_the_end_of_progressive_segments_moves_on(first, matching, monkeypatch):
     monkeypatch.setattr(loop, "unroll_many", watch)
     distill(first, matching, plan, SEED)
     assert lengths == [1, 1, 1, 3, 3, 3, 6, 6, 6]
+
+
+@pytest.mark.parametrize(("count", "batch"), [(4, 9), (5, 2), (20, 10), (300, 256)])
+def test_batches_are_those_drawn_one_after_another(count, batch):
+    """To the bit: the order first, then a draw a step."""
+    plan, generator = replace(PLAN, student_steps=7, batch=batch), stream(0, "batches")
+    orders = (torch.randperm(count, generator=generator) if count > batch else torch.arange(count) for _ in range(7))
+    parts = [rows for order in islice(orders, -(-7 // -(-count // batch))) for rows in order.split(batch)][:7]
+    draws = [plan.augmentation.draw(len(rows), generator) for rows in parts]
+    for one, rows, draw in zip(student_batches(count, plan, stream(0, "batches")), parts, draws, strict=True):
+        assert torch.equal(one.rows, rows)
+        assert all(torch.equal(part, same) for part, same in zip(one.draw.parts, draw.parts, strict=True))
+
+
+@pytest.mark.parametrize(("device", "together", "expected"), [("meta", 5, 3), ("meta", 12, 1), ("cpu", 5, 12)])
+def test_whether_compiling_pays_is_counted_by_launches_on_a_gpu(first, monkeypatch, device, together, expected):
+    """Of 12 segments 5 go side by side: three launches a step."""
+    told = []
+    monkeypatch.setattr(loop, "how_many", lambda *_: together)
+    monkeypatch.setattr(loop, "pays", lambda steps, *_: told.append(steps))
+    there = Learned(*(tensor.to(device) for tensor in first.tensors()))
+    loop._compiling_pays(NETWORK, replace(PLAN, segments_at_once=12), there)
+    assert told == [PLAN.iterations * PLAN.student_steps * expected]

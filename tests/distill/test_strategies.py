@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.distill.test_unroll import batches_of, close, learned_of, network_of, score_of_end, score_of_many, start_of
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from meddistill.distill.unroll import Learned, Rule, Student, Truncated, adjoint, memory, together, unroll, unroll_many
 from meddistill.distill.unroll.stacked import stack
@@ -496,3 +497,34 @@ def test_half_precision_points_the_same_way():
     assert all(slope.dtype == torch.float32 for slope in half.gradient.tensors())
     pair = (one.gradient.images.flatten(), half.gradient.images.flatten())
     assert 0.99 < float(torch.cosine_similarity(*pair, dim=0)) < 0.9999999
+
+
+class Copies(TorchDispatchMode):
+    """Counts the copies to another device."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._to_copy.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_batches_go_to_a_device_in_four_copies_however_many_steps_there_are(steps):
+    starts = [tuple(torch.zeros(2, 3, device="meta") for _ in range(2)) for _ in range(3)]
+    students = [Student(start, batches_of(steps, 5, 4, seed), None) for seed, start in enumerate(starts)]
+    with Copies() as copies:
+        there = stack(students, steps, torch.device("meta"))
+    assert copies.count == 4
+    for found, expected in zip(there.steps, stack(students, steps, torch.device("cpu")).steps, strict=True):
+        assert found.students == 3
+        for one, other in zip((found.rows, *found.draw.parts), (expected.rows, *expected.draw.parts), strict=True):
+            assert (one.shape, one.dtype, one.device.type) == (other.shape, other.dtype, "meta")
+
+
+def test_steps_without_augmentation_stay_without_it_on_a_device():
+    seen = [*batches_of(2), *batches_of(1, augment=False), *batches_of(1)]
+    there = stack([Student((), seen, None)], 4, torch.device("meta"))
+    assert [step.draw is None for step in there.steps] == [False, False, True, False]

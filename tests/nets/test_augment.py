@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from meddistill.nets.augment import Augmentation
+from meddistill.nets.augment import Augmentation, Draw
 from meddistill.runtime.streams import stream
 
 NONE = Augmentation(shift=0, scale=0, rotate=0, flip=0, brightness=0, contrast=0)
@@ -104,3 +104,21 @@ def test_the_edge_is_continued_outwards():
     draw = only(shift=0.5, rotate=45.0, scale=0.5).draw(20, stream(0, "draw"))
     torch.testing.assert_close(draw.apply(flat), flat)
     assert F.affine_grid(draw.affine, [20, 1, 8, 8], align_corners=False).abs().max() > 1
+
+
+@pytest.mark.parametrize("sizes", [[10], [10] * 7, [3, 3, 1, 3], [256, 44, 256], [1] * 5])
+def test_draws_in_one_go_are_those_one_after_another_to_the_bit(sizes):
+    """Packages are compared byte by byte: a run must not depend on how many steps are drawn at once."""
+    one_by_one, in_one_go = stream(0, "draws"), stream(0, "draws")
+    expected = [Augmentation().draw(size, one_by_one) for size in sizes]
+    found = Augmentation().draws(sizes, in_one_go)
+    assert len(found) == len(sizes)
+    for one, other in zip(found, expected, strict=True):
+        assert all(torch.equal(part, same) for part, same in zip(one.parts, other.parts, strict=True))
+    assert torch.equal(in_one_go.get_state(), one_by_one.get_state())
+
+
+def test_joined_draws_split_into_those_they_were_joined_from():
+    draws = [Augmentation().draw(size, stream(0, "draw", size)) for size in (4, 2, 5)]
+    for one, other in zip(Draw.joined(draws).split([4, 2, 5]), draws, strict=True):
+        assert all(torch.equal(part, same) for part, same in zip(one.parts, other.parts, strict=True))

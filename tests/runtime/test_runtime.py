@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meddistill.runtime.device import choose
+from meddistill.runtime.device import choose, sent
 from meddistill.runtime.errors import InputError, MeddistillError, OutputError, VerificationError
 from meddistill.runtime.events import EventLog
 from meddistill.runtime.files import (
@@ -232,3 +232,37 @@ def test_the_silent_display_takes_everything():
         stage.advance(2, loss=0.5)
     Silent().note("")
     Silent().warn("")
+
+
+class Elsewhere:
+    """In the place of a tensor: notes where it is sent and how."""
+
+    def __init__(self, device):
+        self.device, self.noted = torch.device(device), []
+
+    def pin_memory(self):
+        self.noted.append("pinned")
+        return self
+
+    def to(self, device, **how):
+        self.noted.append((device.type, how))
+        return self
+
+
+@pytest.mark.parametrize(
+    ("there", "to", "expected"),
+    [
+        ("cpu", "cuda", ["pinned", ("cuda", {"non_blocking": True})]),
+        ("cuda", "cuda", [("cuda", {})]),  # only what lies on the CPU can be pinned
+        ("cpu", "mps", [("mps", {})]),
+    ],
+)
+def test_nobody_waits_for_what_is_sent_to_a_gpu(there, to, expected):
+    tensor = Elsewhere(there)
+    sent(tensor, torch.device(to))
+    assert tensor.noted == expected
+
+
+def test_what_is_there_already_is_not_copied():
+    tensor = torch.zeros(3)
+    assert sent(tensor, torch.device("cpu")) is tensor

@@ -21,9 +21,8 @@ import torch
 from meddistill.bench.grid import read_grid
 from meddistill.bench.tasks import Layout, Task, tasks
 from meddistill.bench.work import Worker
-from meddistill.distill.unroll.memory import is_out_of_memory
 from meddistill.runtime import processes
-from meddistill.runtime.device import as_one_process, choose, keep_freed_memory
+from meddistill.runtime.device import as_one_process, choose, is_out_of_memory, keep_freed_memory
 from meddistill.runtime.errors import MeddistillError
 from meddistill.runtime.progress import Progress
 

@@ -8,6 +8,7 @@ teacher's trajectory to a scalar that is 1 for a student that has not moved and 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -111,7 +112,10 @@ class Adaptive:
         return range(1, steps + 1)
 
     def __call__(self, states: Mapping[int, Params], way: Way) -> Tensor:
-        closest = min(sorted(states), key=lambda step: _absolute(states[step], way.end))
+        steps = sorted(states)
+        # Read all at once: on a GPU, reading waits for all that it has been told to do.
+        distances = torch.stack([_absolute(states[step], way.end) for step in steps]).tolist()
+        closest = steps[min(range(len(steps)), key=distances.__getitem__)]
         return normalised_l2(states[closest], way.end, way.start)
 
 
@@ -204,7 +208,8 @@ class SelfPaced:
 
     def _easy(self, end: Params, way: Way, counts: Params) -> Tensor:
         normaliser, whole = _squared(way.start, way.end, counts), _squared(way.start, way.end)
-        if float(normaliser) <= _LEAST_KEPT * float(whole):
+        kept, length = torch.stack([normaliser, whole]).tolist()  # in one reading
+        if kept <= _LEAST_KEPT * length:
             return normalised_l2(end, way.end, way.start)
         return _squared(end, way.end, counts) / normaliser
 
@@ -249,6 +254,7 @@ def _squared(one: Params, other: Params, weights: Sequence[Tensor] | None = None
     return torch.stack([square.sum() for square in squares]).sum()
 
 
-def _absolute(one: Params, other: Params) -> float:
-    with torch.no_grad():
-        return float(sum((a - b).abs().sum() for a, b in zip(one, other, strict=True)))
+@torch.no_grad()
+def _absolute(one: Params, other: Params) -> Tensor:
+    """The L1 norm of the difference, a scalar tensor."""
+    return reduce(torch.add, [(a - b).abs().sum() for a, b in zip(one, other, strict=True)])

@@ -40,6 +40,7 @@ from meddistill.distill.unroll.step import operations, why_not_compiled
 from meddistill.distill.unroll.together import how_many
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import Params, unflatten
+from meddistill.runtime.device import sent
 from meddistill.runtime.errors import MeddistillError
 from meddistill.runtime.events import EventLog
 from meddistill.runtime.progress import Progress, Silent, Stage
@@ -86,7 +87,7 @@ class Matching:
         flat = self.trajectories.snapshot(teacher, before)
         if point > before:
             flat = torch.lerp(flat, self.trajectories.snapshot(teacher, before + 1), point - before)
-        return unflatten(flat.to(device), self.network.shapes)
+        return unflatten(sent(flat, device), self.network.shapes)
 
     def any_params(self, generator: torch.Generator, device: torch.device) -> Params:
         """A random point of a random trajectory; a random network where there are no teachers."""
@@ -287,7 +288,9 @@ def student_batches(count: int, plan: LoopPlan, generator: torch.Generator) -> l
     while len(rows) < plan.student_steps:
         order = torch.randperm(count, generator=generator) if count > plan.batch else torch.arange(count)
         rows += order.split(plan.batch)
-    return [Batch(chosen, plan.augmentation.draw(len(chosen), generator)) for chosen in rows[: plan.student_steps]]
+    rows = rows[: plan.student_steps]
+    draws = plan.augmentation.draws([len(chosen) for chosen in rows], generator)
+    return [Batch(chosen, draw) for chosen, draw in zip(rows, draws, strict=True)]
 
 
 def _first_memory(matching: Matching, plan: LoopPlan, first: Learned) -> Params:
@@ -349,8 +352,12 @@ def _is_usable(outcome: Outcome, highest: float) -> bool:
 
 
 def _compiling_pays(network: ConvNet, plan: LoopPlan, first: Learned) -> bool:
-    steps = plan.iterations * plan.segments_at_once * plan.student_steps
-    return pays(steps, operations(network, min(plan.batch, len(first.images))), first.images.device)
+    """Counted by the work on a CPU; on a GPU by the launches, of which segments side by side share one."""
+    device, launches = first.images.device, plan.segments_at_once
+    if device.type != "cpu":
+        launches = math.ceil(launches / _together(network, plan, first))
+    steps = plan.iterations * launches * plan.student_steps
+    return pays(steps, operations(network, min(plan.batch, len(first.images))), device)
 
 
 def _together(network: ConvNet, plan: LoopPlan, first: Learned) -> int:

@@ -5,11 +5,14 @@ and again in a backward one, to real images and to synthetic ones (Zhao & Bilen 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from meddistill.runtime.device import sent
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ class Augmentation:
     def draw(self, count: int, generator: torch.Generator) -> "Draw":
         """Independent draws for ``count`` images."""
         return self.of(torch.rand(7, count, generator=generator))
+
+    def draws(self, sizes: Sequence[int], generator: torch.Generator) -> list["Draw"]:
+        """What one call of :meth:`draw` after another gives for so many images each, to the bit, but in one go."""
+        numbers = torch.rand(7 * sum(sizes), generator=generator).split([7 * size for size in sizes])
+        return self.of(torch.cat([part.view(7, -1) for part in numbers], 1)).split(sizes)
 
     def of(self, numbers: Tensor) -> "Draw":
         """The draws that uniform ``numbers`` in [0, 1) make, ``(7, count)``: one column an image."""
@@ -63,9 +71,27 @@ class Draw:
     brightness: Tensor
     contrast: Tensor
 
+    @classmethod
+    def joined(cls, draws: Sequence["Draw"]) -> "Draw":
+        """Those of several batches as one of all their images."""
+        return cls(*(torch.cat(parts) for parts in zip(*(draw.parts for draw in draws), strict=True)))
+
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The three in a fixed order."""
+        return self.affine, self.brightness, self.contrast
+
+    def split(self, sizes: Sequence[int]) -> list["Draw"]:
+        """The draws of successive batches of so many images, as views."""
+        return [Draw(*parts) for parts in zip(*(part.split(list(sizes)) for part in self.parts), strict=True)]
+
+    def on(self, device: torch.device) -> "Draw":
+        """The same on a device."""
+        return Draw(*(sent(part, device) for part in self.parts))
+
     def repeated(self, count: int) -> "Draw":
         """A draw for one image, for ``count`` images alike."""
-        return Draw(*(part.expand(count, *part.shape[1:]) for part in (self.affine, self.brightness, self.contrast)))
+        return Draw(*(part.expand(count, *part.shape[1:]) for part in self.parts))
 
     def apply(self, images: Tensor) -> Tensor:
         """The augmented images, same shape and dtype; differentiable with respect to ``images``."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # mallopt's parameters (malloc.h) and the values that keep large freed blocks in the process instead of handing every
 # activation back to the kernel and faulting it in again: measured 12 to 15 % faster training steps on a CPU.
 _MALLOPT = ((-3, 1 << 30), (-1, (1 << 31) - 1), (-2, 1 << 27))
+# How a CPU's allocator, libraries of a GPU, and a GPU outside PyTorch's allocator say that there is no memory.
+_NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 _KINDS = ("cpu", "cuda", "mps")
 
 
@@ -72,6 +74,33 @@ def _named(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"device '{name}' cannot be used here ({_first_line(error)}): use cpu, cuda or auto") from None
     return device
+
+
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the device; one that lies on the CPU goes to a CUDA device without anybody waiting for it.
+
+    A CUDA device reads memory that is pinned by itself; PyTorch keeps the pinned copy until that is done.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocator, of a GPU or of a CPU, found no memory."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+
+
+def give_back(device: torch.device) -> None:
+    """Hand memory that the allocator holds for later back to the device."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def keep_freed_memory() -> None:

@@ -3,8 +3,8 @@
 import contextlib
 from collections.abc import Iterator
 
-from meddistill.distill.unroll.memory import is_out_of_memory
 from meddistill.nets.network import Network
+from meddistill.runtime.device import is_out_of_memory
 from meddistill.runtime.errors import InputError
 
 

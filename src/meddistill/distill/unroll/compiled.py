@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from meddistill.distill.unroll.memory import is_out_of_memory
+from meddistill.runtime.device import is_out_of_memory
 
 _log = logging.getLogger(__name__)
 

@@ -24,8 +24,6 @@ _STATES, _STATES_SHARE = 10, 0.15
 # than so many bytes, hold them. A GPU's memory holds students instead.
 _MAPS_OF_TRACE = 5
 _TRACES, _TRACES_SHARE, _TRACES_BYTES = 10, 1 / 8, 2**30
-# How a CPU's allocator, libraries of a GPU, and a GPU outside PyTorch's allocator say that there is no memory.
-_NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 # A map of more numbers has places that many of a GPU's kernels cannot count to.
 _MOST_NUMBERS = 2**31 - 1
 
@@ -107,16 +105,3 @@ def free_bytes(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
     return available()
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocator, of a GPU or of a CPU, found no memory."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
-
-
-def give_back(device: torch.device) -> None:
-    """Hand memory that the allocator holds for later back to the device."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

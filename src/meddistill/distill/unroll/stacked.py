@@ -9,6 +9,7 @@ from torch import Tensor
 from meddistill.distill.unroll.types import Batch, Learned, Score, Student
 from meddistill.nets.augment import Draw
 from meddistill.nets.params import Params, leaves
+from meddistill.runtime.device import sent
 
 
 @dataclass(frozen=True)
@@ -48,26 +49,35 @@ def stack(students: Sequence[Student], count: int, device: torch.device) -> Clas
     Raises ValueError unless their batches have the same sizes step by step.
     """
     start = tuple(torch.stack(parts).detach() for parts in zip(*(student.start for student in students), strict=True))
-    steps = zip(*(student.batches[:count] for student in students), strict=True)
-    return Class(
-        start, tuple(_side_by_side(batches, device) for batches in steps), tuple(student.score for student in students)
-    )
+    steps = [_side_by_side(batches) for batches in zip(*(student.batches[:count] for student in students), strict=True)]
+    return Class(start, tuple(_on(steps, device)), tuple(student.score for student in students))
 
 
-def _side_by_side(batches: Sequence[Batch], device: torch.device) -> Seen:
+def _side_by_side(batches: Sequence[Batch]) -> Seen:
     sizes = {len(batch.rows) for batch in batches}
     if len(sizes) > 1:
         raise ValueError(f"students side by side need batches of one size in a step, not of {sorted(sizes)}")
-    rows = torch.cat([batch.rows for batch in batches]).to(device)
+    rows = torch.cat([batch.rows for batch in batches])
     draws = [batch.draw for batch in batches if batch.draw is not None]
     if len(draws) not in (0, len(batches)):
         raise ValueError("students side by side are augmented all or none")
-    return Seen(len(batches), rows, _one_draw(draws, device) if draws else None)
+    return Seen(len(batches), rows, Draw.joined(draws) if draws else None)
 
 
-def _one_draw(draws: Sequence[Draw], device: torch.device) -> Draw:
-    parts = ((draw.affine, draw.brightness, draw.contrast) for draw in draws)
-    return Draw(*(torch.cat(part).to(device) for part in zip(*parts, strict=True)))
+def _on(steps: Sequence[Seen], device: torch.device) -> Sequence[Seen]:
+    """All steps on the device: rows go there in one copy, and each part of the draws does.
+
+    A copy a step would take longer than the step, and everybody would wait for each.
+    """
+    if not steps or device.type == "cpu":  # where batches are drawn
+        return steps
+    rows = sent(torch.cat([seen.rows for seen in steps]), device).split([len(seen.rows) for seen in steps])
+    draws = [seen.draw for seen in steps if seen.draw is not None]
+    there = iter(Draw.joined(draws).on(device).split([len(draw.affine) for draw in draws]) if draws else ())
+    return [
+        Seen(seen.students, of_step, None if seen.draw is None else next(there))
+        for seen, of_step in zip(steps, rows, strict=True)
+    ]
 
 
 def score_each(scores: Sequence[Score], states: Mapping[int, Params]) -> Tensor:

@@ -13,8 +13,6 @@ from meddistill.distill.unroll.graph import full
 from meddistill.distill.unroll.memory import (
     countable_students,
     free_bytes,
-    give_back,
-    is_out_of_memory,
     room_for,
     states_at_once,
     students_that_fit,
@@ -36,7 +34,7 @@ from meddistill.distill.unroll.types import (
 )
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import Params
-from meddistill.runtime.device import rounded_convolutions
+from meddistill.runtime.device import give_back, is_out_of_memory, rounded_convolutions
 from meddistill.runtime.errors import MeddistillError
 
 
