@@ -1,17 +1,21 @@
 """Teaching in groups, which plans share teachers, and what is said of how they learned."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 
 from meddistill.nets.convnet import ConvNet
+from meddistill.pipeline import estimate
 from meddistill.pipeline import teach as teaching
 from meddistill.pipeline.plan import Plan, Teachers
 from meddistill.pipeline.teach import describe, learning_window, teach, teacher_identity, trajectory_store
+from meddistill.runtime.errors import MeddistillError
 from meddistill.runtime.events import EventLog
 from meddistill.runtime.progress import Silent
 from meddistill.runtime.streams import stream
+from meddistill.teachers import train as training
 from meddistill.teachers.images import LabelledImages, Normalisation
 from meddistill.teachers.train import train_teacher
 
@@ -90,3 +94,39 @@ def test_the_curve_is_told_in_one_line():
 
 def test_an_untrained_network_is_no_end_of_the_window():
     assert learning_window({0: 0.9, 4: 0.6, 8: 0.9}) == learning_window({4: 0.6, 8: 0.9}) == (4, 8)
+
+
+def test_fewer_teachers_side_by_side_are_told_and_go_on(images, monkeypatch, tmp_path):
+    direction = training.direction
+
+    def crowded(optimiser, slope, params, **rest):
+        if len(params) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return direction(optimiser, slope, params, **rest)
+
+    monkeypatch.setattr(training, "direction", crowded)
+    monkeypatch.setattr(teaching, "side_by_side", lambda *_: 4)
+    store, log = trajectory_store(tmp_path / "teachers", PLAN, NETWORK), tmp_path / "events"
+    teach(NETWORK, images, PLAN.teacher_plan(), 0, store, events=EventLog(log), progress=Silent())
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [event["together"] for event in told if event["event"] == "fewer teachers"] == [2]
+    assert [event["teacher"] for event in told if event["event"] == "teacher"] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("most", "expected"), [(8, [8]), (3, [8, 4, 2]), (0, [8, 4, 2, 1])])
+def test_the_estimate_of_a_teacher_is_that_of_as_many_as_there_is_memory_for(images, monkeypatch, most, expected):
+    tried = []
+
+    def crowded(network, images, plan, seed, teachers, **rest):
+        tried.append(len(teachers))
+        if len(teachers) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(estimate, "train_teachers", crowded)
+    there = replace(images, pixels=images.pixels.to("meta"))  # not a CPU
+    if most:
+        assert estimate._teacher_seconds(PLAN, NETWORK, there, 8) >= 0
+    else:
+        with pytest.raises(MeddistillError, match=r"smaller teachers\.batch"):
+            estimate._teacher_seconds(PLAN, NETWORK, there, 8)
+    assert list(dict.fromkeys(tried)) == expected

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from meddistill.runtime import crew
-from meddistill.runtime.errors import OutputError
+from meddistill.runtime.errors import MeddistillError, OutputError
+from meddistill.teachers import train as training
 from meddistill.teachers.crew import Job, News, train_all
 from meddistill.teachers.store import TrajectoryStore
 from meddistill.teachers.train import TeacherPlan, train_teacher
@@ -212,3 +213,79 @@ def test_a_file_of_the_working_folder_is_not_taken_for_a_module(make, at_once, t
     train(job, 2, dawdling(job.store, news))
     assert not [told for told in news if told.lost is not None]
     assert "working folder" not in capfd.readouterr().err
+
+
+FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+SHORT = replace(PLAN, steps=30, momentum=0.5)
+
+
+def crowded(monkeypatch, most, after=0, error=FULL):
+    """There is memory for so many teachers side by side; for all in the first steps."""
+    taken, direction = [], training.direction
+
+    def found(optimiser, slope, params, **rest):
+        taken.append(len(params))
+        if len(params) > most and len(taken) > after:
+            raise error
+        return direction(optimiser, slope, params, **rest)
+
+    monkeypatch.setattr(training, "direction", found)
+
+
+def in_one_group(job, report=lambda news: None):
+    train_all(job, job.store.waiting(range(5)), 1, report)
+
+
+@pytest.fixture
+def with_momentum(tmp_path, images, network):
+    """A job whose states are kept after every point."""
+    store = TrajectoryStore(tmp_path / "crowded", SHORT.snapshots, network.parameters, momentum=True)
+    return Job(network, images, SHORT, 0, store, -1.0)
+
+
+@pytest.mark.parametrize("after", [0, 14, 25])
+def test_no_memory_is_answered_by_half_as_many_from_the_last_point(with_momentum, monkeypatch, after):
+    job, news = with_momentum, []
+    crowded(monkeypatch, 2, after)
+    in_one_group(job, news.append)
+    assert [told.fewer for told in news if told.fewer is not None] == [3, 2]
+    assert sum(told.points for told in news) == 5 * (SHORT.snapshots - 1)
+    assert [told.complete for told in news if told.complete] == [(0, 1, 2, 3, 4)]
+    monkeypatch.undo()
+    for teacher in range(5):
+        alone = train_teacher(job.network, job.images, SHORT, 0, teacher)
+        torch.testing.assert_close(job.store.trajectory(teacher), alone, rtol=1e-4, atol=1e-4)
+    assert sorted(contents(job.store)) == [f"teacher-000{teacher}.safetensors" for teacher in range(5)]
+
+
+def test_halves_that_were_killed_go_on_as_halves(with_momentum, monkeypatch):
+    """After a point of the first; the second stands where the whole group did."""
+    job, seen = with_momentum, []
+
+    def kill(news):
+        seen.append(news)
+        if any(told.fewer is not None for told in seen) and news.points:
+            raise KeyboardInterrupt
+
+    crowded(monkeypatch, 3, after=14)
+    with pytest.raises(KeyboardInterrupt):
+        in_one_group(job, kill)
+    waiting = job.store.waiting(range(5))
+    assert [(group, state.snapshots) for group, state in waiting] == [((0, 1), 3), ((2, 3, 4), 2)]
+    in_one_group(job)
+    monkeypatch.undo()
+    for teacher in range(5):
+        alone = train_teacher(job.network, job.images, SHORT, 0, teacher)
+        torch.testing.assert_close(job.store.trajectory(teacher), alone, rtol=1e-4, atol=1e-4)
+
+
+def test_too_little_memory_for_one_teacher_ends_with_advice(with_momentum, monkeypatch):
+    crowded(monkeypatch, 0)
+    with pytest.raises(MeddistillError, match=r"trains alone, as with teachers\.at_once = 1.*smaller teachers\.batch"):
+        in_one_group(with_momentum)
+
+
+def test_other_errors_are_not_taken_for_missing_memory(with_momentum, monkeypatch):
+    crowded(monkeypatch, 2, error=RuntimeError("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        in_one_group(with_momentum)

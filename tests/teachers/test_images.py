@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from meddistill.runtime.streams import stream
+from meddistill.teachers import images as images_module
 from meddistill.teachers.images import Normalisation, measure_normalisation, split_images
 
 CPU = torch.device("cpu")
@@ -81,3 +82,17 @@ def test_a_subset_keeps_everything_but_the_other_rows(make_cohort):
     part = images.subset(rows)
     assert part.labels.tolist() == [1] * len(rows)
     assert torch.equal(part.inputs(torch.arange(len(rows))), images.inputs(rows))
+
+
+def test_means_and_spreads_are_made_once_for_a_kind_of_numbers(monkeypatch):
+    """On a GPU every making of a tensor from numbers is waited for."""
+    normalisation, made, tensor = Normalisation((0.25, 0.75), (0.5, 2.0)), [], torch.tensor
+    monkeypatch.setattr(torch, "tensor", lambda *given, **how: made.append(given) or tensor(*given, **how))
+    images_module._kept_column.cache_clear()
+    for dtype in (torch.float32, torch.float32, torch.float64):
+        intensities = torch.rand(3, 2, 4, 4, dtype=dtype)
+        seen = normalisation.apply(intensities)
+        assert seen.dtype == dtype
+        torch.testing.assert_close(seen[:, 1], (intensities[:, 1] - 0.75) / 2)
+        torch.testing.assert_close(normalisation.undo(seen), intensities)
+    assert len(made) == 4

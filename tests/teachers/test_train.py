@@ -13,6 +13,7 @@ from meddistill.nets.params import flatten, leaves, unflatten
 from meddistill.runtime.errors import MeddistillError
 from meddistill.runtime.streams import stream
 from meddistill.teachers.train import (
+    Batches,
     State,
     TeacherPlan,
     first_state,
@@ -174,3 +175,30 @@ def test_only_the_teacher_that_diverged_is_named(images, network):
     start.params[1, 0] = math.inf
     with pytest.raises(MeddistillError, match="teacher 6 diverged"):
         states(network, images, PLAN, (5, 6), start)
+
+
+@pytest.mark.parametrize("sampling", ["balanced", "natural"])
+@pytest.mark.parametrize("teachers", [(0,), (3, 1, 2)])
+def test_batches_drawn_ahead_are_those_of_each_teacher_and_step(images, monkeypatch, sampling, teachers):
+    """To the bit, from whatever step on, and none beyond the last."""
+    plan = replace(PLAN, sampling=sampling)
+    step_by_step, ahead = (Batches(images, plan, 0, teachers) for _ in range(2))
+    monkeypatch.setattr(ahead, "_ahead", 5)
+    drawn, draw = [], ahead._draw
+    monkeypatch.setattr(ahead, "_draw", lambda steps: drawn.append(list(steps)) or draw(steps))
+    for step in (*range(3, 12), 2, 20):
+        (inputs, labels), (expected, known) = (batches.draw(step, torch.float32) for batches in (ahead, step_by_step))
+        assert torch.equal(inputs, expected)
+        assert torch.equal(labels, known)
+    assert drawn == [[3, 4, 5, 6, 7], [8, 9, 10, 11], [2, 3, 4, 5, 6], [20]]
+
+
+def test_a_batch_is_what_its_stream_says(images):
+    """First the classes, then their images, then the augmentation; whoever trains beside it."""
+    generator, members = stream(0, "teacher", 2, "step", 7), [images.rows_of(label) for label in range(2)]
+    chosen, places = (torch.randint(below, (8,), generator=generator).tolist() for below in (2, 2**40))
+    rows = torch.tensor([int(members[c][p % len(members[c])]) for c, p in zip(chosen, places, strict=True)])
+    expected = PLAN.augmentation.draw(8, generator).apply(images.inputs(rows))
+    inputs, labels = Batches(images, PLAN, 0, (0, 2)).draw(7, torch.float32)
+    torch.testing.assert_close(inputs[1], expected, rtol=0, atol=1e-6)
+    assert torch.equal(labels[1], images.labels[rows])

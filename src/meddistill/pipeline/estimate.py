@@ -20,10 +20,10 @@ from meddistill.nets.convnet import ConvNet, parse
 from meddistill.nets.params import Params
 from meddistill.pipeline.plan import Plan
 from meddistill.runtime.crew import processes_for
-from meddistill.runtime.device import as_one_process
+from meddistill.runtime.device import as_one_process, give_back, is_out_of_memory
 from meddistill.runtime.streams import stream
 from meddistill.teachers.images import LabelledImages, Normalisation
-from meddistill.teachers.train import side_by_side, train_teachers
+from meddistill.teachers.train import State, side_by_side, too_large, train_teachers
 from meddistill.train.protocol import Protocol, probabilities, real_set, scored_at_once, synthetic_set, train_network
 
 _REPEATS = 3
@@ -213,17 +213,34 @@ def _at_once(plan: Plan, network: ConvNet, device: torch.device) -> int:
 
 
 def _teacher_seconds(plan: Plan, network: ConvNet, images: LabelledImages, at_once: int) -> float:
-    """One step of one teacher, a share of the time that ``at_once`` take; on a CPU from one that trains alone."""
-    teaching = replace(plan.teacher_plan(), steps=2, snapshot_every=2)
-    on_cpu = images.device.type == "cpu"
-    teachers = range(1 if on_cpu else at_once)
+    """One step of one teacher, a share of the time that ``at_once`` take; on a CPU from one that trains alone.
 
-    def steps() -> None:
-        train_teachers(network, images, teaching, 0, teachers, keep=lambda state: None)
+    Where memory runs out, of half as many, as the run will train them.
+    """
+    teaching, device = replace(plan.teacher_plan(), steps=2, snapshot_every=2), images.device
+    on_cpu = device.type == "cpu"
 
-    with as_one_process(images.device):
-        seconds = _seconds(steps) / 2
-    return seconds / (together(at_once) if on_cpu else at_once)
+    def of(count: int) -> float | None:
+        """Seconds for a step of so many side by side; None where they do not fit."""
+        try:
+            return _seconds(lambda: train_teachers(network, images, teaching, 0, range(count), keep=_forget)) / 2
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+
+    count = 1 if on_cpu else at_once
+    with as_one_process(device):
+        while (seconds := of(count)) is None:
+            if count == 1:
+                raise too_large(teaching, device)
+            give_back(device)
+            count //= 2
+    return seconds / (together(at_once) if on_cpu else count)
+
+
+def _forget(_state: State) -> None:
+    return
 
 
 def _side_by_side(seconds: Sequence[float], processes: int) -> float:

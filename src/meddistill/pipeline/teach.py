@@ -21,10 +21,10 @@ from meddistill.runtime.events import EventLog
 from meddistill.runtime.files import write_atomic
 from meddistill.runtime.progress import Progress
 from meddistill.runtime.streams import stream
-from meddistill.teachers.crew import Job, News, Task, train_all
+from meddistill.teachers.crew import Job, News, train_all
 from meddistill.teachers.images import LabelledImages
 from meddistill.teachers.storage import Storage, is_convex
-from meddistill.teachers.store import TrajectoryStore
+from meddistill.teachers.store import Task, TrajectoryStore
 from meddistill.teachers.train import TeacherPlan, side_by_side
 from meddistill.train.metrics import Scores, measure
 from meddistill.train.protocol import probabilities
@@ -104,6 +104,8 @@ def teach(
             stage.advance(news.points)
             for teacher in news.complete:
                 events.write("teacher", teacher=teacher, snapshots=plan.snapshots)
+            if news.fewer is not None:
+                events.write("fewer teachers", together=news.fewer)
             if news.lost is not None:
                 events.write("helper lost", code=news.lost)
 

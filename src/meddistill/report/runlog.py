@@ -28,6 +28,7 @@ Points = tuple[Point, ...]
 # The stage that the time before an event belongs to; before any other event it is the one of the event before.
 _STAGES = {
     "teacher": "training the teachers",
+    "fewer teachers": "training the teachers",
     "teachers": "measuring the teachers",
     "window": "measuring the teachers",
     "memory": "distilling",

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 from meddistill.nets.convnet import ConvNet
 from meddistill.runtime import crew
+from meddistill.runtime.device import give_back, is_out_of_memory
 from meddistill.teachers.images import LabelledImages
-from meddistill.teachers.store import Group, TrajectoryStore
-from meddistill.teachers.train import State, TeacherPlan, train_teachers
-
-Task = tuple[Group, State | None]
+from meddistill.teachers.store import Group, Task, TrajectoryStore
+from meddistill.teachers.train import State, TeacherPlan, too_large, train_teachers
 
 
 @dataclass(frozen=True)
@@ -38,18 +37,28 @@ class Job:
 
 @dataclass(frozen=True)
 class News:
-    """What happened: new points, of single teachers; teachers that are complete; a helper that ended with a code."""
+    """What happened: new points, of single teachers; teachers that are complete; a helper that ended with a code.
+
+    ``fewer``: so many go on side by side, half of those for whom memory did not suffice.
+    """
 
     points: int = 0
     complete: Group = ()
     lost: int | None = None
+    fewer: int | None = None
 
 
 Report = Callable[[News], None]
+_FEWER = "fewer"
 
 
-def train_group(job: Job, task: Task, tell: Callable[[int], None]) -> None:
-    """Train a group from where it stands until it is in the store, and tell the number of new points at each."""
+def train_group(job: Job, task: Task, tell: crew.Tell) -> None:
+    """Train a group from where it stands until it is in the store, and tell the number of new points at each.
+
+    Where memory runs out its halves go on from the last point, one after the other; told are then :data:`_FEWER` and
+    how many teachers are left side by side. Raises :class:`~meddistill.runtime.errors.MeddistillError` when memory does
+    not suffice for one.
+    """
     group, state = task
     writer = job.store.writer(group, state)
     saved = time.monotonic()
@@ -63,8 +72,22 @@ def train_group(job: Job, task: Task, tell: Callable[[int], None]) -> None:
         if state.snapshots > 1:
             tell(len(group))
 
-    train_teachers(job.network, job.images, job.plan, job.seed, group, state=state, keep=keep)
-    writer.finish()
+    try:
+        train_teachers(job.network, job.images, job.plan, job.seed, group, state=state, keep=keep)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    else:
+        writer.finish()
+        return
+    # Out here the error no longer holds on to the tensors of its frames.
+    give_back(job.images.device)
+    if len(group) == 1:
+        raise too_large(job.plan, job.images.device)
+    halves = writer.halves()
+    tell((_FEWER, len(halves[1][0])))
+    for half in halves:
+        train_group(job, half, tell)
 
 
 def train_all(job: Job, tasks: Sequence[Task], processes: int | None, report: Report) -> None:
@@ -77,8 +100,12 @@ def train_all(job: Job, tasks: Sequence[Task], processes: int | None, report: Re
 
     def pass_on(news: crew.News) -> None:
         nonlocal points
-        points += news.told or 0
-        report(News(points=news.told or 0, complete=tuple(news.done or ()), lost=news.lost))
+        told = news.told or 0
+        if not isinstance(told, int):
+            report(News(fewer=told[1]))
+            return
+        points += told
+        report(News(points=told, complete=tuple(news.done or ()), lost=news.lost))
 
     def seconds_left(waiting: Sequence[Group]) -> float:
         passed = time.monotonic() - begun

@@ -1,6 +1,7 @@
 """Labelled images as tensors on a device: integers at rest, normalised floats a batch at a time."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,11 @@ class Normalisation:
 
     def apply(self, intensities: Tensor) -> Tensor:
         """Normalise ``(N, C, H, W)`` intensities."""
-        return (intensities - self._column(self.mean, intensities)) / self._column(self.std, intensities)
+        return (intensities - _column(self.mean, intensities)) / _column(self.std, intensities)
 
     def undo(self, normalised: Tensor) -> Tensor:
         """Back to intensities."""
-        return normalised * self._column(self.std, normalised) + self._column(self.mean, normalised)
-
-    @staticmethod
-    def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
-        return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
+        return normalised * _column(self.std, normalised) + _column(self.mean, normalised)
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,17 @@ class LabelledImages:
         """The same with only these rows."""
         rows = rows.to(self.device)
         return LabelledImages(self.pixels[rows], self.labels[rows], self.peak, self.classes, self.normalisation)
+
+
+def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """The values of all channels, ``(1, C, 1, 1)``, as ``like`` is."""
+    return _kept_column(values, like.dtype, like.device)
+
+
+@lru_cache(maxsize=64)
+def _kept_column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Made once: every batch asks for it, and to send it to a GPU is to wait for all that the GPU has to do."""
+    return torch.tensor(values, dtype=dtype, device=device).view(1, -1, 1, 1)
 
 
 def measure_normalisation(cohort: Cohort) -> Normalisation:

@@ -28,6 +28,8 @@ from meddistill.teachers.train import State
 _NAMES = {torch.float32: "F32", torch.int16: "I16", torch.int64: "I64"}
 _REMEDY = "delete it to have it trained again"
 Group = tuple[int, ...]
+# Teachers that go on together, and from where; None: from the start.
+Task = tuple[Group, State | None]
 
 
 @dataclass(frozen=True)
@@ -75,19 +77,21 @@ class TrajectoryStore:
             writer.add(State(count, point[None], torch.zeros_like(point[None]) if self.momentum else None))
         writer.finish()
 
-    def waiting(self, group: Sequence[int]) -> list[tuple[Group, State | None]]:
-        """What is left to train of a group: teachers that go on together, and from where (None: from the start)."""
+    def waiting(self, group: Sequence[int]) -> list[Task]:
+        """What is left to train of a group."""
         missing = tuple(teacher for teacher in group if not self.is_complete(teacher))
-        if not missing:
-            return []
-        interrupted = self._interrupted(missing[0])
-        if interrupted is not None and set(missing) <= set(interrupted[0]):
-            group, state = interrupted
-            # A shorter trajectory than the interrupted one is wanted: where that one stood is no help.
-            return [(group, state if state.snapshots <= self.snapshots else None)]
-        lengths = sorted({self.length(teacher) for teacher in missing})
-        together = [tuple(k for k in missing if self.length(k) == length) for length in lengths]
-        return [(teachers, self._end(teachers)) for teachers in together]
+        tasks = list[Task]()
+        for first in missing:
+            # Several, where memory had not sufficed for all of the group.
+            interrupted = None if any(first in known for known, _ in tasks) else self._interrupted(first)
+            if interrupted is not None:
+                known, state = interrupted
+                # A shorter trajectory than the interrupted one is wanted: where that one stood is no help.
+                tasks.append((known, state if state.snapshots <= self.snapshots else None))
+        others = [teacher for teacher in missing if not any(teacher in known for known, _ in tasks)]
+        lengths = sorted({self.length(teacher) for teacher in others})
+        together = [tuple(k for k in others if self.length(k) == length) for length in lengths]
+        return tasks + [(teachers, self._end(teachers)) for teachers in together]
 
     def writer(self, group: Group, state: State | None = None) -> "Writer":
         """Writes the points of teachers that train side by side, from the start or on from ``state``."""
@@ -103,6 +107,15 @@ class TrajectoryStore:
         going_on = {k for teacher in self._numbers("state") for k in (self._interrupted(teacher) or ((),))[0]}
         for teacher in set(self._numbers("part")) - going_on:
             _unlink(self.path(teacher, "part"))
+
+    def keep(self, group: Group, state: State) -> None:
+        """Keep where a group stands, under the name of its first teacher."""
+        kept = {
+            "teachers": torch.tensor(group),
+            "snapshots": torch.tensor(state.snapshots),
+            "states": _stacked(state),
+        }
+        write_atomic(self.path(group[0], "state"), safetensors.torch.save(kept))
 
     def is_at(self, group: Group, snapshots: int) -> bool:
         """Whether the training of that group was interrupted with so many points."""
@@ -228,12 +241,20 @@ class Writer:
         """Keep the state of the training, once all points up to it are on the disk."""
         for teacher in self._missing:
             _flush(self._part(teacher))
-        kept = {
-            "teachers": torch.tensor(self._group),
-            "snapshots": torch.tensor(self._reached.snapshots),
-            "states": _stacked(self._reached),
-        }
-        write_atomic(self._store.path(self._group[0], "state"), safetensors.torch.save(kept))
+        self._store.keep(self._group, self._reached)
+
+    def halves(self) -> list[Task]:
+        """The group in two, each of which goes on from the last point, also after a kill; for the writer's end."""
+        middle = len(self._group) // 2
+        parts = [slice(middle), slice(middle, None)]
+        if self._state is None:
+            return [(self._group[part], None) for part in parts]
+        self.checkpoint()
+        halves = [(self._group[part], _of(self._state, part)) for part in parts]
+        # The first one last: its name is that of the whole group's state, which holds until then.
+        for group, state in reversed(halves):
+            self._store.keep(group, state)
+        return list(halves)
 
     def finish(self) -> None:
         """Make every trajectory whole, the first teacher's last: it is under its name that the state is looked for."""
@@ -322,6 +343,12 @@ class Writer:
 def _stacked(state: State) -> Tensor:
     """The vectors of a state, ``(1 or 2, K, P)``."""
     return torch.stack([state.params] if state.velocity is None else [state.params, state.velocity])
+
+
+def _of(state: State, some: slice) -> State:
+    """Where some of the teachers stand."""
+    velocity = None if state.velocity is None else state.velocity[some]
+    return State(state.snapshots, state.params[some], velocity)
 
 
 def _header(places: Layout) -> bytes:

@@ -4,6 +4,7 @@ Step i of teacher k draws its batch and its augmentation from the stream named b
 that training can stop after any point and continue from there as if it had never stopped.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from meddistill.nets.augment import Augmentation
+from meddistill.nets.augment import Augmentation, Draw
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.gradient import gradient
 from meddistill.nets.params import Params, Shapes, flatten, sound
+from meddistill.runtime.device import sent
 from meddistill.runtime.errors import MeddistillError
 from meddistill.runtime.streams import stream
 from meddistill.teachers.images import LabelledImages
@@ -27,6 +29,10 @@ Arithmetic = Literal["float32", "bfloat16"]
 Batch = tuple[Tensor, Tensor]
 # What the activations of teachers that are trained side by side may take where the plan leaves their number open.
 _ACTIVATION_BYTES = 8 * 2**30
+# On a GPU the batches of so many steps are drawn at once.
+_STEPS_AHEAD = 8
+# Far more than any class has images: what is left of such a number is as good as uniform.
+_PLACES = 2**40
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,14 @@ def train_teachers(
         keep(State(snapshot + 1, _kept(params), None if velocity is None else _kept(velocity)))
 
 
+def too_large(plan: TeacherPlan, device: torch.device) -> MeddistillError:
+    """What to say where memory does not suffice for one teacher."""
+    return MeddistillError(
+        f"there is not enough memory ({device}) for a teacher that trains alone, as with teachers.at_once = 1: use a "
+        f"smaller teachers.batch (it is {plan.batch}), network or image size"
+    )
+
+
 def train_teacher(network: ConvNet, images: LabelledImages, plan: TeacherPlan, seed: int, teacher: int) -> Tensor:
     """The whole trajectory of one teacher, ``(snapshots, P)`` float32 on the CPU."""
     points: list[Tensor] = []
@@ -140,20 +154,39 @@ def train_teacher(network: ConvNet, images: LabelledImages, plan: TeacherPlan, s
 
 
 class Batches:
-    """The batches of K teachers, a step's all at once: ``(K, batch, C, H, W)`` on the device."""
+    """The batches of K teachers, a step's all at once: ``(K, batch, C, H, W)`` on the device.
+
+    On a GPU rows and augmentations are drawn some steps ahead, and go there together. Nothing waits for that, so that
+    the next are drawn while the GPU works on these.
+    """
 
     def __init__(self, images: LabelledImages, plan: TeacherPlan, seed: int, teachers: Sequence[int]) -> None:
         self._images, self._plan, self._seed, self._teachers = images, plan, seed, teachers
-        self._rows = sampler(images, plan.sampling)
+        self._sampler = sampler(images, plan.sampling)
+        self._ahead = 1 if images.device.type == "cpu" else _STEPS_AHEAD
+        self._drawn: dict[int, tuple[Tensor, Draw]] = {}
 
     def draw(self, step: int, dtype: torch.dtype) -> Batch:
         """Augmented inputs ``(K, batch, C, H, W)`` and labels ``(K, batch)``."""
-        generators = [stream(self._seed, "teacher", k, "step", step) for k in self._teachers]
-        count, images = self._plan.batch, self._images
-        rows = torch.cat([self._rows(count, generator) for generator in generators]).to(images.device)
-        numbers = torch.cat([torch.rand(7, count, generator=generator) for generator in generators], 1)
-        inputs = self._plan.augmentation.of(numbers).apply(images.inputs(rows).to(dtype))
+        if step not in self._drawn:
+            last = max(step + 1, min(step + self._ahead, self._plan.steps))
+            self._drawn = self._draw(range(step, last))
+        (rows, change), images, count = self._drawn[step], self._images, self._plan.batch
+        inputs = change.apply(images.inputs(rows).to(dtype))
         return inputs.unflatten(0, (-1, count)), images.labels[rows].unflatten(0, (-1, count))
+
+    def _draw(self, steps: Sequence[int]) -> dict[int, tuple[Tensor, Draw]]:
+        """Of each step the rows ``(K·batch,)`` and the augmentation of their images, on the device."""
+        count, device = self._plan.batch, self._images.device
+        places, numbers = list[list[Tensor]](), list[Tensor]()
+        for step, teacher in itertools.product(steps, self._teachers):
+            generator = stream(self._seed, "teacher", teacher, "step", step)
+            places.append(self._sampler.draw(count, generator))
+            numbers.append(torch.rand(7, count, generator=generator))
+        sizes = [len(self._teachers) * count] * len(steps)
+        rows = sent(self._sampler.rows(*map(torch.cat, zip(*places, strict=True))), device).split(sizes)
+        changes = self._plan.augmentation.of(torch.cat(numbers, 1)).on(device).split(sizes)
+        return dict(zip(steps, zip(rows, changes, strict=True), strict=True))
 
 
 def _slope(network: ConvNet, batch: Batch, arithmetic: Arithmetic) -> Callable[[Tensor], Tensor]:
@@ -175,21 +208,38 @@ def _stacked(params: Tensor, shapes: Shapes) -> Params:
     return tuple(piece.unflatten(1, shape) for piece, shape in zip(pieces, shapes, strict=True))
 
 
-def sampler(images: LabelledImages, sampling: Sampling) -> Callable[[int, torch.Generator], Tensor]:
-    """A function ``(count, generator) → rows (count,)`` that draws training rows with replacement."""
+@dataclass(frozen=True)
+class Sampler:
+    """Draws training rows with replacement, in two parts, so that the second can serve many batches at once.
+
+    ``below``: what is drawn for each row are whole numbers below these. ``rows``: the rows ``(n,)`` that such numbers
+    stand for, ``(n,)`` each.
+    """
+
+    below: tuple[int, ...]
+    rows: Callable[..., Tensor]
+
+    def draw(self, count: int, generator: torch.Generator) -> list[Tensor]:
+        """The numbers for ``count`` rows."""
+        return [torch.randint(below, (count,), generator=generator) for below in self.below]
+
+    def __call__(self, count: int, generator: torch.Generator) -> Tensor:
+        """``count`` rows."""
+        return self.rows(*self.draw(count, generator))
+
+
+def sampler(images: LabelledImages, sampling: Sampling) -> Sampler:
+    """``balanced`` draws a class and then one of its images, ``natural`` an image."""
     if sampling == "natural":
-        return lambda count, generator: torch.randint(len(images), (count,), generator=generator)
+        return Sampler((len(images),), lambda places: places)
     by_class = [rows for label in range(images.classes) if len(rows := images.rows_of(label))]
     sizes = torch.tensor([len(rows) for rows in by_class])
     starts, members = sizes.cumsum(0) - sizes, torch.cat(by_class)
 
-    def balanced(count: int, generator: torch.Generator) -> Tensor:
-        chosen = torch.randint(len(by_class), (count,), generator=generator)
-        # Far more places than any class has images: the remainder is as good as uniform.
-        places = torch.randint(2**40, (count,), generator=generator)
+    def balanced(chosen: Tensor, places: Tensor) -> Tensor:
         return members[starts[chosen] + places % sizes[chosen]]
 
-    return balanced
+    return Sampler((len(by_class), _PLACES), balanced)
 
 
 def _kept(tensor: Tensor) -> Tensor:
