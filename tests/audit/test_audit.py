@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -112,10 +113,11 @@ def test_patients_who_stand_twice_hide_nothing(silent, from_real, sources, twice
         effort = Effort(references=0, recogniser_steps=30)
         report = run.audit(package, f"{twice}:train", effort=effort, device="cpu")
         answers[package.stem] = {one.attack: one for one in report.findings}["copies"]
-    assert {name: one.outcome for name, one in answers.items()} == {
-        "lungs": "pass",
-        "planted": "fail",
-        "hidden": "fail",
+    # That people stand twice can be told without the package, so that what compares the groups is not judged.
+    assert {name: (one.anyway, one.outcome) for name, one in answers.items()} == {
+        "lungs": ("pass", "inconclusive"),
+        "planted": ("fail", "fail"),
+        "hidden": ("fail", "fail"),
     }
     assert answers["planted"].figures["copies"] == 1
     assert answers["hidden"].figures["copies"] > 10
@@ -171,8 +173,28 @@ def test_groups_from_different_populations_let_no_comparison_pass(cases, strange
     assert judged(case).outcome == "pass"
     darker = replace(case.control, pixels=(case.control.pixels * 0.8).astype(np.uint8))
     found = judged(replace(case, control=darker))
-    assert found.outcome == "inconclusive"
+    assert (found.outcome, found.figures["groups"]) == ("inconclusive", "differ")
     assert "differ without the package" in found.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("patients", "apart", "groups"),
+    [
+        (100, 0.0, "undecided"),
+        (100, 0.43, "undecided"),
+        (100, 1.0, "differ"),
+        (4000, 0.0, "alike"),
+        (4000, 0.43, "differ"),
+    ],
+)
+def test_groups_that_may_differ_are_not_taken_for_alike(patients, apart, groups):
+    """Areas of 0.5, 0.62 and 0.76."""
+    from scipy.stats import norm
+
+    scores = norm.ppf((np.arange(patients) + 0.5) / patients)
+    found = population.judge(scores + apart, scores, SimpleNamespace(gates=Gates()))
+    assert (found.outcome, found.figures["groups"]) == ("pass" if groups == "alike" else "inconclusive", groups)
+    assert ("too few patients" in " ".join(found.warnings)) == (groups == "undecided")
 
 
 def test_a_leak_among_groups_that_differ_anyway_is_neither_claimed_nor_denied(monkeypatch, cases, strangers_package):
@@ -181,12 +203,34 @@ def test_a_leak_among_groups_that_differ_anyway_is_neither_claimed_nor_denied(mo
     answers |= {"labels": "alarm", "marks": "alarm"}
     for attack in (population, marks, copies, linkage, membership, labels):
         monkeypatch.setattr(attack, "prepare", lambda _: None)
-    monkeypatch.setattr(attempt, "judged", lambda attack, *_: Finding(attack.NAME, "", answers[attack.NAME]))
+    figures, anyway = {"groups": "differ"}, {"copies": "pass"}
+    monkeypatch.setattr(
+        attempt,
+        "judged",
+        lambda attack, *_: Finding(
+            attack.NAME, "", answers[attack.NAME], figures=figures, anyway=anyway.get(attack.NAME, "pass")
+        ),
+    )
     groups = Groups(case.members, case.control, "image", 0)
-    found = {one.attack: one for one in run._compared(case, groups)}
-    assert {found[name].outcome for name in ("membership", "linkage", "labels")} == {"inconclusive"}
+
+    def compared():
+        return {one.attack: one for one in run._compared(case, groups)}
+
+    found = compared()
+    assert {found[name].outcome for name in ("copies", "membership", "linkage", "labels")} == {"inconclusive"}
     assert "groups differ" in found["membership"].warnings[-1]
-    assert (found["copies"].outcome, found["marks"].outcome) == ("pass", "alarm")
+    assert found["marks"].outcome == "alarm"
+    answers["copies"] = "fail"  # by the whole set, and then by a copy
+    assert compared()["copies"].outcome == "inconclusive"
+    anyway["copies"] = "fail"
+    assert compared()["copies"].outcome == "fail"
+    figures["groups"], anyway["copies"] = "undecided", "pass"
+    found = compared()
+    assert (found["copies"].outcome, found["membership"].outcome, found["labels"].outcome) == ("fail", "fail", "alarm")
+    assert found["linkage"].outcome == "inconclusive"
+    assert "groups may differ" in found["linkage"].warnings[-1]
+    answers["copies"] = "pass"
+    answers["membership"] = answers["labels"] = "inconclusive"
     few = replace(case, gates=Gates(patients=5000))
     assert {one.outcome for one in run._compared(few, groups) if one.attack != "marks"} == {"inconclusive"}
 

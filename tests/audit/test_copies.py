@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -199,6 +200,7 @@ def test_structural_similarity_is_that_of_every_window():
 
 
 NO_TWINS = copies.Twins(0.05, 0.0, 0.0)
+SIDES = ("members", "control")
 
 
 def compared(found, usual):
@@ -289,7 +291,89 @@ def test_a_handful_of_images_is_not_judged_by_its_order(count, outcome):
 
 def every(count, ratio):
     """Such ratios of so many images by all measures, what is usual, and areas by lot."""
-    rng = np.random.default_rng(count)
-    by_chance = lots.areas(rng.random((1000, count)), rng.random((1000, count)))
-    values = (np.full(count, ratio), np.linspace(0.8, 1, 300), by_chance)
+    values = (np.full(count, ratio), np.linspace(0.8, 1, 300), by_chance(count))
     return (dict.fromkeys(nearest.MEASURES, one) for one in values)
+
+
+@cache
+def by_chance(count):
+    """Areas of so many images by lot."""
+    rng = np.random.default_rng(count)
+    return lots.areas(rng.random((1000, count)), rng.random((1000, count)))
+
+
+def of_strangers(count, rng, usual=3000):
+    """Both sides of a set of so many images that has nothing of either; the measures know nothing of each other."""
+    return [
+        copies.Compared(
+            {name: rng.random(count) ** (1 / 8) for name in nearest.MEASURES},
+            {name: rng.random(usual) ** (1 / 8) for name in nearest.MEASURES},
+            dict.fromkeys(nearest.MEASURES, by_chance(count)),
+            NO_TWINS,
+        )
+        for _ in SIDES
+    ]
+
+
+@pytest.mark.parametrize("count", [20, 80, 320])
+def test_all_looks_together_raise_an_alarm_as_seldom_as_one(count):
+    """The share of close images, their order and single copies by four measures, where nothing leaks."""
+    rng = np.random.default_rng(count)
+    found = [copies.judge(*of_strangers(count, rng), Case()).outcome for _ in range(400)]
+    assert sum(one in ("alarm", "fail") for one in found) <= 0.05 * 400
+    assert copies.LOOKS == 12
+
+
+def shown(count, close, others, leaning=0.0):
+    """The answer on a set of which so many are close to either side by one measure, and the rest lean to members."""
+    usual = np.linspace(0.8, 1, 3000)
+    rest = np.random.default_rng(1).permutation(np.linspace(0.85, 1, count))
+    sides = []
+    for near, less in ((close, leaning), (others, 0.0)):
+        ratios = dict.fromkeys(nearest.MEASURES, rest - less)
+        ratios["texture"] = np.concatenate([np.full(near, 0.7), rest[near:] - less])
+        every = dict.fromkeys(nearest.MEASURES, usual)
+        sides.append(copies.Compared(ratios, every, dict.fromkeys(nearest.MEASURES, by_chance(count)), NO_TWINS))
+    return copies.judge(*sides, Case())
+
+
+@pytest.mark.parametrize(
+    ("count", "close", "others", "outcome"),
+    [(80, 0, 0, "pass"), (80, 3, 0, "pass"), (80, 5, 0, "inconclusive"), (320, 8, 2, "inconclusive")]
+    + [(320, 2, 2, "pass"), (1000, 20, 20, "pass"), (1000, 60, 10, "alarm"), (1000, 250, 10, "fail")],
+)
+def test_few_images_pass_undecided_only_with_what_chance_brings(count, close, others, outcome):
+    finding = shown(count, close, others)
+    assert finding.outcome == outcome
+    few = any("too few to bound the share" in one for one in finding.warnings)
+    assert few == (count == 80)
+    undecided = any("close to members than to control patients is undecided" in one for one in finding.warnings)
+    assert undecided == (outcome == "inconclusive")
+
+
+def test_a_share_that_reaches_too_far_by_any_measure_is_told():
+    """By the measure of the greatest excess nothing is close; another shows many to both."""
+    finding = shown(320, 90, 90)
+    assert finding.figures["texture"]["excess"]["high"] > copies.CLOSE_PASSES
+    assert "too few to bound the share" in finding.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "leaning", "outcome"),
+    [(80, 0.007, "pass"), (80, 0.018, "inconclusive"), (80, 0.024, "alarm"), (3000, 0.0, "pass")]
+    + [(3000, 0.002, "pass"), (3000, 0.006, "alarm"), (3000, 0.04, "fail")],
+)
+def test_an_order_that_leans_to_members_passes_undecided_only_within_chance(count, leaning, outcome):
+    finding = shown(count, 0, 0, leaning)
+    assert finding.outcome == outcome
+    few = any("too few to bound by how much they are nearer" in one for one in finding.warnings)
+    assert few == (count == 80 and outcome == "pass")
+
+
+def test_what_rests_on_no_comparison_is_told_apart():
+    leaning = shown(3000, 0, 0, 0.04)
+    assert (leaning.outcome, leaning.anyway) == ("fail", "pass")
+    sides = of_strangers(80, np.random.default_rng(0))
+    sides[0].ratios["pixels"][3] = 1e-4
+    copied = copies.judge(*sides, Case())
+    assert (copied.outcome, copied.anyway) == ("fail", "fail")

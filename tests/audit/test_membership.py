@@ -47,6 +47,21 @@ def test_all_looks_together_raise_an_alarm_as_seldom_as_one():
     assert confidence_of_each(Gates(), scores=4) == pytest.approx(1 - 0.05 / 12)
 
 
+@pytest.mark.parametrize(
+    ("images", "retrieving", "outcome"),
+    [(80, 40, "pass"), (80, 48, "pass"), (80, 51, "inconclusive"), (80, 60, "alarm"), (1000, 500, "pass")]
+    + [(1000, 530, "pass"), (1000, 600, "alarm")],
+)
+def test_what_few_images_retrieve_passes_undecided_only_within_chance(images, retrieving, outcome):
+    rng = np.random.default_rng(0)
+    case = SimpleNamespace(gates=Gates(), members=SimpleNamespace(count=4000), control=SimpleNamespace(count=4000))
+    nearest = (np.arange(images) < retrieving).astype(float)
+    members, control = rng.normal(size=(2, 4000))
+    found = linkage.judge(linkage.Linked(members, nearest), linkage.Linked(control, 1 - nearest), case)
+    assert found.outcome == outcome
+    assert any("80 synthetic images are too few" in one for one in found.warnings) == (images == 80 and retrieving < 51)
+
+
 def test_a_few_members_who_stand_out_are_not_averaged_away():
     rng = np.random.default_rng(0)
     members, control = rng.normal(size=3000), rng.normal(size=3000)

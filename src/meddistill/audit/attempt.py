@@ -84,11 +84,21 @@ def left_out(attack: Any) -> Finding:
 
 
 def unless_different(differ: Finding, comparing: Sequence[Finding]) -> list[Finding]:
-    """Findings that compare the groups, as far as the groups can be compared: ``differ`` is that of population."""
+    """Findings that compare the groups, as far as the groups can be compared: ``differ`` is that of population.
+
+    Where the groups differ, what rests on no comparison is left of a finding. Where that is not known, none passes.
+    """
     if differ.outcome == "pass":
         return list(comparing)
+    if differ.figures["groups"] == "undecided":
+        unknown = "the groups may differ (see population): no absence of a leak follows, and a leak may be that"
+        return [_qualified(one, worst([one.outcome, "inconclusive"]), unknown) for one in comparing]
     doubt = "the groups differ anyway (see population): neither a leak nor its absence follows"
-    return [_qualified(one, "inconclusive", doubt) for one in comparing]
+    alone = "the groups differ anyway (see population): from what compares them nothing follows"
+    return [
+        _qualified(one, worst([one.anyway, "inconclusive"]), alone if one.anyway == "fail" else doubt)
+        for one in comparing
+    ]
 
 
 def unless_few(groups: Groups, gates: Gates, findings: Sequence[Finding]) -> list[Finding]:

@@ -15,11 +15,13 @@ this size has by accident, and where that is not next to none the image is a *li
 One copy fails the package, and so do far more images close to members than to control patients (each beside what is
 usual among so many patients), and ratios that are smaller to members than to control patients on the whole
 (``audit.lots``), which is how a set shows that started from real images and was then distilled for long. With a
-likeness it does not pass. That nothing is found is no evidence of safety: what was learned of patients need not look
-like them.
+likeness it does not pass. Few images say little of shares and orders: where they could not pass for want of images, and
+find no more than chance does, the set may pass without them. That nothing is found is no evidence of safety: what was
+learned of patients need not look like them.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +30,10 @@ import numpy.typing as npt
 import torch
 
 from meddistill.audit.case import Case, Side
-from meddistill.audit.finding import Finding, Outcome, numbered, worst
+from meddistill.audit.finding import Finding, Look, Outcome, look, numbered, worst
 from meddistill.audit.finding import judge as judge_excess
 from meddistill.audit.lots import areas, beside_lots, by_lot, drawn
+from meddistill.audit.lots import usual as usual_area
 from meddistill.audit.nearest import (
     MEASURES,
     Near,
@@ -42,15 +45,16 @@ from meddistill.audit.nearest import (
     share_of_twins,
     twin_distance,
 )
-from meddistill.audit.statistics import CONFIDENCE, difference, share
+from meddistill.audit.statistics import CONFIDENCE, Interval, difference, share
 from meddistill.runtime.streams import numpy_stream
 
 NAME, ASKS = "copies", "synthetic images that are nearly one patient's image"
 COPY = 1 / 3
 CLOSE_RATE = 0.01  # of control patients
-ACCIDENTS = 0.05  # images that may be expected to come so near by accident, in all, for one that did to be a copy
+LOOKS = 3 * len(MEASURES)  # the share of close images, their order, and single ones that are copies
+ACCIDENTS = (1 - CONFIDENCE) / LOOKS  # images that may be expected to come so near by accident, if one is to be a copy
 CLOSE_PASSES, CLOSE_FAILS = 0.05, 0.10  # by how much more synthetic images may be close to members than to control
-NEARER_FAILS = 0.55  # area under the ROC curve of ratios to members against ratios to control patients
+NEARER = 0.55  # area under the ROC curve of ratios to members against ratios to control, below a pass, above a failure
 ORDERED = 8  # images, below which nothing is said of the whole set
 TWINS_TOLD = 0.05  # of images that are nearly another patient's, from which on it is said
 MIXED = 0.5  # of control images that nearly are a member's, above which nothing passes
@@ -151,7 +155,7 @@ def attack(prepared: Prepared, side: Side) -> Compared:
 
 
 def judge(members: Compared, control: Compared, case: Case) -> Finding:
-    """Count copies, and close images by the measure that shows most; intervals are widened for there being four."""
+    """Count copies and close images, and compare ratios, by every measure; intervals are widened for all looks."""
     limits, other_limits = (
         {name: float(np.quantile(found.usual[name], CLOSE_RATE)) for name in MEASURES} for found in (members, control)
     )
@@ -160,18 +164,18 @@ def judge(members: Compared, control: Compared, case: Case) -> Finding:
         for found, below in ((members, limits), (control, other_limits))
     )
     most = max(MEASURES, key=lambda name: close[name] - others[name])
-    confidence = 1 - (1 - CONFIDENCE) / len(MEASURES)
+    confidence = 1 - (1 - CONFIDENCE) / LOOKS
     count = len(members.ratios[most])
-    excess = difference(close[most], count, others[most], count, confidence)
+    excess = {name: difference(close[name], count, others[name], count, confidence) for name in MEASURES}
     copied, alike = found_near(members, limits)
-    by_share = judge_excess(excess, 0.0, CLOSE_PASSES, CLOSE_FAILS)
+    shares = {name: _by_share(excess[name], count, confidence) for name in MEASURES}
     nearer = {
         name: beside_lots(float(areas(members.ratios[name], control.ratios[name])), members.lots[name], confidence)
         for name in MEASURES
     }
     surest = max(nearer.values(), key=lambda one: one.low)
-    by_order: Outcome = "fail" if surest.low > NEARER_FAILS else "alarm" if surest.low > 0.5 else "pass"
-    tiny, few = count < ORDERED, by_share == "inconclusive"
+    orders = {} if count < ORDERED else {name: _by_order(nearer[name], members.lots[name]) for name in MEASURES}
+    looks = (*shares.values(), *orders.values())
     return Finding(
         NAME,
         ASKS,
@@ -179,22 +183,21 @@ def judge(members: Compared, control: Compared, case: Case) -> Finding:
         worst(
             [
                 _by_nearness(copied, alike),
-                "pass" if few else by_share,
-                "pass" if tiny else by_order,
+                *(one.outcome for one in looks),
                 "inconclusive" if members.twins.control > MIXED else "pass",
             ]
         ),
         main=share(close[most], count, confidence),
         control=share(others[most], count, confidence),
         baseline=CLOSE_RATE,
-        excess=excess,
+        excess=excess[most],
         warnings=(
             *_to_be_seen(alike),
             *_doubled(members.twins),
-            *((f"{count} synthetic images are too few to bound the share of close ones",) if few else ()),
-            *((f"{count} synthetic images are too few to be judged by their order as well",) if tiny else ()),
+            *_undecided(count, shares.values(), orders.values()),
             LIMIT,
         ),
+        anyway=_by_nearness(copied, alike),
         figures={
             "copies": len(copied),
             "likenesses": len(alike),
@@ -204,11 +207,44 @@ def judge(members: Compared, control: Compared, case: Case) -> Finding:
             "nearer_to_members": surest.as_dict(),
             **{
                 name: _told(members, control, name, limits[name], other_limits[name])
-                | {"nearer": nearer[name].as_dict()}
+                | {"excess": excess[name].as_dict(), "nearer": nearer[name].as_dict()}
                 for name in MEASURES
             },
         },
     )
+
+
+def _by_share(excess: Interval, count: int, confidence: float) -> Look:
+    """What comes of the excess of close images by one measure."""
+    usual = CLOSE_RATE * count
+    more = round(2 * math.sqrt(2 * usual))  # that chance may bring of the usual share in both
+    at_most = difference(min(count, round(usual) + more), count, round(usual), count, confidence)
+    outcome = judge_excess(excess, 0.0, CLOSE_PASSES, CLOSE_FAILS)
+    return look(outcome, round(excess.value * count) <= more, at_most.high <= CLOSE_PASSES)
+
+
+def _by_order(nearer: Interval, lots: npt.NDArray[np.float64]) -> Look:
+    """What comes of the area by one measure; a set that surely leans to members is an alarm however little it does."""
+    if nearer.low > 0.5:
+        return Look("fail" if nearer.low > NEARER else "alarm")
+    outcome: Outcome = "pass" if nearer.high <= NEARER else "inconclusive"
+    usual = usual_area(lots)
+    return look(outcome, nearer.value <= usual, usual + nearer.high - nearer.value <= NEARER)
+
+
+def _undecided(count: int, shares: Collection[Look], orders: Collection[Look]) -> Iterator[str]:
+    """What so many synthetic images do not tell."""
+    few = f"{count} synthetic images are too few to"
+    if any(one.outcome == "inconclusive" for one in shares):
+        yield "whether more images are close to members than to control patients is undecided"
+    if any(one.outcome == "inconclusive" for one in orders):
+        yield "whether images are nearer to members than to control patients on the whole is undecided"
+    if any(one.wanting for one in shares):
+        yield f"{few} bound the share of close ones"
+    if not orders:
+        yield f"{few} be judged by their order as well"
+    if any(one.wanting for one in orders):
+        yield f"{few} bound by how much they are nearer to members"
 
 
 def _told(members: Compared, control: Compared, name: str, limit: float, other: float) -> dict[str, Any]:
@@ -232,7 +268,7 @@ def found_near(members: Compared, limits: Mapping[str, float]) -> tuple[list[int
     """
     each = np.stack([accidents(members.ratios[name], members.usual[name]) for name in MEASURES])
     near = np.stack([members.ratios[name] < min(COPY, limits[name]) for name in MEASURES])
-    copied = (near & (each * len(MEASURES) <= ACCIDENTS)).any(0)
+    copied = (near & (each <= ACCIDENTS)).any(0)
     return np.flatnonzero(copied).tolist(), np.flatnonzero(near.any(0) & ~copied).tolist()
 
 

@@ -2,8 +2,9 @@
 
 ``fail``: more leaks than is allowed, beyond what chance explains. ``alarm``: something leaks, beyond what chance
 explains, and not so much. ``inconclusive``: the interval reaches beyond what may pass, or the figure cannot be trusted;
-more patients may decide. ``pass``: the whole interval lies within what may pass. An outcome speaks of the attacks that
-were made, with the strength they had; none of them proves that nothing can be learned of a patient.
+more patients may decide. ``pass``: the whole interval lies within what may pass. An attack that looks at several things
+may pass without one for which there is too little to see, and says so (``Look``). An outcome speaks of the attacks
+that were made, with the strength they had; none of them proves that nothing can be learned of a patient.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +27,8 @@ class Gates:
     ``rates``: the shares of control patients that may be taken for members by mistake, strictest first; for each, how
     far the share of members found may exceed that of control patients: wholly below ``passes`` is a pass, wholly above
     ``fails`` a failure. ``area_passes``, ``area_fails``: the same for the area under the ROC curve. ``shift``: an area
-    above which members and control patients are too different to be compared. ``patients``: least number in each group.
+    wholly above which members and control patients are too different to be compared, and wholly below which they are
+    alike enough for a pass. ``patients``: least number in each group.
     ``epsilon_passes``, ``epsilon_fails``: for the least epsilon that canaries prove; at the latter, 1 % false alarms
     find up to 5 % of the members, and up to 1.6 % at the former. ``recovered_passes``, ``recovered_fails``: how far the
     share of members whose unusual class is recovered may exceed that of control patients.
@@ -54,7 +56,8 @@ class Finding:
     """The answer of one attack.
 
     ``main``: its success on members; ``control``: on patients who had no part in the package; ``baseline``: what
-    guessing gives; ``excess``: main less control. None where an attack has no such figure.
+    guessing gives; ``excess``: main less control. None where an attack has no such figure. ``anyway``: the part of the
+    outcome that rests on no comparison of members with control patients.
     """
 
     attack: str
@@ -66,6 +69,7 @@ class Finding:
     excess: Interval | None = None
     warnings: tuple[str, ...] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
+    anyway: Outcome = "pass"
 
     @property
     def term(self) -> str:
@@ -87,6 +91,14 @@ class Finding:
         }
 
 
+@dataclass(frozen=True)
+class Look:
+    """One of several things that an attack looks at. ``wanting``: too little was there to decide, so that it passes."""
+
+    outcome: Outcome
+    wanting: bool = False
+
+
 def numbered(places: Sequence[int], most: int) -> str:
     """Images to look at, by their numbers from 1 on as reports have them; no more than ``most`` are named."""
     told = ", ".join(str(place + 1) for place in places[:most])
@@ -100,6 +112,16 @@ def judge(found: Interval, chance: float, passes: float, fails: float) -> Outcom
     if found.high <= passes:
         return "pass"
     return "alarm" if found.low > chance else "inconclusive"
+
+
+def look(outcome: Outcome, by_chance: bool, decidable: bool) -> Look:
+    """A look with this outcome, which does not count if it was left undecided for want of numbers alone.
+
+    ``by_chance``: no more was found than two deviations above what is found where nothing leaks. ``decidable``: there
+    are enough to pass even with so much.
+    """
+    wanting = outcome == "inconclusive" and by_chance and not decidable
+    return Look("pass" if wanting else outcome, wanting)
 
 
 def worst(outcomes: Iterable[Outcome]) -> Outcome:

@@ -3,9 +3,11 @@
 Every image of a patient is compared with every synthetic image among the recogniser's directions. Some synthetic images
 resemble everybody, so a likeness counts in units of its spread over all people; a patient's score is the largest.
 Besides, each synthetic image retrieves the patient most like it from all people. Were members no closer than others,
-that would be a member as often as members are among all.
+that would be a member as often as members are among all. Of few images that says little: where it could not pass for
+want of them, and finds no more than chance does, linkage may pass without it.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +17,11 @@ from torch import Tensor
 
 from meddistill.audit.apart import confidence_of_each, tell_apart, warnings
 from meddistill.audit.case import SIDES, Case, Side
-from meddistill.audit.finding import Finding, Outcome, worst
-from meddistill.audit.statistics import share
+from meddistill.audit.finding import Finding, Look, look, worst
+from meddistill.audit.statistics import Interval, share
 
 NAME, ASKS = "linkage", "which patients a synthetic image points to"
+RETRIEVED_PASSES = 0.10  # by how much more often than by chance members may be retrieved
 _RETRIEVAL = 1  # look besides those at the patients' scores
 
 
@@ -61,20 +64,38 @@ def judge(members: Linked, control: Linked, case: Case) -> Finding:
     confidence = confidence_of_each(case.gates, besides=_RETRIEVAL)
     retrieved = share(int((members.nearest > control.nearest).sum()), len(members.nearest), confidence)
     chance = case.members.count / (case.members.count + case.control.count)
-    by_rank: Outcome = "alarm" if retrieved.low > chance else "pass"
+    by_rank = _by_rank(retrieved, len(members.nearest), chance, confidence)
     loosest = found.rates[-1]
     return Finding(
         NAME,
         ASKS,
-        worst([found.outcome, by_rank]),
+        worst([found.outcome, by_rank.outcome]),
         main=loosest.members,
         control=loosest.control,
         baseline=loosest.rate,
         excess=loosest.excess,
-        warnings=warnings([found], case.gates),
+        warnings=(*warnings([found], case.gates), *_undecided(by_rank, len(members.nearest))),
         figures={
             **found.as_dict(),
             "retrieved_is_member": retrieved.as_dict(),
             "retrieved_is_member_by_chance": round(chance, 5),
         },
     )
+
+
+def _by_rank(retrieved: Interval, images: int, chance: float, confidence: float) -> Look:
+    """What comes of the share of so many images that retrieve a member; however small, what is surely found alarms."""
+    if retrieved.low > chance:
+        return Look("alarm")
+    most = chance + RETRIEVED_PASSES
+    usual = chance + 2 * math.sqrt(chance * (1 - chance) / images)
+    at_most = share(min(images, round(usual * images)), images, confidence)
+    return look("pass" if retrieved.high <= most else "inconclusive", retrieved.value <= usual, at_most.high <= most)
+
+
+def _undecided(by_rank: Look, images: int) -> tuple[str, ...]:
+    if by_rank.wanting:
+        return (f"{images} synthetic images are too few to bound how often they retrieve members",)
+    if by_rank.outcome == "inconclusive":
+        return ("whether synthetic images retrieve members more often than by chance is undecided",)
+    return ()

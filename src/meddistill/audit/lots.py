@@ -40,6 +40,11 @@ def by_lot(near: Near, chosen: tuple[npt.NDArray[np.bool_], ...]) -> Floats:
     return np.concatenate([areas(near.ratios(some), near.ratios(~some)) for some in chosen])
 
 
+def usual(lots: Floats) -> float:
+    """An area, 0.5 being that of lots, that chance exceeds seldom: two deviations more."""
+    return 0.5 + 2 * float(lots.std())
+
+
 def beside_lots(found: float, lots: Floats, confidence: float) -> Interval:
     """An area, 0.5 being that of lots, with the interval that their spread gives."""
     tail = (1 - confidence) / 2

@@ -3,7 +3,8 @@
 A logistic regression is asked, five-fold by patient, who is a member, from the recogniser's directions, the image at
 8 × 8 pixels and the class. It knows nothing of the package, or of the model. What it can tell comes from how the groups
 were chosen: another scanner, another year, another share of a class. Attacks are then partly, or wholly, attacks on
-that difference (Das, Zhang and Tramèr 2024, arXiv:2406.16201).
+that difference (Das, Zhang and Tramèr 2024, arXiv:2406.16201). Among few patients even large differences may be chance,
+and chance may hide them: whether the groups are alike is then not known.
 """
 
 from collections.abc import Mapping
@@ -55,19 +56,21 @@ def attack(prepared: Prepared, side: Side) -> npt.NDArray[np.float64]:
 
 
 def judge(members: npt.NDArray[np.float64], control: npt.NDArray[np.float64], case: Trial) -> Finding:
-    """Inconclusive where the groups can be told apart."""
+    """Inconclusive unless the groups are surely alike; that they surely differ is said in the figures."""
     found = area(members, control)
-    differ = found.low > case.gates.shift
-    warning = (
-        f"members and control patients differ without the package (area {found.value:.2f}): use a control group "
-        "from the same scanners, years and classes"
-    )
+    groups = "differ" if found.low > case.gates.shift else "alike" if found.high <= case.gates.shift else "undecided"
+    warned = {
+        "differ": f"members and control patients differ without the package (area {found.value:.2f}): use a control "
+        "group from the same scanners, years and classes",
+        "undecided": "too few patients to say that members and control patients are alike without the package (area "
+        f"{found.value:.2f}, which may be {found.high:.2f})",
+    }
     return Finding(
         NAME,
         ASKS,
-        "inconclusive" if differ else "pass",
-        warnings=(warning,) if differ else (),
-        figures={"area": found.as_dict()},
+        "pass" if groups == "alike" else "inconclusive",
+        warnings=(warned[groups],) if groups in warned else (),
+        figures={"area": found.as_dict(), "groups": groups},
     )
 
 

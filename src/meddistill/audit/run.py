@@ -209,10 +209,10 @@ def _compared(case: Case, groups: Groups, secret: Canaries | None = None) -> lis
     """The findings of all attacks that compare people, and what makes them less than they seem."""
     differ = attempt.found(population, case)
     trained, planted = _by_networks(case, secret)
-    comparing = attempt.unless_different(differ, [attempt.found(linkage, case), *trained])
+    comparing = attempt.unless_different(differ, [*(attempt.found(one, case) for one in (copies, linkage)), *trained])
     # Halves are drawn by lot, whoever the patients are; so are coins.
     repeated = [attempt.found(shadows, case)] if case.effort.shadows else []
-    found = [differ, *(attempt.found(one, case) for one in (marks, copies)), *comparing, *repeated]
+    found = [differ, attempt.found(marks, case), *comparing, *repeated]
     return [*attempt.unless_few(groups, case.gates, found), *planted]
 
 
