@@ -1,5 +1,6 @@
 """The scores of membership are what they say, and find members where there is something to find."""
 
+import itertools
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from meddistill.audit import linkage, membership, references
+from meddistill.audit import greatest_risk, linkage, membership, references
 from meddistill.audit.apart import confidence_of_each, tell_apart, warnings
 from meddistill.audit.finding import Gates
 from meddistill.audit.people import People
@@ -60,6 +61,92 @@ def test_what_few_images_retrieve_passes_undecided_only_within_chance(images, re
     found = linkage.judge(linkage.Linked(members, nearest), linkage.Linked(control, 1 - nearest), case)
     assert found.outcome == outcome
     assert any("80 synthetic images are too few" in one for one in found.warnings) == (images == 80 and retrieving < 51)
+
+
+def patients(counts):
+    """A stand-in for people: so many of each class."""
+    return SimpleNamespace(count=sum(counts), classes=np.repeat(np.arange(len(counts)), counts))
+
+
+def trial(members, control):
+    effort = SimpleNamespace(references=2, students=1, shadows=6)
+    names = tuple("abcdefgh"[: len(members)])
+    return SimpleNamespace(
+        gates=Gates(), effort=effort, classes=names, members=patients(members), control=patients(control)
+    )
+
+
+def scored(rng, people):
+    """Scores that tell nothing; classes have levels and spreads of their own, as they have with real networks."""
+    level, spread = 2.0 * people.classes, 1.0 + people.classes
+    return {name: level + spread * rng.normal(size=people.count) for name in (*membership.SCORES, "direct")}
+
+
+def test_all_looks_of_all_classes_together_raise_an_alarm_as_seldom_as_one():
+    """Five classes, two of them rare, by four scores, two hundred times where nothing leaks."""
+    rng, case = np.random.default_rng(5), trial((800, 300, 300, 70, 70), (400, 150, 150, 21, 20))
+    found = [membership.judge(scored(rng, case.members), scored(rng, case.control), case) for _ in range(200)]
+    assert set(found[0].figures["by_class"]) == set("abcde")
+    assert sum(one.outcome in ("alarm", "fail") for one in found) <= 0.05 * len(found)
+
+
+def test_a_class_that_leaks_alone_is_found_and_named():
+    rng, case = np.random.default_rng(6), trial((4000, 120), (1600, 60))
+    members, control = scored(rng, case.members), scored(rng, case.control)
+    members["ratio"][case.members.classes == 1] += 2.0  # one of its own deviations
+    found = membership.judge(members, control, case)
+    assert all(one["area"]["value"] < 0.55 for one in found.figures["scores"].values())
+    assert found.outcome in ("alarm", "fail")
+    worst = found.figures["worst_class"]
+    assert (worst["class"], worst["score"], worst["members"], worst["control"]) == ("b", "ratio", 120, 60)
+    assert any("members of the class b stand apart by ratio" in one for one in found.warnings)
+
+
+def test_rare_classes_keep_nothing_from_passing_and_it_is_told_that_little_is_known_of_them():
+    rng, case = np.random.default_rng(8), trial((6000, 90, 12), (6000, 30, 12))
+    found = membership.judge(scored(rng, case.members), scored(rng, case.control), case)
+    assert found.outcome == "pass"
+    assert set(found.figures["by_class"]) == {"a", "b"}
+    assert found.warnings[-1].endswith("nothing leaks of single classes: b, c")
+
+
+def test_members_above_every_control_patient_follow_the_exact_law():
+    orders = list(itertools.permutations([True, True, True, False, False]))
+    for count in range(4):
+        share = np.mean([all(order[:count]) for order in orders])
+        assert greatest_risk.chance_of_above(count, 3, 2) == pytest.approx(share)
+    control = np.arange(1000.0)
+    few = np.concatenate([np.full(25, 2000.0), np.linspace(0, 990, 975)])
+    found = greatest_risk.above_every_control({"ratio": (few, control)}, 0.99)
+    assert (found.members, found.outcome, found.chance) == (25, "alarm", pytest.approx(0.5**25, rel=0.5))
+    assert found.expected == pytest.approx(1000 / 1001)
+    assert found.warnings == ("25 members stand above every control patient by ratio, 1.0 expected: alarm",)
+    assert greatest_risk.above_every_control({"ratio": (few[20:], control)}, 0.99).outcome == "pass"
+
+
+def test_control_patients_are_measured_by_the_others_of_their_class():
+    rng, case = np.random.default_rng(9), trial((30, 5), (25, 6))
+    members, control = rng.normal(size=35), rng.normal(size=31)
+    mine, theirs = references.standardised(case, members, control)
+    classes = case.control.classes
+    for place in range(31):
+        others = np.delete(control, place)
+        if classes[place] == 0:
+            others = np.delete(control[:25], place)  # of the second class there are too few
+        assert theirs[place] == pytest.approx((control[place] - others.mean()) / others.std(ddof=1))
+    assert mine[0] == pytest.approx((members[0] - control[:25].mean()) / control[:25].std(ddof=1))
+    assert mine[34] == pytest.approx((members[34] - control.mean()) / control.std(ddof=1))
+
+
+def test_members_of_rare_classes_stand_out_no_more_often_than_control_patients():
+    """Spreads of twenty control patients who counted in their own put twice as many members above all control."""
+    rng = np.random.default_rng(10)
+    case, above = trial((400,) + (60,) * 7, (200,) + (20,) * 7), []
+    for _ in range(300):
+        both = (scored(rng, people)["ratio"] for people in (case.members, case.control))
+        mine, theirs = references.standardised(case, *both)
+        above.append((mine > theirs.max()).sum())
+    assert np.mean(above) == pytest.approx(820 / 341, rel=0.25)
 
 
 def test_a_few_members_who_stand_out_are_not_averaged_away():

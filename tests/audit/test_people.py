@@ -73,6 +73,13 @@ def test_a_cohort_that_was_read_without_its_broken_images_can_be_audited_so(tmp_
     assert groups.control.count == 5  # of six
 
 
+def test_the_unit_is_the_patient_only_where_every_image_has_an_id(tmp_path, making):
+    """As under differential privacy: an image without one may be anybody's."""
+    source = draw(tmp_path, [("anna", "train"), ("", "train"), ("ben", "train"), ("eve", "test"), ("", "val")], 12)
+    groups = read_groups(Sample(source, "train"), Sample(source, "test"), making)
+    assert (groups.unit, groups.members.count) == ("image", 3)
+
+
 class Named(Silent):
     """A display that knows which stages there were, and what it was told."""
 

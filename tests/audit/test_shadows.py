@@ -50,7 +50,7 @@ def prepared(case, shifts):
     shadowed = {side: drawn(shifts, seed=place) for place, side in enumerate(SIDES)}
     package = {"members": drawn(shifts, count=2)[0][1], "control": np.random.default_rng(9).normal(size=300)}
     values, seen = ({side: shadowed[side][part] for side in SIDES} for part in (0, 1))
-    return shadows.Prepared(case, values, package, seen)
+    return shadows.Prepared(case, values, package, seen, {side: np.arange(300) // 2 % 2 for side in SIDES})
 
 
 def test_whoever_was_in_or_out_is_judged_by_as_many_shadows(cases, strangers_package):
@@ -73,6 +73,39 @@ def test_patients_who_leave_a_trace_are_found_and_others_are_not(cases, stranger
     assert found.outcome == outcome
     assert found.figures["trials"] == 4800
     assert set(found.figures["scores"]["online"]) >= {"found_at_0.001", "found_at_0.01", "excess_at_0.01"}
+    assert {name: one["members"] for name, one in found.figures["by_class"].items()} == {
+        "normal": 300,
+        "pneumonia": 300,
+    }
+    for both in sides:
+        assert (np.bincount(both.patient) == 4).all()  # each of 600 patients is in half of the shadows
+        assert (both.classes == both.patient % 300 // 2 % 2).all()
+
+
+def test_a_class_that_leaks_alone_is_named(cases, strangers_package):
+    """Patients 2, 3, 6, 7, … have the second class."""
+    case = cases(strangers_package)
+    shifts = 1.0 * (np.arange(300) // 2 % 2)
+    found = shadows.judge(*(shadows.attack(prepared(case, shifts), side) for side in SIDES), case)
+    assert found.figures["worst_class"]["class"] == "pneumonia"
+    assert found.figures["by_class"]["normal"]["outcome"] in ("pass", "inconclusive")
+    assert any("members of the class pneumonia stand apart" in one for one in found.warnings)
+
+
+@pytest.mark.parametrize("leaks", [0, 2])
+def test_the_patient_at_greatest_risk_counts_however_many_are_at_none(cases, strangers_package, leaks):
+    case, sides = cases(strangers_package), {}
+    for place, side in enumerate(SIDES):
+        sides[side] = drawn(6.0 * (np.arange(300) < leaks), count=32, seed=place)
+    values, seen = ({side: sides[side][part] for side in SIDES} for part in (0, 1))
+    package = {side: np.random.default_rng(9).normal(size=300) for side in SIDES}
+    made = shadows.Prepared(case, values, package, seen, {side: np.zeros(300, np.int64) for side in SIDES})
+    found = shadows.judge(*(shadows.attack(made, side) for side in SIDES), case)
+    single = found.figures["single_patients"]["offline"]
+    assert (single["patients"], single["surely_told_apart"]) == (600, 2 * leaks)
+    assert abs(single["largest_area_by_chance"] - 0.82) < 0.01
+    assert (found.outcome == "alarm") == bool(leaks)
+    assert any("single patients are surely told apart by offline" in one for one in found.warnings) == bool(leaks)
 
 
 def test_the_card_tells_a_plan_that_makes_the_same_again(strangers_package):

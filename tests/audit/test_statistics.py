@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import t
 
 from meddistill.audit.finding import judge, worst
 from meddistill.audit.statistics import Interval, area, difference, share, threshold
@@ -34,10 +35,12 @@ def test_the_difference_of_shares_has_the_interval_that_newcombe_published(count
 
 
 def slow_area(positives, negatives):
-    """Every pair counted, and DeLong's variance from its definition."""
+    """Every pair counted, DeLong's variance from its definition, and the degrees of freedom of Welch."""
     wins = (positives[:, None] > negatives).astype(np.float64) + 0.5 * (positives[:, None] == negatives)
-    variance = wins.mean(1).var(ddof=1) / len(positives) + wins.mean(0).var(ddof=1) / len(negatives)
-    return wins.mean(), 1.959963984540054 * math.sqrt(variance)
+    parts = [(wins.mean(side).var(ddof=1) / count, count - 1) for side, count in zip((1, 0), wins.shape, strict=True)]
+    variance = sum(part for part, _ in parts)
+    freedom = variance**2 / sum(part**2 / one for part, one in parts) if variance else 1
+    return wins.mean(), t.ppf(0.975, freedom) * math.sqrt(variance)
 
 
 def test_the_area_is_that_of_all_pairs_ties_included():

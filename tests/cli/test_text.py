@@ -188,13 +188,14 @@ def test_an_audit_is_a_table_that_fits_and_what_qualifies_it():
     rate = {"value": 0.0123, "low": 0.001, "high": 0.0345}
     row = {"attack": "membership", "outcome": "alarm", "main": rate, "control": rate, "baseline": 0.01, "excess": rate}
     scores = {"likelihood": {"area": {"value": 0.512, "low": 0.48, "high": 0.54}, "outcome": "pass"}}
+    worst = {"class": "mel", "score": "ratio", "outcome": "alarm", "area": {"value": 0.61, "low": 0.52, "high": 0.7}}
     bare = {"attack": "hygiene", "outcome": "pass", "main": None, "control": None, "baseline": None, "excess": None}
     document = {
         "groups": {"unit": "patient", **{side: {"patients": 5, "images": 9} for side in ("members", "control")}},
         "outcome": "alarm",
         "findings": [
             {**bare, "warnings": [], "figures": {}},
-            {**row, "warnings": ["too few"], "figures": {"scores": scores}},
+            {**row, "warnings": ["too few"], "figures": {"scores": scores, "worst_class": worst}},
             {
                 **(row | {"attack": "marks", "baseline": None}),
                 "warnings": ["look at image 4"],
@@ -207,6 +208,7 @@ def test_an_audit_is_a_table_that_fits_and_what_qualifies_it():
     told = " ".join(shown.split())
     assert "membership 1.2 1.2 1.0 1.2 (0.1 to 3.5) alarm" in told
     assert "membership by likelihood: area under the curve 0.512 (0.480 to 0.540), pass" in told
+    assert "membership, worst class: mel by ratio, area under the curve 0.610 (0.520 to 0.700), alarm" in told
     assert "membership: too few" in told
     assert "marks – – – – alarm" in told
     assert "marks: what may be characters stands in 1 of 80 synthetic images, 1.2 % of control images" in told

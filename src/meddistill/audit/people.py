@@ -1,7 +1,7 @@
 """Whom the audit asks about: the patients that a package or a model was made from, and others who had no part in it.
 
 Both are read as the images that went into it were: same size, same fit to a square, same splits. The unit is the
-patient; where a source names none it is the image, images that are identical counting once.
+patient. Images without an id count each for itself, identical ones once; where there are any, the unit is the image.
 """
 
 from collections.abc import Iterator
@@ -118,8 +118,9 @@ class People:
 class Groups:
     """Members, control patients, and what had to be done to keep them apart.
 
-    ``unit``: ``patient``, or ``image`` where a source names no patients. ``overlap``: control patients who are members
-    as well, and were left out. ``origin``: whether members agree with what is known of those it was made from.
+    ``unit``: ``patient`` where every image of both sources has an id, else ``image``, as on a card with an ε.
+    ``overlap``: control patients who are members as well, and were left out. ``origin``: whether members agree with
+    what is known of those it was made from.
     """
 
     members: People
@@ -165,7 +166,7 @@ def read_groups(
         )
     overlap = len(np.unique(other_ids[~kept]))
     outside, other_ids = _rows(outside, kept), other_ids[kept]
-    named = all(one.fingerprint.without_patient < one.fingerprint.images for one in sources.values())
+    named = not any(one.fingerprint.without_patient for one in sources.values())
     return Groups(
         replace(inside, patient=_numbered(ids)),
         replace(outside, patient=_numbered(other_ids)),

@@ -22,9 +22,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from meddistill.audit.apart import finding_of, strongest_of, tell_apart, warnings
+from meddistill.audit.apart import confidence_of_each, finding_of, tell_apart, warnings
 from meddistill.audit.case import SIDES, Side, Trial
 from meddistill.audit.finding import Finding
+from meddistill.audit.greatest_risk import (
+    LEAST_OF_A_CLASS,
+    OfClass,
+    above_every_control,
+    enough,
+    of_class,
+    warnings_of,
+    worst_class,
+)
 from meddistill.audit.people import BLOCK, People
 from meddistill.audit.statistics import area
 from meddistill.nets.params import Params
@@ -36,7 +45,6 @@ Scores = npt.NDArray[np.float64]
 Seen = Mapping[Side, npt.NDArray[np.bool_]]
 _OFFLINE = 0.3  # RMIA's a: how much of the probability under a reference counts
 _MOST_IMAGES = 8192  # that a reference is trained on
-_LEAST_OF_A_CLASS = 20  # control patients, to measure the spread of a class's scores on
 
 
 @dataclass(frozen=True)
@@ -95,24 +103,31 @@ def judged(
     case: Trial,
     more: Mapping[str, object],
 ) -> Finding:
-    """The worst outcome of ``which`` scores; their intervals are widened for all looks at them.
+    """The worst outcome of ``which`` scores, over all patients, class by class, and of those who stand out most.
 
-    ``members``, ``control``: these scores and ``direct``, of each patient. ``more``: figures to be told besides.
+    Intervals are widened for all looks at them. ``members``, ``control``: these scores and ``direct``, of each patient.
+    ``more``: figures to be told besides.
     """
     scores = {key: standardised(case, members[key], control[key]) for key in members}
-    found = {key: tell_apart(*scores[key], case.gates, len(which)) for key in which}
-    mine, theirs = scores[strongest_of(found)]
+    asked, gates = enough(case.members.classes, case.control.classes), case.gates
+    besides = len(which) * (len(asked) + 1)
+    confidence = confidence_of_each(gates, len(which), besides)
+    found = {key: tell_apart(*scores[key], gates, len(which), besides) for key in which}
+    classes = [
+        _of_class(case, label, {key: (members[key], control[key]) for key in which}, confidence) for label in asked
+    ]
+    above, worst = above_every_control({key: scores[key] for key in which}, confidence), worst_class(classes)
     figures = {
-        "by_class": _each_class(case, mine, theirs),
-        "above_every_control_patient": {
-            "members": int((mine > theirs.max()).sum()),
-            "expected_by_chance": round(len(mine) / (len(theirs) + 1), 2),
-        },
+        "by_class": {one.name: one.as_dict() for one in classes},
+        "worst_class": worst and {"class": worst.name, **worst.as_dict()},
+        "above_every_control_patient": above.as_dict(),
         "network_trained_on_members": area(*scores["direct"]).as_dict(),
         "references": case.effort.references,
         **more,
     }
-    return finding_of(name, asks, found, warnings(found.values(), case.gates), figures)
+    few = [case.classes[label] for label in np.unique(case.members.classes) if label not in asked]
+    warned = (*warnings(found.values(), gates), *warnings_of(classes, few), *above.warnings)
+    return finding_of(name, asks, found, warned, figures, [*(one.counts_as for one in classes), above.outcome])
 
 
 def halves(case: Trial, side: Side, times: int) -> npt.NDArray[np.bool_]:
@@ -177,25 +192,30 @@ def unseen(values: Scores, seen: npt.NDArray[np.bool_]) -> tuple[Scores, Scores]
 
 
 def standardised(case: Trial, members: Scores, control: Scores) -> tuple[Scores, Scores]:
-    """Scores in units of the spread among control patients of the same class.
+    """Scores in units of the spread among control patients of the same class, other than the patient himself.
 
     Networks that were trained on other shares of the classes, or of other sharpness, differ by class for all patients.
+    A control patient who counted in his own spread would stand out less than a member of a rare class does by chance.
     """
     mine, theirs = members.copy(), control.copy()
     for label in range(len(case.classes)):
-        same = case.control.classes == label
-        usual = control[same] if same.sum() >= _LEAST_OF_A_CLASS else control
-        centre, spread = usual.mean(), usual.std() + 1e-12
-        theirs[same] = (control[same] - centre) / spread
-        mine[case.members.classes == label] = (members[case.members.classes == label] - centre) / spread
+        same, own = case.control.classes == label, case.members.classes == label
+        usual = same if same.sum() >= LEAST_OF_A_CLASS else np.full(len(control), True)
+        mine[own] = (members[own] - control[usual].mean()) / (control[usual].std(ddof=1) + 1e-12)
+        centre, spread = _of_others(control[usual])
+        theirs[same] = ((control[usual] - centre) / spread)[same[usual]]
     return mine, theirs
 
 
-def _each_class(case: Trial, members: Scores, control: Scores) -> dict[str, object]:
-    """The area under the ROC curve of each class that has enough control patients; the worst class is what counts."""
-    told: dict[str, object] = {}
-    for label, name in enumerate(case.classes):
-        mine, theirs = members[case.members.classes == label], control[case.control.classes == label]
-        if min(len(mine), len(theirs)) >= _LEAST_OF_A_CLASS:
-            told[name] = area(mine, theirs).as_dict()
-    return told
+def _of_others(values: Scores) -> tuple[Scores, Scores]:
+    """For each of the values, mean and spread of all the others."""
+    count, away = len(values), values - values.mean()
+    centre = -away / (count - 1)
+    squares = (away**2).sum() - away**2 - (count - 1) * centre**2
+    return values.mean() + centre, np.sqrt(np.maximum(squares, 0) / (count - 2)) + 1e-12
+
+
+def _of_class(case: Trial, label: int, scores: Mapping[str, tuple[Scores, Scores]], confidence: float) -> OfClass:
+    own, same = case.members.classes == label, case.control.classes == label
+    of_it = {key: (members[own], control[same]) for key, (members, control) in scores.items()}
+    return of_class(case.classes[label], of_it, (int(own.sum()), int(same.sum())), case.gates, confidence)

@@ -26,11 +26,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from meddistill.audit.apart import finding_of, strongest_of, tell_apart, warnings
+from meddistill.audit.apart import confidence_of_each, finding_of, tell_apart, warnings
 from meddistill.audit.case import SIDES, Case, Effort, Side
 from meddistill.audit.finding import Finding
+from meddistill.audit.greatest_risk import (
+    LEAST_OF_A_CLASS,
+    OfClass,
+    of_class,
+    single_patients,
+    warnings_of,
+    worst_class,
+)
 from meddistill.audit.people import People
 from meddistill.audit.references import Scores, halves, standardised, sureness_of, unseen
+from meddistill.audit.resampled import Whose
 from meddistill.cohort.fingerprint import Fingerprint, Range
 from meddistill.cohort.prepare import Prepared as Source
 from meddistill.cohort.types import SPLITS, Cohort, in_bits
@@ -62,21 +71,27 @@ _KEPT = 0.1  # of the control patients: the validation images of every shadow
 class Prepared:
     """How sure students are of each patient's class, by side: of every shadow ``(shadows, patients)``, of the package.
 
-    ``seen``: which shadow was made with which patient ``(shadows, patients)``.
+    ``seen``: which shadow was made with which patient ``(shadows, patients)``. ``classes``: of the patients.
     """
 
     case: Case
     shadows: Mapping[Side, Scores]
     package: Mapping[Side, Scores]
     seen: Mapping[Side, npt.NDArray[np.bool_]]
+    classes: Mapping[Side, npt.NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores by name: of all pairs of a shadow and a patient of one side of it ``(trials,)``; of the package's."""
+    """Scores by name: of all pairs of a shadow and a patient of one side of it ``(trials,)``; of the package's.
+
+    ``patient``, ``classes``: who each trial is of, members first, and the patient's class ``(trials,)``.
+    """
 
     shadows: Mapping[str, Scores]
     package: Mapping[str, Scores]
+    patient: npt.NDArray[np.intp]
+    classes: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -140,41 +155,74 @@ def prepare(case: Case, processes: int | None = None) -> Prepared:
         {side: np.stack([found[place][side] for place in tasks])[:, asked[side]] for side in SIDES},
         {side: own[side][asked[side]] for side in SIDES},
         {side: seen[side][:, asked[side]] for side in SIDES},
+        {side: case.people(side).classes[asked[side]] for side in SIDES},
     )
 
 
 def attack(prepared: Prepared, side: Side) -> Scored:
     """The scores of those who were in a shadow (``members``) or were not, and of the package's own of this side."""
     trials: dict[str, list[Scores]] = {name: [] for name in SCORES}
-    for group in SIDES:
+    patient: list[npt.NDArray[np.intp]] = []
+    for group, first in zip(SIDES, (0, len(prepared.classes["members"])), strict=True):
         values, seen = prepared.shadows[group], prepared.seen[group]
         for place in range(len(values)):
             # Without its other half, too: of each patient as many shadows are left that had him as had not.
             rest = np.arange(len(values)) // 2 != place // 2
             scores = ratios(values[rest], seen[rest], values[place])
+            asked = seen[place] == (side == "members")
+            patient.append(first + np.flatnonzero(asked))
             for name in SCORES:
-                trials[name].append(scores[name][seen[place] == (side == "members")])
+                trials[name].append(scores[name][asked])
     own = ratios(prepared.shadows[side], prepared.seen[side], prepared.package[side])
-    return Scored({name: np.concatenate(parts) for name, parts in trials.items()}, own)
+    whose, classes = np.concatenate(patient), np.concatenate([prepared.classes[group] for group in SIDES])
+    return Scored({name: np.concatenate(parts) for name, parts in trials.items()}, own, whose, classes[whose])
 
 
 def judge(members: Scored, control: Scored, case: Case) -> Finding:
-    """The worse of the two scores over all shadows; its intervals are widened for all looks at them."""
-    looks = len(SCORES)
-    found = {name: tell_apart(members.shadows[name], control.shadows[name], case.gates, looks) for name in SCORES}
-    own = {name: tell_apart(members.package[name], control.package[name], case.gates, looks) for name in SCORES}
-    strongest = strongest_of(found)
-    trials = len(members.shadows[strongest]), len(control.shadows[strongest])
-    warned = (
-        *warnings(found.values(), case.gates),
-        "intervals take the trials of one patient in several shadows for independent",
-    )
+    """The worse of the two scores over all shadows, class by class, and of the patient at greatest risk.
+
+    Intervals are widened for all looks, and reach as far as those over patients do: one patient's trials are alike.
+    """
+    looks, gates, whose = len(SCORES), case.gates, Whose(members.patient, control.patient)
+    scores = {name: (members.shadows[name], control.shadows[name]) for name in SCORES}
+    asked = _classes_of(members)
+    besides = looks * (len(asked) + 1)
+    confidence = confidence_of_each(gates, looks, besides)
+    found = {name: tell_apart(*both, gates, looks, besides, whose) for name, both in scores.items()}
+    own = {name: tell_apart(members.package[name], control.package[name], gates, looks, besides) for name in SCORES}
+    classes = [_of_class(case, label, count, members, control, confidence) for label, count in asked.items()]
+    single = {name: single_patients(*both, whose, confidence) for name, both in scores.items()}
+    worst = worst_class(classes)
+    few = [case.classes[label] for label in np.unique(members.classes) if label not in asked]
     figures = {
         "of_the_package": {name: one.as_dict() for name, one in own.items()},
+        "by_class": {one.name: one.as_dict() for one in classes},
+        "worst_class": worst and {"class": worst.name, **worst.as_dict()},
+        "single_patients": {name: one.as_dict() for name, one in single.items()},
         "shadows": case.effort.shadows,
-        "trials": sum(trials),
+        "trials": sum(map(len, (members.patient, control.patient))),
     }
-    return _unless_shorter(case, finding_of(NAME, ASKS, found, warned, figures))
+    warned = (
+        *warnings(found.values(), gates),
+        *warnings_of(classes, few),
+        *(one.warning_of(name) for name, one in single.items() if one.told_apart),
+    )
+    outcomes = [*(one.counts_as for one in classes), *(one.outcome for one in single.values())]
+    return _unless_shorter(case, finding_of(NAME, ASKS, found, warned, figures, outcomes))
+
+
+def _classes_of(scored: Scored) -> dict[int, int]:
+    """How many patients each class has that has enough of them; every one is in some shadows and out of others."""
+    first = np.unique(scored.patient, return_index=True)[1]
+    labels, counts = np.unique(scored.classes[first], return_counts=True)
+    return {int(label): int(count) for label, count in zip(labels, counts, strict=True) if count >= LEAST_OF_A_CLASS}
+
+
+def _of_class(case: Case, label: int, count: int, members: Scored, control: Scored, confidence: float) -> OfClass:
+    own, same = members.classes == label, control.classes == label
+    whose = Whose(members.patient[own], control.patient[same])
+    of_it = {name: (members.shadows[name][own], control.shadows[name][same]) for name in SCORES}
+    return of_class(case.classes[label], of_it, (count, count), case.gates, confidence, whose)
 
 
 def ratios(values: Scores, seen: npt.NDArray[np.bool_], asked: Scores) -> dict[str, Scores]:

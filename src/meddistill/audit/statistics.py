@@ -46,16 +46,22 @@ def difference(hits: int, trials: int, other_hits: int, other_trials: int, confi
 def area(positives: Floats, negatives: Floats, confidence: float = CONFIDENCE) -> Interval:
     """The area under the ROC curve of scores that should be larger for ``positives``; the interval is DeLong's (1988).
 
-    Ties count half. It is computed from ranks (Sun and Xu 2014). At a perfect separation the interval has no width.
+    Ties count half. It is computed from ranks (Sun and Xu 2014). Student's t has the degrees of freedom of Brunner and
+    Munzel (2000): of twenty, normal intervals of 99.9 % err four times as often as they should. At a
+    perfect separation the interval has no width.
     """
-    from scipy.stats import norm, rankdata
+    from scipy.stats import rankdata, t
 
     together = rankdata(np.concatenate([positives, negatives]))
     above = (together[: len(positives)] - rankdata(positives)) / len(negatives)
     below = 1 - (together[len(positives) :] - rankdata(negatives)) / len(positives)
     value = float(above.mean())
-    variance = above.var(ddof=1) / len(positives) + below.var(ddof=1) / len(negatives)
-    half = float(norm.ppf((1 + confidence) / 2)) * math.sqrt(variance)
+    one, other = above.var(ddof=1) / len(positives), below.var(ddof=1) / len(negatives)
+    variance = float(one + other)
+    if not variance:
+        return Interval(value, value, value)
+    freedom = variance**2 / (one**2 / (len(positives) - 1) + other**2 / (len(negatives) - 1))
+    half = float(t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(variance)
     return Interval(value, max(0.0, value - half), min(1.0, value + half))
 
 

@@ -139,7 +139,8 @@ def _areas(attack: str, figures: object) -> Iterator[Interval]:
         return
     scores = figures.get("scores")
     parts = scores if isinstance(scores, dict) else {}
-    for name, part in {attack: figures, **{f"{attack}: {name}": part for name, part in parts.items()}}.items():
+    worst = {f"{attack}: worst class": figures.get("worst_class")}
+    for name, part in {attack: figures, **{f"{attack}: {name}": part for name, part in parts.items()}, **worst}.items():
         if isinstance(part, dict) and (found := _interval(name, part.get("area"), "s0")) is not None:
             yield found
 

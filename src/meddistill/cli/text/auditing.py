@@ -67,6 +67,10 @@ def _finding(found: Document, console: Console) -> None:
         paragraph(console, f"{found['attack']}: {told.format(**figures)} (95 %)")
     for name, one in figures.get("scores", {}).items():
         paragraph(console, f"{found['attack']} by {name}: {_area(one['area'])}, {one['outcome']}")
+    if figures.get("worst_class"):
+        one = figures["worst_class"]
+        told = f"{one['class']} by {one['score']}, {_area(one['area'])}, {one['outcome']}"
+        paragraph(console, f"{found['attack']}, worst class: {told}")
     for warning in found["warnings"]:
         paragraph(console, f"{found['attack']}: {warning}")
 
