@@ -159,7 +159,8 @@ def distill(
     ``licence``, ``terms``: what the package says of its use. ``withhold_counts``: it does not tell the cohort's size.
     ``withhold_results``: nor any score; the answer and the run folder have them. ``fixed_normalisation``: True for
     intensities that are normalised by fixed numbers in the place of the training images' mean and deviation.
-    ``epsilon``, ``delta``: differential privacy for every patient (1e-5 without a ``delta``); ``dp_route``: from
+    ``epsilon``, ``delta``: differential privacy for every patient where each image has an id, else every image (1e-5
+    without a ``delta``); ``dp_route``: from
     ``statistics`` of untrained networks' features, the default, or from ``teachers`` trained under noise. Such a run
     cannot be repeated from its seed, and every new one spends epsilon again. ``canaries``: so many records are planted,
     each by a coin; the answer names the secret file that :func:`audit` asks for. Such a package is for auditing alone.

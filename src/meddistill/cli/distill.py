@@ -80,7 +80,7 @@ def distill(
         withhold_results: Do not tell scores on the cohort's validation and test images; they stay in the run folder.
         fixed_normalisation: Normalise by fixed numbers; else the package tells the training images' mean and deviation.
         full_data: Measure networks trained on all training images, too (may take longer than the rest).
-        epsilon: Make images and labels differentially private, for every patient, with this epsilon.
+        epsilon: Make images and labels differentially private, for every named patient, else every image.
         delta: Its delta; below one over the number of patients, and better far below [default: 1e-5].
         dp_route: From noised statistics of the images, or from teachers trained under noise [default: statistics].
         canaries: Plant so many records, each by a coin, for `audit --canaries`; the package is not to be shared.

@@ -116,7 +116,9 @@ _LEAST_STORED = 8
 class Privacy:
     """What of the patients is looked at, and under how much noise, where an epsilon is given."""
 
-    epsilon: float = _setting(0.0, "differential privacy for every patient; 0: none", low=0, high=MAX_EPSILON)
+    epsilon: float = _setting(
+        0.0, "differential privacy for every patient (image, where ids are missing); 0: none", low=0, high=MAX_EPSILON
+    )
     delta: float = _setting(1e-5, "below 1 / number of patients, and better far below", low=1e-15, high=0.1)
     route: str = _setting("statistics", "of untrained networks' features; or noised teachers", of=ROUTES)
     looks: int = _setting(32, "statistics: untrained networks that look at the images", low=1, high=10_000)
