@@ -27,9 +27,11 @@ def figures_of(attack, strict=0.003):
     """As attacks have them; ``strict``: how high the excess at 0.1 % false alarms may be."""
     rates = {"excess_at_0.001": excess(strict), "excess_at_0.01": excess(0.015)}
     told = {
-        "linkage": rates,
+        "copies": {"undecided": []},
+        "linkage": rates | {"undecided": []},
         "membership": {
             "scores": {"ratio": rates},
+            "undecided_classes": 0,
             "network_trained_on_members": Interval(0.71, 0.7, 0.72).as_dict(),
         },
         "shadows": {"scores": {"online": rates}, "of_the_package": {"online": {"excess_at_0.01": excess(0.9)}}},
@@ -76,11 +78,31 @@ def test_what_was_left_undecided_is_named():
     assert "whether these members are those of the package" in told
 
 
+def test_what_so_few_images_or_patients_do_not_decide_is_named_and_of_older_audits_all_of_it():
+    few = {"copies": {"undecided": ["order"]}, "membership": figures_of("membership") | {"undecided_classes": 2}}
+    told = report(figures=few).sentence
+    assert "whether images are nearer to members on the whole, for want of images" in told
+    assert "membership in single classes, for want of patients" in told
+    assert "the share of images" not in told
+    assert "retrieve" not in told
+    older = {
+        "copies": {},
+        "linkage": {key: one for key, one in figures_of("linkage").items() if key != "undecided"},
+        "membership": {key: one for key, one in figures_of("membership").items() if key != "undecided_classes"},
+    }
+    told = report(figures=older).sentence
+    for words in ("the share of images", "nearer to members", "retrieve members", "in single classes"):
+        assert words in told
+
+
 def test_where_counts_are_withheld_it_has_no_figure_and_claims_less():
     found = report(withheld=True)
     told = found.sentence
     assert "on members and control patients whose numbers are withheld, found no excess" in told
-    assert "Left undecided, or withheld: excess at 0.1 % false alarms; text too small to be found;" in told
+    assert (
+        "Left undecided, or withheld: excess at 0.1 % false alarms; excess of close images, of what they retrieve "
+        "and in single classes; text too small to be found;" in told
+    )
     assert "2,000" not in told
     assert found.as_dict()["sentence"] == found.shared()["sentence"] == told
     assert "7" not in told.replace(found.as_dict()["software"]["version"], "")

@@ -205,6 +205,7 @@ def judge(members: Compared, control: Compared, case: Case) -> Finding:
             "strongest": most,
             "near_duplicates": members.twins.as_dict(),
             "nearer_to_members": surest.as_dict(),
+            "undecided": _wanting(shares.values(), orders.values()),
             **{
                 name: _told(members, control, name, limits[name], other_limits[name])
                 | {"excess": excess[name].as_dict(), "nearer": nearer[name].as_dict()}
@@ -230,6 +231,12 @@ def _by_order(nearer: Interval, lots: npt.NDArray[np.float64]) -> Look:
     outcome: Outcome = "pass" if nearer.high <= NEARER else "inconclusive"
     usual = usual_area(lots)
     return look(outcome, nearer.value <= usual, usual + nearer.high - nearer.value <= NEARER)
+
+
+def _wanting(shares: Collection[Look], orders: Collection[Look]) -> list[str]:
+    """What passes though there are too few images to decide it: ``share`` of close ones, ``order``."""
+    order = not orders or any(one.wanting for one in orders)
+    return [*(["share"] if any(one.wanting for one in shares) else []), *(["order"] if order else [])]
 
 
 def _undecided(count: int, shares: Collection[Look], orders: Collection[Look]) -> Iterator[str]:

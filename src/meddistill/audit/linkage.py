@@ -79,6 +79,7 @@ def judge(members: Linked, control: Linked, case: Case) -> Finding:
             **found.as_dict(),
             "retrieved_is_member": retrieved.as_dict(),
             "retrieved_is_member_by_chance": round(chance, 5),
+            "undecided": ["retrieved"] if by_rank.wanting else [],
         },
     )
 

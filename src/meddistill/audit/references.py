@@ -117,15 +117,16 @@ def judged(
         _of_class(case, label, {key: (members[key], control[key]) for key in which}, confidence) for label in asked
     ]
     above, worst = above_every_control({key: scores[key] for key in which}, confidence), worst_class(classes)
+    few = [case.classes[label] for label in np.unique(case.members.classes) if label not in asked]
     figures = {
         "by_class": {one.name: one.as_dict() for one in classes},
         "worst_class": worst and {"class": worst.name, **worst.as_dict()},
+        "undecided_classes": len(few) + sum(one.undecided for one in classes),
         "above_every_control_patient": above.as_dict(),
         "network_trained_on_members": area(*scores["direct"]).as_dict(),
         "references": case.effort.references,
         **more,
     }
-    few = [case.classes[label] for label in np.unique(case.members.classes) if label not in asked]
     warned = (*warnings(found.values(), gates), *warnings_of(classes, few), *above.warnings)
     return finding_of(name, asks, found, warned, figures, [*(one.counts_as for one in classes), above.outcome])
 

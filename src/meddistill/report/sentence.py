@@ -13,6 +13,14 @@ from meddistill.report.runlog import number
 # What an audit has attacked that passed, in the words of the sentence; of which the first two are of packages alone.
 _WORDS = {"copies": "copies", "linkage": "linkage", "membership": "membership", "labels": "recorded classes"}
 _OF_IMAGES = ("copies", "linkage")
+# What passes though there were too few synthetic images to decide it, by the codes of an audit.
+_WANTING = {
+    "copies": {
+        "share": "the share of images that are close to members, for want of images",
+        "order": "whether images are nearer to members on the whole, for want of images",
+    },
+    "linkage": {"retrieved": "how often images retrieve members, for want of images"},
+}
 _KNOWN = (*_WORDS, "hygiene", "population", "marks", "shadows", "canaries", "release")
 _WORSE = {"fail": "failed", "alarm": "alarm", "inconclusive": "undecided"}  # the worst first
 _FOLLOWS = {
@@ -92,6 +100,7 @@ def _withheld(rates: Rates) -> list[str]:
     """What may have been left undecided, and is not told where figures would tell the number of patients."""
     return [
         *(f"excess at {100 * rate:g} % false alarms" for rate, _ in rates[:-1]),
+        "excess of close images, of what they retrieve and in single classes",
         "text too small to be found",
         "whether these members are those of the package",
         "how strong the attack on membership is on these data",
@@ -103,6 +112,13 @@ def _undecided(audit: Mapping[str, Any], findings: Findings, rates: Rates) -> It
     for rate, passes in rates:
         if names := [name for name, found in findings.items() if not _decided(found, rate, passes)]:
             yield f"excess at {100 * rate:g} % false alarms ({', '.join(names)}), for want of patients"
+    for attack, codes in _WANTING.items():
+        if attack in findings:
+            told = _mapping(findings[attack].get("figures")).get("undecided")
+            # An audit of before they were told may have left any of them undecided.
+            yield from (words for code, words in codes.items() if not isinstance(told, list) or code in told)
+    if number(_mapping(findings["membership"].get("figures")).get("undecided_classes")) != 0:
+        yield "membership in single classes, for want of patients"
     marks = _mapping(findings.get("marks", {}).get("figures"))
     side, letters = number(marks.get("side")), number(marks.get("letters_from"))
     if side is not None and letters is not None:
