@@ -36,6 +36,7 @@ from torch import Tensor
 from meddistill import api
 from meddistill.distill.distance import normalised_l2
 from meddistill.distill.unroll import Batch, Learned, Rule, Student, step, unroll, unroll_many
+from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import Params, flatten, unflatten
 from meddistill.runtime.device import choose
@@ -67,14 +68,24 @@ def learned_of(network: ConvNet, count: int, device: str, dtype: torch.dtype = t
 
 
 def student_of(
-    network: ConvNet, batch: int, steps: int, device: str, dtype: torch.dtype = torch.float32, place: int = 0
+    network: ConvNet,
+    batch: int,
+    steps: int,
+    device: str,
+    dtype: torch.dtype = torch.float32,
+    place: int = 0,
+    *,
+    augmentation: Augmentation | None = None,
 ) -> Student:
     """A random start whose target lies nearby, and batches of ``2 · batch`` images in random order."""
     start = tuple(p.to(device, dtype) for p in network.init(stream(place, "start")))
     noise = network.init(stream(place, "target"))
     target = tuple(p + 0.1 * n.to(device, dtype) for p, n in zip(start, noise, strict=True))
     batches = [
-        Batch(torch.randperm(2 * batch, generator=stream(place, "rows", step))[:batch].to(device))
+        Batch(
+            torch.randperm(2 * batch, generator=stream(place, "rows", step))[:batch].to(device),
+            augmentation and augmentation.draw(batch, stream(place, "draw", step)),
+        )
         for step in range(steps)
     ]
     return Student(start, batches, lambda states: normalised_l2(states[steps], target, start))
