@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from engine import FORWARD_PASSES, RECIPES, learned_of, operations, student_of, yardstick
+import torch.nn.functional as F
+from engine import FORWARD_PASSES, RECIPES, SMALL, learned_of, operations, student_of, yardstick
 from shared import markdown, today
 from torch import Tensor
 from torch._inductor import config
@@ -38,6 +39,8 @@ from meddistill.distill.unroll.step import step_of
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.gradient import automatic_gradient
+from meddistill.runtime.streams import stream
+from meddistill.teachers.images import LabelledImages, Normalisation
 
 RECORD = Path(__file__).parent / "records" / "counted.json"
 BATCH, STEPS, BYTES = 10, 80, 24e9  # of HoP-TM's recipes, and what the goal of the whole run allows
@@ -139,9 +142,7 @@ def segment(network: ConvNet, rule: Rule, steps: int) -> Cost:
 
     def work() -> None:
         students = stack([student], steps, torch.device("meta"))
-        carried_back(
-            network, students, learned, wanted, rule, through=whole, hessian=True, at_once=at_once, traces=0
-        )
+        carried_back(network, students, learned, wanted, rule, through=whole, hessian=True, at_once=at_once, traces=0)
 
     return counted(work)
 
@@ -197,14 +198,14 @@ def _replaced(planned: Callable[[GraphLowering], None]) -> Iterator[None]:
 def recipe(network: ConvNet, steps: int = STEPS, students: int = 2) -> dict[str, Any]:
     """A published recipe: one segment of the yardstick and of the engine, step by step and compiled."""
     ways: dict[str, Any] = {}
+    ways["step by step, float32"] = _way(segment(network, Rule(), steps), room_for(network, Rule(), BATCH, steps))
     for name, states in (("", None), (", no step taken twice", steps)):
         rule = Rule(precision="bfloat16", states=states)
         room = room_for(network, rule, BATCH, steps)
         eager = segment(network, rule, steps).in_tf32()
-        ways["step by step" + name] = _way(eager, room)
+        if not name:
+            ways["step by step"] = _way(eager, room)
         ways["compiled" + name] = _way(_compiled(network, rule, eager, steps, room, students), room)
-    whole = segment(network, Rule(), steps)
-    ways["step by step, float32"] = _way(whole, room_for(network, Rule(), BATCH, steps))
     return {
         "network": network.name,
         "side": network.size,
@@ -234,8 +235,31 @@ def _compiled(network: ConvNet, rule: Rule, eager: Cost, steps: int, room: Room,
 
 
 def teacher(name: str, *, half: bool) -> Cost:
-    """One step of one teacher: its gradient, without what draws the batch."""
+    """One step of one teacher: its batch, its gradient, its parameters; without the drawing, which the host does."""
     network, count = TEACHERS[name], TEACHER_BATCH[name]
+    every = LabelledImages(
+        torch.empty(2 * count, network.channels, network.size, network.size, dtype=torch.uint8, device="meta"),
+        torch.empty(2 * count, dtype=torch.int64, device="meta"),
+        255,
+        network.classes,
+        Normalisation((0.5,), (0.25,)),
+    )
+    rows, draw = torch.arange(count), Augmentation().draw(count, stream(0, "draw"))
+    flat = torch.empty(1, network.parameters, device="meta")
+
+    def beside() -> None:
+        F.one_hot(every.labels[rows], network.classes).to(draw.apply(every.inputs(rows)))
+        found = [piece.unflatten(1, shape) for piece, shape in _pieces(flat, network)]
+        flat.sub_(torch.cat([one.flatten(1) for one in found], 1), alpha=0.01)
+
+    return counted(beside).plus(_gradient(network, count, half=half))
+
+
+def _pieces(flat: Tensor, network: ConvNet) -> Iterator[tuple[Tensor, torch.Size]]:
+    return zip(flat.split([shape.numel() for shape in network.shapes], 1), network.shapes, strict=True)
+
+
+def _gradient(network: ConvNet, count: int, *, half: bool) -> Cost:
     with FakeTensorMode():  # not meta, which has no autocast; a CPU's and a GPU's round the same operations here
         params = tuple(torch.empty(1, *shape) for shape in network.shapes)
         images = torch.empty(1, count, network.channels, network.size, network.size)
@@ -245,12 +269,15 @@ def teacher(name: str, *, half: bool) -> Cost:
 
 def goals(kept: dict[str, Any], card: Card) -> list[dict[str, Any]]:
     """Every goal, what the counts allow at most for each way, what bounds it, and whether that is enough."""
+    small = kept["memory"]["80"] / kept["memory"]["10"]
     found = [
+        _against("peak memory, N = 80 over N = 10, D3 28×28", 1.2, {"any": (small, "states")}, most=True),
         _against("segments a second over the yardstick, D3 32×32", 50, _ratios(kept["d3-32"], card)),
         _against("the same, D5 112×112", 15, _ratios(kept["d5-112"], card)),
         _against("share of the bf16 matrix rate, D5 112×112, in %", 35, _shares(kept["d5-112"], card)),
-        _against("10,000 segments of D5 112×112 within 24 GB, in minutes", 10, _minutes(kept["d5-112"], card), most=True),
     ]
+    whole = _minutes(kept["d5-112"], card)
+    found.append(_against("10,000 segments of D5 112×112 within 24 GB, in minutes", 10, whole, most=True))
     covid = {way: Cost(**kept["teachers"]["covid"][way]) for way in ("float32", "bfloat16")}
     minutes = {way: _times(cost.seconds(card), TEACHER_STEPS / 60) for way, cost in covid.items()}
     found.append(_against("100 teachers × 50 epochs, D5 112×112, in minutes", 10, minutes, most=True))
@@ -344,6 +371,7 @@ def measure(card: Card) -> dict[str, Any]:
         }
         for name, network in TEACHERS.items()
     }
+    kept["memory"] = {str(steps): room_for(SMALL, Rule(), BATCH, steps).bytes for steps in (10, STEPS)}
     return kept | {"goals": goals(kept, card)}
 
 

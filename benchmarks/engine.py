@@ -2,9 +2,8 @@
 
     python benchmarks/engine.py                    the CPU's rows
     python benchmarks/engine.py --only accuracy    sets distilled in float32 and in bfloat16, minutes
-    python benchmarks/engine.py --device cuda      the GPU's rows: correctness first, then the published recipes
 
-With ``--compiled`` the GPU's steps are captured, and with ``--traces`` slopes leave traces for the curvature.
+The GPU's rows are those of ``benchmarks/gpu.py``, and what bounds them is counted by ``benchmarks/counted.py``.
 
 The yardstick is the inner loop of public trajectory-matching code, written plainly: one segment, parameters re-packed
 from a flat vector, ``F.instance_norm``, ``create_graph=True``, eager. Ratios are taken side by side in one run, in
@@ -31,11 +30,12 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
+from shared import today
 from torch import Tensor
 
 from meddistill import api
 from meddistill.distill.distance import normalised_l2
-from meddistill.distill.unroll import Batch, Learned, Rule, Student, step, unroll, unroll_many
+from meddistill.distill.unroll import Batch, Learned, Rule, Student, step, unroll
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import Params, flatten, unflatten
@@ -54,6 +54,7 @@ RULES = {
     "bfloat16": Rule(precision="bfloat16"),
     "adjoint-all-states": Rule(states=100),  # no step is taken twice, at the price of memory
     "bfloat16-all-states": Rule(precision="bfloat16", states=100),
+    "adjoint-no-traces": Rule(traces=0),  # as on a GPU
     "compiled": Rule(compiled=True),
     "bfloat16-compiled": Rule(precision="bfloat16", compiled=True),
 }
@@ -172,6 +173,7 @@ def side_by_side(batch: int, steps: int, rounds: int, names: list[str]) -> dict[
     cosines = {name: cosine(way().images, exact.images) for name, way in ways.items()}
     times = in_turns(ways, rounds, "cpu", warm_up=0)  # they have run for the cosines
     work = steps * FORWARD_PASSES * operations(SMALL, batch)
+    rates = {dtype: matrix_rate("cpu", dtype) for dtype in (torch.float32, torch.bfloat16)}
     rows = {
         name: {
             **{key: round(value, 4) for key, value in figures.items()},
@@ -179,20 +181,28 @@ def side_by_side(batch: int, steps: int, rounds: int, names: list[str]) -> dict[
             "over_yardstick_min": round(figures["wall_min"] / times["yardstick"]["wall_min"], 3),
             "over_yardstick_cpu": round(figures["cpu_min"] / times["yardstick"]["cpu_min"], 3),
             "rate_gflops": round(work / figures["wall_min"] / 1e9, 1),
+            "share_of_matrix_rate": round(work / figures["wall_min"] / rates[_multiplies(name)], 3),
             "cosine_to_float64": round(cosines[name], 6),
         }
         for name, figures in times.items()
     }
     load = round(os.getloadavg()[0], 1)
-    known = {"device": _processor(), "batch": batch, "steps": steps, "rounds": rounds, "load": load}
+    known = {"device": _processor(), "date": today(), "torch": torch.__version__}
+    known |= {"batch": batch, "steps": steps, "rounds": rounds, "load": load}
     return known | {"operations": work, "ways": rows}
 
 
-def variants(network: ConvNet, batch: int, rounds: int) -> dict[str, object]:
-    """Seconds of one step's curvature, however it is computed, and of one step's slopes."""
-    student, learned = student_of(network, batch, 1, "cpu"), learned_of(network, batch, "cpu")
-    params = tuple(param[None] for param in student.start)
-    images, labels = learned.images[None], learned.label_logits.softmax(1)[None]
+def _multiplies(name: str) -> torch.dtype:
+    """What most convolutions of that way are in."""
+    return torch.bfloat16 if RULES.get(name, Rule()).precision == "bfloat16" else torch.float32
+
+
+def variants(network: ConvNet, batch: int, rounds: int, device: str = "cpu", students: int = 1) -> dict[str, object]:
+    """Seconds of one step's curvature, however it is computed, and of one step's slopes, of students side by side."""
+    starts = [student_of(network, batch, 1, device, place=place).start for place in range(students)]
+    learned = learned_of(network, batch, device)
+    params = tuple(torch.stack(several) for several in zip(*starts, strict=True))
+    images, labels = (one.expand(students, *one.shape) for one in (learned.images, learned.label_logits.softmax(1)))
     ways: dict[str, Callable[[], object]] = {
         "slopes automatic": lambda: step.automatic(network, "full", params, images, labels),
         "slopes written": lambda: step.written_slopes(network, "full", params, images, labels),
@@ -200,6 +210,9 @@ def variants(network: ConvNet, batch: int, rounds: int) -> dict[str, object]:
     for by in (step.reverse, step.forward, step.written):
         ways[by.__name__] = lambda by=by: by(network, "full", params, params, images, labels)
     ways["written bfloat16"] = lambda: step.written(network, "bfloat16", params, params, images, labels)
+    if device == "cuda":  # teachers may take either there
+        ways["slopes automatic bfloat16"] = lambda: step.automatic(network, "bfloat16", params, images, labels)
+        ways["slopes written bfloat16"] = lambda: step.written_slopes(network, "bfloat16", params, images, labels)
 
     def apart() -> None:
         step.written_slopes(network, "full", params, images, labels)
@@ -209,7 +222,8 @@ def variants(network: ConvNet, batch: int, rounds: int) -> dict[str, object]:
         step.traced_curvature(params, params, step.traced_slopes(network, "full", params, images, labels)[1])
 
     ways |= {"slopes and curvature": apart, "slopes and curvature, traced": traced}
-    return {"network": network.name, "batch": batch, "rounds": rounds, "seconds": in_turns(ways, rounds, "cpu")}
+    taken = {"network": network.name, "batch": batch, "rounds": rounds, "seconds": in_turns(ways, rounds, device)}
+    return taken if device == "cpu" else taken | {"students": students}
 
 
 def distilled(precision: str, size: int) -> dict[str, object]:
@@ -232,19 +246,22 @@ def peak_of(way: str, batch: int, steps: int, device: str) -> float:
     student, learned = student_of(SMALL, batch, steps, device), learned_of(SMALL, 2 * batch, device)
     short = Student(student.start, student.batches[:1], lambda states: (states[1][0] ** 2).sum())
     unroll(SMALL, short.start, _small(learned), [Batch(torch.arange(1, device=device))], short.score)
-    before = _held(device)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # to what is allocated now
+    before = held(device)
     if way == "yardstick":
         yardstick(SMALL, student, learned)
     else:
-        _gradient(student, learned, Rule(way))  # type: ignore[arg-type]
-    return _held(device) - before
+        _gradient(student, learned, RULES[way])
+    return held(device) - before
 
 
 def _small(learned: Learned) -> Learned:
     return Learned(learned.images[:1], learned.label_logits[:1], learned.log_steps)
 
 
-def _held(device: str) -> float:
+def held(device: str) -> float:
+    """Megabytes at the peak so far."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
@@ -253,65 +270,24 @@ def _held(device: str) -> float:
 def memory_rows(device: str, batches: list[int]) -> list[dict[str, object]]:
     """Peak extra memory for N = 10 and 80, each in a process of its own."""
     rows = []
-    for way, batch in (*(("adjoint", batch) for batch in batches), ("yardstick", batches[0])):
-        peaks = {}
-        for steps in (10, 80) if way == "adjoint" else (10,):
-            call = [sys.executable, __file__, "--device", device, "--peak", way, str(batch), str(steps)]
-            peaks[steps] = float(subprocess.run(call, capture_output=True, text=True, check=True).stdout)
+    # Traces are as many for both N on a CPU, which flatters the ratio; a GPU keeps none.
+    adjoint = ("adjoint", "adjoint-no-traces") if device == "cpu" else ("adjoint",)
+    asked = [(way, batch) for way in adjoint for batch in batches]
+    for way, batch in (*asked, ("yardstick", batches[0])):
+        lengths = (10,) if way == "yardstick" else (10, 80)
+        peaks = {steps: _peak_alone(device, way, batch, steps) for steps in lengths}
         row = {"way": way, "batch": batch, "megabytes": peaks}
         rows.append({**row, "ratio": round(peaks[80] / peaks[10], 3)} if 80 in peaks else row)
     return rows
 
 
-def recipe_rows(
-    name: str, network: ConvNet, sizes: list[int], rule: Rule, device: str = "cuda", steps: int = 80
-) -> dict[str, object]:
-    """A published recipe on a GPU: correctness first, then segments a second beside the yardstick."""
-    batch = 10
-    learned = learned_of(network, 2 * batch, device)
-    check_on(device, network, batch, rule)
-    single = student_of(network, batch, steps, device)
-    plain = in_turns({"yardstick": lambda: yardstick(network, single, learned)}, 3, device)["yardstick"]["wall_median"]
-    rate, rows = matrix_rate(device, torch.bfloat16), []
-    for precision in ("full", "bfloat16"):
-        for size in sizes:
-            students = [student_of(network, batch, steps, device, place=place) for place in range(size)]
-            if device == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            by = replace(rule, precision=precision)  # type: ignore[arg-type]
-            way = lambda s=students, r=by: unroll_many(network, s, learned, rule=r, together=len(s))  # noqa: E731
-            seconds = in_turns({"many": way}, 3, device)["many"]["wall_median"]
-            work = size * steps * FORWARD_PASSES * operations(network, batch)
-            rows.append(
-                {
-                    "precision": precision,
-                    "students": size,
-                    "segments_per_second": size / seconds,
-                    "over_yardstick": size / seconds * plain,
-                    "share_of_matrix_rate": work / seconds / rate,
-                    "peak_gigabytes": _held(device) / 1e3,
-                    "minutes_for_10000": 10_000 * seconds / size / 60,
-                }
-            )
-            print(name, json.dumps(rows[-1]), flush=True)
-    return {"recipe": name, "compiled": rule.compiled, "yardstick_seconds": plain, "matrix_rate": rate, "rows": rows}
-
-
-def check_on(device: str, network: ConvNet, batch: int, rule: Rule) -> None:
-    """Three students there, in float64 first, against float64 on the CPU; stops the benchmark when they differ."""
-
-    def found(where: str, dtype: torch.dtype, by: Rule) -> Tensor:
-        students = [student_of(network, batch, 3, where, dtype, place) for place in range(3)]
-        learned = learned_of(network, 2 * batch, where, dtype)
-        return unroll_many(network, students, learned, rule=by, together=3).gradient.images
-
-    exact = found("cpu", torch.float64, Rule())
-    half, single = replace(rule, precision="bfloat16"), torch.float32
-    for dtype, by, lowest in ((torch.float64, rule, 1 - 1e-9), (single, rule, 0.9999), (single, half, 0.998)):
-        near = cosine(found(device, dtype, by).cpu(), exact)
-        print(f"correct: {network.name} {dtype} {by.precision}: cosine to float64 {near:.6f}", flush=True)
-        if not near > lowest:
-            raise SystemExit(f"the gradient on {device} is wrong: cosine {near}, expected above {lowest}")
+def _peak_alone(device: str, way: str, batch: int, steps: int) -> float:
+    """Of a process of its own, whose errors are seen."""
+    call = [sys.executable, __file__, "--device", device, "--peak", way, str(batch), str(steps)]
+    done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"measuring the memory of {way} on {device}, batch {batch}, N = {steps}, failed (see above)")
+    return float(done.stdout)
 
 
 def device_of(device: str) -> dict[str, object]:
@@ -320,6 +296,7 @@ def device_of(device: str) -> dict[str, object]:
     rates = {str(dtype): matrix_rate(device, dtype) / 1e9 for dtype in (torch.float32, torch.bfloat16)}
     return {
         "device": name,
+        "date": today(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "matrix_rate_gflops": {key: round(value, 1) for key, value in rates.items()},
@@ -345,16 +322,13 @@ def keep(part: str, value: object) -> None:
 def main() -> None:
     """Measure what was asked for and keep the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, nargs="+", default=[10, 64])
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 40])
     parser.add_argument("--ways", nargs="+", choices=RULES, default=["adjoint", "full", "two-pass", "bfloat16"])
-    parser.add_argument("--compiled", action="store_true", help="on a GPU: compiled steps, in rows of their own")
-    parser.add_argument("--traces", type=int, help="on a GPU: of so many steps at once, in rows of their own")
-    parser.add_argument("--students", type=int, nargs="+", default=[1, 8, 32, 64])
     parser.add_argument("--only", choices=["time", "memory", "variants", "accuracy"], help="one part alone")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help=argparse.SUPPRESS)  # of --peak
     parser.add_argument("--peak", nargs=3, metavar=("WAY", "BATCH", "N"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
@@ -362,24 +336,18 @@ def main() -> None:
     if asked.peak:
         print(peak_of(asked.peak[0], int(asked.peak[1]), int(asked.peak[2]), asked.device))
         return
-    device = device_of(asked.device)
-    keep(f"{asked.device} device: {device['device']}", device)
+    device = device_of("cpu")
+    keep(f"cpu device: {device['device']}", device)
     if asked.only in (None, "memory"):
-        keep(f"{asked.device} memory", memory_rows(asked.device, asked.batches))
-    if asked.only in (None, "variants") and asked.device == "cpu":
+        keep("cpu memory", memory_rows("cpu", asked.batches))
+    if asked.only in (None, "variants"):
         for network in (SMALL, replace(SMALL, width=32)):
             for batch in asked.batches:
                 name = f"cpu variants {network.name} batch {batch} threads {asked.threads}"
                 keep(name, variants(network, batch, asked.rounds))
     if asked.only == "accuracy":
-        keep(f"{asked.device} accuracy", [distilled(precision, 10) for precision in ("full", "bfloat16")])
+        keep("cpu accuracy", [distilled(precision, 10) for precision in ("full", "bfloat16")])
     if asked.only in ("memory", "variants", "accuracy"):
-        return
-    if asked.device == "cuda":
-        traces = [] if asked.traces is None else [f"{asked.traces} traces"]
-        for name, network in RECIPES.items():
-            part = " ".join((f"cuda {name}", *(["compiled"] if asked.compiled else []), *traces))
-            keep(part, recipe_rows(name, network, asked.students, Rule(compiled=asked.compiled, traces=asked.traces)))
         return
     for batch in asked.batches:
         for steps in asked.steps:

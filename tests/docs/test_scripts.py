@@ -1,36 +1,197 @@
 """Benchmarks of a GPU go the way that they would go there, on a CPU: they must not fail on their first day."""
 
+import argparse
+import json
+from dataclasses import replace
+
 import pytest
+import torch
 from test_tables import loaded
 
 from meddistill.distill.methods import METHODS
 from meddistill.distill.unroll import Rule
 from meddistill.nets.convnet import ConvNet
+from meddistill.runtime.errors import MeddistillError
 
 TINY = ConvNet(4, 2, 3, 8, 3)
+CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("traces", [None, 2])
-def test_a_published_recipe_is_checked_and_measured(traces):
-    script = loaded("benchmarks/engine.py")
-    found = script.recipe_rows("tiny", TINY, [1, 3], Rule(traces=traces), "cpu", steps=3)
-    assert [(row["precision"], row["students"]) for row in found["rows"]] == [
-        (precision, size) for precision in ("full", "bfloat16") for size in (1, 3)
+@pytest.fixture
+def gpu():
+    return loaded("benchmarks/gpu.py")
+
+
+@pytest.mark.parametrize("rule", [Rule(), Rule(traces=2), Rule(compiled=True)], ids=["plain", "traces", "compiled"])
+def test_a_published_recipe_is_measured_row_by_row(gpu, rule, monkeypatch):
+    monkeypatch.setattr("meddistill.distill.unroll.compiled.has_compiler", lambda device: False)
+    told = []
+    found = gpu.recipe_rows("tiny", TINY, [1, 3], rule, "cpu", steps=3, told=lambda so: told.append(so["rows"][:]))
+    assert [(row["precision"], row["students"], row["together"]) for row in found["rows"]] == [
+        (precision, size, size) for precision in ("full", "bfloat16") for size in (1, 3)
     ]
-    assert all(value > 0 for row in found["rows"] for value in row.values() if not isinstance(value, str))
+    assert [len(rows) for rows in told] == [1, 2, 3, 4]
+    assert all(value > 0 for row in found["rows"] for value in row.values() if not isinstance(value, str | bool))
 
 
-def test_a_wrong_gradient_is_not_measured(monkeypatch):
-    script, right = loaded("benchmarks/engine.py"), []
-    many = script.unroll_many
+def test_sizes_that_cannot_fit_are_left_out(gpu, monkeypatch):
+    monkeypatch.setattr(gpu, "free_bytes", lambda device: 2 * gpu.bytes_each(TINY, Rule(), 1, 3, "cpu"))
+    rows = gpu.recipe_rows("tiny", TINY, [1, 2, 64], Rule(), "cpu", steps=3)["rows"]
+    assert {row["students"] for row in rows} == {1, 2}
 
-    def wrong(network, students, *rest, **named):
+
+def test_a_yardstick_without_memory_is_measured_with_fewer_steps(gpu, monkeypatch):
+    plain = gpu.yardstick
+
+    def scarce(network, student, learned):
+        if len(student.batches) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(network, student, learned)
+
+    monkeypatch.setattr(gpu, "yardstick", scarce)
+    found = gpu.recipe_rows("tiny", TINY, [1], Rule(), "cpu", steps=8)
+    assert (found["steps"], found["steps_of_yardstick"]) == (8, 2)
+
+
+def test_the_yardstick_computes_as_pytorch_does_by_default(gpu, monkeypatch):
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "allow_tf32", False)
+    monkeypatch.setattr(cudnn, "deterministic", True)
+    seen = []
+    monkeypatch.setattr(gpu, "yardstick", lambda *_: seen.append((cudnn.allow_tf32, cudnn.deterministic)))
+    gpu.plainly(TINY, None, None)
+    assert seen == [(True, False)]
+    assert (cudnn.allow_tf32, cudnn.deterministic) == (False, True)
+
+
+@pytest.mark.parametrize("part", ["images", "label_logits", "log_steps"])
+def test_a_wrong_gradient_is_not_measured(gpu, monkeypatch, part):
+    """A factor alone is enough: sums for means, say."""
+    many, right = gpu.unroll_many, []
+
+    def wrong(network, students, learned, **named):
+        found = many(network, students, learned, **named)
         right.append(students)
-        return many(network, students[: 1 + (len(right) == 1)], *rest, **named)
+        if len(right) <= 2:  # the CPU's own
+            return found
+        return replace(found, gradient=replace(found.gradient, **{part: 1.01 * getattr(found.gradient, part)}))
 
-    monkeypatch.setattr(script, "unroll_many", wrong)
+    monkeypatch.setattr(gpu, "unroll_many", wrong)
     with pytest.raises(SystemExit, match="the gradient on cpu is wrong"):
-        script.recipe_rows("tiny", TINY, [1], Rule(), "cpu", steps=3)
+        gpu.check_on("cpu", TINY, Rule(), batch=4)
+
+
+def test_every_recipe_is_checked_before_anything_is_measured(gpu, monkeypatch):
+    done = []
+    monkeypatch.setattr(gpu, "keep", lambda part, found: done.append(part))
+    monkeypatch.setattr(gpu, "device_of", lambda device: {"device": "a card", "date": "today", "torch": "2"})
+    monkeypatch.setattr(gpu, "memory_rows", lambda device, batches: [])
+    monkeypatch.setattr(gpu, "SMALL", TINY)
+    recipes = {"d3-32": TINY, "d5-112": replace(TINY, width=3)}
+    asked = argparse.Namespace(only=None, recipes=list(recipes), compiled=False, traces=None, students=[1, 2])
+    gpu.measure("cpu", asked, recipes, steps=2)
+    names = [part.removeprefix("cpu a card ") for part in done]
+    assert names[:2] == ["check", "memory"]
+    assert names[2:8] == [f"variants {name} students {size}" for name in ("d3-28", *recipes) for size in (1, 8)]
+    assert names[8:] == ["d3-32"] * 4 + ["d5-112"] * 4
+
+
+def test_what_a_child_says_of_its_end_is_seen(monkeypatch, capfd):
+    script = loaded("benchmarks/engine.py")
+    monkeypatch.setattr(script, "__file__", "no such file.py")
+    with pytest.raises(SystemExit, match="measuring the memory of adjoint"):
+        script.memory_rows("cpu", [2])
+    assert "no such file" in capfd.readouterr().err
+
+
+@pytest.fixture
+def teachers(monkeypatch, tmp_path):
+    script = loaded("benchmarks/teachers.py")
+    monkeypatch.setattr(script, "RECORD", tmp_path / "teachers.json")
+    whole = script.load
+    monkeypatch.setattr(script, "load", lambda source, size, device: first(whole(source, 8, device)))
+    monkeypatch.setattr(script, "target", small_target(script.target))
+    return script
+
+
+def first(images):
+    return images.subset(torch.cat([images.rows_of(label)[:8] for label in range(images.classes)]))
+
+
+def small_target(whole):
+    return lambda data, plan, device: whole(
+        data, replace(plan, batch=4), device, size=8, network="convnet-d2-w4", count=2, epochs=1
+    )
+
+
+def asked_of(teachers, **how):
+    asked = {"network": "convnet-d2-w4", "teachers": 3, "steps": 40, "batch": 4, "at_once": 3, "arithmetic": "float32"}
+    asked |= {"rounds": 1, "data": teachers.EMBEDDED, "target": True}
+    return argparse.Namespace(**asked | how)
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "bfloat16"])
+def test_teachers_are_checked_raced_and_aimed(teachers, arithmetic, monkeypatch):
+    planned = []
+    monkeypatch.setattr(teachers, "side_by_side", lambda network, plan, device: planned.append(plan) or 1)
+    monkeypatch.setattr(teachers, "parse", lambda name, **kind: ConvNet(4, 2, kind["channels"], 8, kind["classes"]))
+    teachers.measure(asked_of(teachers, arithmetic=arithmetic), CPU)
+    kept = json.loads(teachers.RECORD.read_text())
+    assert list(kept) == ["cpu convnet-d2-w4", f"cpu target {arithmetic}"]
+    assert kept["cpu convnet-d2-w4"]["race"]["at_once"]
+    reached = kept[f"cpu target {arithmetic}"]
+    assert reached["seconds"] >= 0 and reached["arithmetic"] == arithmetic
+    assert reached["difference_from_alone"]["float64, 2 steps"] < 1e-9
+    # What is said of the race is not said of the target, whose network and batch are far larger.
+    assert [plan.at_once for plan in planned] == [3, 0]
+
+
+def test_a_target_without_memory_loses_no_other_part(teachers, monkeypatch):
+    monkeypatch.setattr(teachers, "parse", lambda name, **kind: ConvNet(4, 2, kind["channels"], 8, kind["classes"]))
+    at_once = teachers.at_once
+
+    def scarce(network, images, plan, *rest):
+        if plan.at_once == 0:
+            raise MeddistillError("teachers do not fit: set at_once lower")
+        at_once(network, images, plan, *rest)
+
+    monkeypatch.setattr(teachers, "at_once", scarce)
+    with pytest.raises(SystemExit, match="set at_once lower"):
+        teachers.measure(asked_of(teachers), CPU)
+    kept = json.loads(teachers.RECORD.read_text())
+    assert "race" in kept["cpu convnet-d2-w4"] and "set at_once lower" in kept["cpu target float32"]["failed"]
+
+
+def test_costs_are_counted_by_launches_bytes_and_operations():
+    script = loaded("benchmarks/counted.py")
+    maps, weight = torch.empty(2, 3, 8, 8, device="meta"), torch.empty(5, 3, 3, 3, device="meta")
+    found = script.counted(lambda: torch.nn.functional.conv2d(maps, weight, padding=1).flatten(1).relu())
+    put_out = 2 * 5 * 64
+    read = maps.numel() + weight.numel()
+    assert found == script.Cost(2, 4 * (read + 3 * put_out), float32=2 * put_out * 27)
+
+
+def test_a_recipe_is_counted():
+    """A segment takes what the documentation says of a step: 3 F for slopes, 8 F for their curvature."""
+    script = loaded("benchmarks/counted.py")
+    network = replace(TINY, depth=3, width=32, size=16)
+    short, long = (script.segment(network, Rule(states=9), steps) for steps in (2, 3))
+    step = long.plus(short, -1)
+    one = script.operations(network, script.BATCH)
+    assert 10 * one < step.float32 < 11 * one  # the first layer has no tangent of its own
+    assert step.launches < 700 and step.bytes > 0
+    half = script.segment(network, Rule(precision="bfloat16", states=9), 3)
+    assert half.float32 / long.float32 == pytest.approx(2 / 11, rel=0.1)
+    assert half.float32 + half.bfloat16 == long.float32
+
+
+def test_a_bound_is_the_longest_of_three():
+    script = loaded("benchmarks/counted.py")
+    card = script.Card(memory=10, float32=1, tf32=2, bfloat16=4, launch=1)
+    cost = script.Cost(launches=8, bytes=30, float32=1, tf32=1, bfloat16=2)
+    assert cost.seconds(card) == (8, "launches")
+    assert cost.seconds(card, together=4) == (3, "bytes")
+    assert replace(cost, bytes=0).seconds(card, together=8) == (2, "operations")
 
 
 def test_readings_begin_with_what_the_methods_have():

@@ -1,0 +1,111 @@
+"""The engine, the teachers and a whole distillation on every kind of device at hand: a CPU, and CUDA where it is.
+
+``make gpu`` runs these before it measures anything.
+"""
+
+import pytest
+import torch
+
+from meddistill import api
+from meddistill.distill.unroll import Batch, Learned, Rule, Student, unroll_many
+from meddistill.nets.augment import Augmentation
+from meddistill.nets.convnet import ConvNet
+from meddistill.runtime.device import choose
+from meddistill.runtime.streams import stream
+from meddistill.teachers.images import LabelledImages, Normalisation
+from meddistill.teachers.train import TeacherPlan, train_teacher, train_teachers
+
+CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
+NETWORK = ConvNet(4, 2, 3, 8, 3)
+PLAN = """
+network = "convnet-d1-w4"
+image_size = 8
+[teachers]
+count = 2
+steps = 20
+snapshot_every = 5
+batch = 8
+[matching]
+iterations = 3
+warm_up = 1
+student_steps = 4
+batch = 6
+segments_at_once = 3
+"""
+
+
+@pytest.fixture(params=["cpu", CUDA])
+def device(request):
+    """The settings of CUDA are those of the process: they are put back."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic, cudnn.benchmark
+    yield choose(request.param)
+    cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
+
+
+def gradient(where, rule, dtype=torch.float64):
+    """Of three students with augmentation, scored in the middle and at the end."""
+    generator = stream(0, "learned")
+    learned = Learned(
+        *(
+            part.to(where, dtype)
+            for part in (
+                torch.randn(8, 3, 8, 8, generator=generator),
+                torch.randn(8, 3, generator=generator),
+                torch.tensor([-2.0]),
+            )
+        )
+    )
+    students = []
+    for place in range(3):
+        start = tuple(part.to(where, dtype) for part in NETWORK.init(stream(place, "start")))
+        draws = stream(place, "batches")
+        rows = [torch.randperm(8, generator=draws)[:4] for _ in range(4)]
+        batches = [Batch(some, Augmentation().draw(4, draws)) for some in rows]
+        students.append(Student(start, batches, lambda states: sum(p.square().sum() for s in (2, 4) for p in states[s])))
+    return unroll_many(NETWORK, students, learned, at=(2, 4), rule=rule, together=3).gradient
+
+
+def apart(one, other):
+    return max(
+        float((a.cpu().double() - b).norm() / b.norm()) for a, b in zip(one.tensors(), other.tensors(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("rule", [Rule(), Rule(momentum=0.9, states=2), Rule("two-pass"), Rule(traces=2)], ids=str)
+def test_a_gradient_is_that_of_the_whole_graph_on_a_cpu(device, rule):
+    plain = Rule("full" if rule.strategy == "adjoint" else "two-pass", momentum=rule.momentum)
+    assert apart(gradient(device, rule), gradient("cpu", plain)) < 1e-9
+
+
+@pytest.mark.parametrize("precision", ["full", "bfloat16"])
+def test_a_rounded_gradient_is_near_it(device, precision):
+    found = gradient(device, Rule(precision=precision), torch.float32)
+    assert apart(found, gradient("cpu", Rule("full"))) < (1e-3 if precision == "full" else 0.1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_captured_step_is_the_step(device):
+    if device.type == "cuda":
+        assert apart(gradient(device, Rule(compiled=True)), gradient("cpu", Rule("full"))) < 1e-9
+
+
+def test_teachers_at_once_are_those_of_a_cpu(device):
+    generator = stream(0, "images")
+    pixels = torch.randint(256, (30, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(30) % 3
+    plan = TeacherPlan(3, 6, 3, 5, 0.05, "balanced")
+
+    def images(where):
+        return LabelledImages(pixels.to(where), labels.to(where), 255, 3, Normalisation((0.5,) * 3, (0.25,) * 3))
+
+    ends = []
+    train_teachers(NETWORK, images(device), plan, 0, [0, 1, 2], keep=lambda state: ends.append(state.params))
+    for teacher, end in enumerate(ends[-1]):
+        alone = train_teacher(NETWORK, images("cpu"), plan, 0, teacher)
+        assert float((end - alone[-1]).norm() / (alone[-1] - alone[0]).norm()) < 1e-2
+
+
+@pytest.mark.parametrize("precision", ["full", "bfloat16"])
+def test_a_whole_distillation_ends_with_a_package(device, precision, tmp_path, make_folder):
+    ...
