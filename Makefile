@@ -4,6 +4,8 @@
 #   make docs    build the documentation into build/docs
 # On a machine with a GPU, with meddistill and a PyTorch for it installed:
 #   make gpu PYTHON=… DATA=…    check the engine and the teachers there, then measure them; DATA: chest X-rays of 112 pixels
+# Its parts: gpu-check (needs pytest), gpu-engine, gpu-traces, gpu-compiled, gpu-teachers, gpu-target. Each of them checks
+# what it measures, and one that fails keeps none of the others from its turn.
 # Variables: PYTHON (interpreter that makes .venv), OUT (folder of the demo), PIP_FLAGS (more flags for pip).
 
 PYTHON ?= python3
@@ -21,7 +23,8 @@ INPUTS := pyproject.toml constraints.txt
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs wheel lint format clean gpu
+GPU_PARTS := gpu-check gpu-engine gpu-traces gpu-compiled gpu-teachers $(if $(DATA),gpu-target)
+.PHONY: help demo test docs wheel lint format clean gpu gpu-check gpu-engine gpu-traces gpu-compiled gpu-teachers gpu-target
 
 help:
 	@echo "make demo    distil the embedded chest X-rays, train from the result, print one table"
@@ -54,10 +57,28 @@ format: $(VENV)/.dev
 	@$(BIN)/ruff format .
 
 gpu:
-	@$(PYTHON) benchmarks/engine.py --device cuda
-	@$(PYTHON) benchmarks/engine.py --device cuda --compiled
-	@$(PYTHON) benchmarks/engine.py --device cuda --traces 10
-	@$(PYTHON) benchmarks/teachers.py --device cuda --at-once 32 --teachers 32 $(if $(DATA),--data $(DATA) --target)
+	@failed=; for part in $(GPU_PARTS); do $(MAKE) $$part || failed="$$failed $$part"; done; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
+
+gpu-check:
+	@$(PYTHON) -m pytest -q -rs tests/pipeline/test_on_a_device.py
+	@$(PYTHON) benchmarks/gpu.py --only check
+
+gpu-engine:
+	@$(PYTHON) benchmarks/gpu.py
+
+gpu-traces:
+	@$(PYTHON) benchmarks/gpu.py --only recipes --traces 10 --students 1 8 16
+
+# Compiling takes minutes for every number of students and precision, hence few of them.
+gpu-compiled:
+	@$(PYTHON) benchmarks/gpu.py --only recipes --compiled --students 23 64
+
+gpu-teachers:
+	@$(PYTHON) benchmarks/teachers.py --device cuda --at-once 32 --teachers 32
+
+gpu-target:
+	@$(PYTHON) benchmarks/teachers.py --device cuda --arithmetic bfloat16 --rounds 0 --target --data $(DATA)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -138,8 +138,11 @@ NOT_RUN = {
     "python benchmarks/engine.py --only memory --batches 10": _MEASURES,
     "python benchmarks/engine.py --only time --ways adjoint compiled bfloat16-compiled": _MEASURES,
     "make gpu PYTHON=… DATA=…": _GPU,
-    "python benchmarks/engine.py --device cuda --compiled": _GPU,
-    "python benchmarks/teachers.py --device cuda --at-once 32 --teachers 32 --data COVID_FOLDER --target": _GPU,
+    "python benchmarks/counted.py": "counts for minutes, and replaces a record",
+    "python benchmarks/gpu.py": _GPU,
+    "python benchmarks/gpu.py --only recipes --compiled --students 23 64": _GPU,
+    "python benchmarks/teachers.py --device cuda --at-once 32 --teachers 32": _GPU,
+    "python benchmarks/teachers.py --device cuda --arithmetic bfloat16 --rounds 0 --target --data COVID_FOLDER": _GPU,
     "sh examples/exchange.sh exchange": "tests/test_exchange.py runs it at small scale",
     "sh examples/exchange.sh exchange examples/kermany.toml": "takes images that are not part of the project",
 }

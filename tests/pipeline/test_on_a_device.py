@@ -8,6 +8,7 @@ import torch
 
 from meddistill import api
 from meddistill.distill.unroll import Batch, Learned, Rule, Student, unroll_many
+from meddistill.distill.unroll.step import why_not_compiled
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
 from meddistill.runtime.device import choose
@@ -17,20 +18,27 @@ from meddistill.teachers.train import TeacherPlan, train_teacher, train_teachers
 
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
 NETWORK = ConvNet(4, 2, 3, 8, 3)
-PLAN = """
-network = "convnet-d1-w4"
-image_size = 8
+# The least that goes through every stage.
+SHORT = """
+images_per_class = 2
+size = 10
+network = "convnet-d2-w4"
 [teachers]
 count = 2
-steps = 20
-snapshot_every = 5
+steps = 9
+snapshot_every = 3
 batch = 8
+arithmetic = "{arithmetic}"
 [matching]
+warm_up = 2
 iterations = 3
-warm_up = 1
-student_steps = 4
-batch = 6
+student_steps = 2
 segments_at_once = 3
+segment = 1
+batch = 4
+precision = "{precision}"
+[evaluation]
+seeds = 2
 """
 
 
@@ -84,10 +92,11 @@ def test_a_rounded_gradient_is_near_it(device, precision):
     assert apart(found, gradient("cpu", Rule("full"))) < (1e-3 if precision == "full" else 0.1)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("device", [CUDA], indirect=True)
 def test_a_captured_step_is_the_step(device):
-    if device.type == "cuda":
-        assert apart(gradient(device, Rule(compiled=True)), gradient("cpu", Rule("full"))) < 1e-9
+    found = gradient(device, Rule(compiled=True))
+    assert why_not_compiled(NETWORK, "full") is None
+    assert apart(found, gradient("cpu", Rule("full"))) < 1e-9
 
 
 def test_teachers_at_once_are_those_of_a_cpu(device):
@@ -106,6 +115,9 @@ def test_teachers_at_once_are_those_of_a_cpu(device):
         assert float((end - alone[-1]).norm() / (alone[-1] - alone[0]).norm()) < 1e-2
 
 
-@pytest.mark.parametrize("precision", ["full", "bfloat16"])
-def test_a_whole_distillation_ends_with_a_package(device, precision, tmp_path, make_folder):
-    ...
+@pytest.mark.parametrize(("precision", "arithmetic"), [("full", "float32"), ("bfloat16", "bfloat16")])
+def test_a_whole_distillation_ends_with_a_package(device, source, precision, arithmetic, tmp_path):
+    plan = tmp_path / "plan.toml"
+    plan.write_text(SHORT.format(precision=precision, arithmetic=arithmetic))
+    made = api.distill(source, tmp_path / "x.mdz", plan=plan, device=device.type)
+    assert made.evaluated.results["test"]["distilled"]["balanced_accuracy"].mean > 0
