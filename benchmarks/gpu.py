@@ -39,11 +39,11 @@ from engine import (
 from torch import Tensor
 
 from meddistill.distill.unroll import Learned, Outcomes, Rule, Student, unroll_many
-from meddistill.distill.unroll.memory import free_bytes, give_back, is_out_of_memory, room_for, traces_at_once
+from meddistill.distill.unroll.memory import free_bytes, room_for, traces_at_once
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import Params
-from meddistill.runtime.device import choose
+from meddistill.runtime.device import choose, give_back, is_out_of_memory
 
 BATCH, STEPS, ROUNDS = 10, 80, 3  # of HoP-TM's recipes; of every measurement
 GIGABYTES = 24  # that the goal of the whole run allows

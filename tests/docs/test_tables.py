@@ -372,12 +372,14 @@ def test_the_other_figures_of_the_engine_are_its_record():
     steps = {name: one["cpu_min"] for name, one in kept["cpu variants batch 10 threads 1"]["seconds"].items()}
     memory = {one["way"]: one["megabytes"] for one in kept["cpu memory"]}
     small, large, plain = memory["adjoint"]["10"], memory["adjoint"]["80"], memory["yardstick"]["10"]
-    _, rows = table("engine.md", "| 0.6: missed |\n\n")
+    bare = memory["adjoint-no-traces"]
+    _, rows = table("engine.md", "faster matrix units, as below.\n\n")
     assert [row[1] for row in rows] == [
         ", ".join(f"{one['adjoint']['cosine_to_float64']:.5f}" for one in both),
         ", ".join(f"{one['bfloat16']['cosine_to_float64']:.5f}" for one in both),
         *(f"{steps[name] / steps['reverse']:.2f}" for name in ("written", "forward", "written bfloat16")),
         f"{large / small:.2f} ({small:.0f} MB, {large:.0f} MB; the yardstick at N = 10: {plain:.0f} MB)",
+        f"{bare['80'] / bare['10']:.2f} ({bare['10']:.0f} MB, {bare['80']:.0f} MB)",
     ]
     alone = []
     for width in (128, 32):
@@ -400,6 +402,23 @@ def test_the_other_figures_of_the_engine_are_its_record():
     assert said[0] in page
     assert said[1].replace(" balanced accuracy", "").replace(" AUROC", "") in page
     assert f"{half['making_seconds']:.0f} s against {full['making_seconds']:.0f} s" in page
+
+
+def test_what_bounds_a_gpu_is_its_record():
+    kept, page = record("counted.json"), " ".join(text_of("engine.md").split())
+    assert made("benchmarks/counted.py", kept) in text_of("engine.md")
+    card = kept["card"]
+    rates = ", ".join(f"{card[kind] / 1e12:.0f}" for kind in ("float32", "tf32"))
+    assert f"{card['memory'] / 1e12:.1f} TB/s, {rates} and {card['bfloat16'] / 1e12:.0f} TFLOP/s" in page
+    assert f"{card['launch'] * 1e6:.0f} µs a launch" in page
+    enough = [(one["goal"].split(",")[0], one["enough"]) for one in kept["goals"] if one["enough"]]
+    assert enough == [
+        ("peak memory", ["any"]),
+        ("segments a second over the yardstick", ["compiled, no step taken twice"]),
+    ]
+    one = kept["d5-112"]["ways"]["compiled"]
+    moving, busy = one["bytes"] / card["memory"], one["tf32"] / card["tf32"] + one["bfloat16"] / card["bfloat16"]
+    assert 4 < moving / busy < 5
 
 
 def test_the_table_of_the_exchange_is_its_record():

@@ -70,8 +70,14 @@ def gradient(where, rule, dtype=torch.float64):
         draws = stream(place, "batches")
         rows = [torch.randperm(8, generator=draws)[:4] for _ in range(4)]
         batches = [Batch(some, Augmentation().draw(4, draws)) for some in rows]
-        students.append(Student(start, batches, lambda states: sum(p.square().sum() for s in (2, 4) for p in states[s])))
+        students.append(
+            Student(start, batches, lambda states: sum(p.square().sum() for s in (2, 4) for p in states[s]))
+        )
     return unroll_many(NETWORK, students, learned, at=(2, 4), rule=rule, together=3).gradient
+
+
+def squares(states):
+    return sum(param.square().sum() for step in (2, 4) for param in states[step])
 
 
 def apart(one, other):
