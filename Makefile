@@ -4,7 +4,7 @@
 #   make docs    build the documentation into build/docs
 # On a machine with a GPU, with meddistill and a PyTorch for it installed:
 #   make gpu PYTHON=… DATA=…    check the engine and the teachers there, then measure them; DATA: chest X-rays of 112 pixels
-# Its parts: gpu-check (needs pytest), gpu-engine, gpu-traces, gpu-compiled, gpu-teachers, gpu-target. Each of them checks
+# Its parts: gpu-check (needs pytest), gpu-engine, gpu-traces, gpu-compiled, gpu-run, gpu-teachers, gpu-target. Each checks
 # what it measures, and one that fails keeps none of the others from its turn.
 # Variables: PYTHON (interpreter that makes .venv), OUT (folder of the demo), PIP_FLAGS (more flags for pip).
 
@@ -23,8 +23,8 @@ INPUTS := pyproject.toml constraints.txt
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-GPU_PARTS := gpu-check gpu-engine gpu-traces gpu-compiled gpu-teachers $(if $(DATA),gpu-target)
-.PHONY: help demo test docs wheel lint format clean gpu gpu-check gpu-engine gpu-traces gpu-compiled gpu-teachers gpu-target
+GPU_PARTS := gpu-check gpu-engine gpu-traces gpu-compiled gpu-run gpu-teachers $(if $(DATA),gpu-target)
+.PHONY: help demo test docs wheel lint format clean gpu gpu-check gpu-engine gpu-traces gpu-compiled gpu-run gpu-teachers gpu-target
 
 help:
 	@echo "make demo    distil the embedded chest X-rays, train from the result, print one table"
@@ -73,6 +73,10 @@ gpu-traces:
 # Compiling takes minutes for every number of students and precision, hence few of them.
 gpu-compiled:
 	@$(PYTHON) benchmarks/gpu.py --only recipes --compiled --students 23 64
+
+gpu-run:
+	@$(PYTHON) benchmarks/whole_run.py
+	@$(PYTHON) benchmarks/whole_run.py --compiled --students 23
 
 gpu-teachers:
 	@$(PYTHON) benchmarks/teachers.py --device cuda --at-once 32 --teachers 32

@@ -138,6 +138,7 @@ NOT_RUN = {
     "python benchmarks/engine.py --only memory --batches 10": _MEASURES,
     "python benchmarks/engine.py --only time --ways adjoint compiled bfloat16-compiled": _MEASURES,
     "make gpu PYTHON=… DATA=…": _GPU,
+    "python benchmarks/whole_run.py": _GPU,
     "python benchmarks/counted.py": "counts for minutes, and replaces a record",
     "python benchmarks/gpu.py": _GPU,
     "python benchmarks/gpu.py --only recipes --compiled --students 23 64": _GPU,

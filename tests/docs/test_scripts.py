@@ -104,6 +104,28 @@ def test_what_a_child_says_of_its_end_is_seen(monkeypatch, capfd):
     assert "no such file" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_whole_runs_are_begun_as_they_would_be_and_stopped(monkeypatch, compiled):
+    script, runs = loaded("benchmarks/whole_run.py"), []
+    distilled = script.distill
+
+    def watched(first, matching, plan, seed, **how):
+        done = []
+        enough = how["is_enough"]
+        found = distilled(first, matching, plan, seed, is_enough=lambda count: done.append(count) or enough(count))
+        runs.append((plan.iterations, plan.compiled, plan.segments_at_once, plan.student_steps, len(done)))
+        return found
+
+    monkeypatch.setattr(script, "distill", watched)
+    monkeypatch.setattr("meddistill.distill.loop.pays", lambda *_: False)
+    rows = script.rows_of(TINY, [1, 3], device="cpu", compiled=compiled, steps=4)
+    assert [(row["precision"], row["segments_at_once"]) for row in rows] == [
+        (precision, size) for precision in ("full", "bfloat16") for size in (1, 3)
+    ]
+    once = [(10_000 if size == 1 else 3334, compiled, size, 4, count) for size in (1, 3) for count in (2, 2, 6)]
+    assert runs == 2 * once
+
+
 @pytest.fixture
 def teachers(monkeypatch, tmp_path):
     script = loaded("benchmarks/teachers.py")
