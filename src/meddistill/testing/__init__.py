@@ -13,11 +13,11 @@ classes from them, again and again: what is checked is what a user relies on wit
 - of methods that match trajectories: a student that has arrived scores less than one that has not moved, and the
   segments lie on the trajectories, however far matching has come.
 
-``trial``   the tiny cohort, its teachers, and the method with all that it needs to run, in float64 where slopes are
-            measured
-``runs``    what is asked of whole runs
-``scores``  what is asked of the score of a distance or an objective
-``slopes``  gradients against central differences
+- :mod:`~meddistill.testing.trial`: the tiny cohort, its teachers, and the method with all that it needs to run, in
+  float64 where slopes are measured;
+- :mod:`~meddistill.testing.runs`: what is asked of whole runs;
+- :mod:`~meddistill.testing.scores`: what is asked of the score of a distance or an objective;
+- :mod:`~meddistill.testing.slopes`: gradients against central differences.
 """
 
 import tempfile
