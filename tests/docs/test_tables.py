@@ -68,7 +68,9 @@ def test_the_table_of_the_ablation_is_its_record():
 ANEW = ", measured anew"
 
 
-@pytest.mark.parametrize(("heading", "name"), [("The hour", "bench_hour"), ("Other cohorts", "bench_own")])
+@pytest.mark.parametrize(
+    ("heading", "name"), [("The hour", "bench_hour"), ("Other cohorts", "bench_own"), ("Every method", "bench_peers")]
+)
 def test_a_table_of_the_benchmark_is_its_record(heading, name):
     (_, *headers, last), rows = table("bench.md", f"\n## {heading}\n")
     found, paired = recorded(name), differences(name)
