@@ -1,10 +1,12 @@
 """A run tells how it is going and heeds a request to stop; neither can break it."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -124,3 +126,16 @@ def test_memory_counts_the_processes_that_work_for_this_one_and_only_while_they_
 def test_a_system_that_tells_nothing_of_processes_breaks_nothing(monkeypatch):
     monkeypatch.setattr(watch, "_pages", lambda process: None)
     assert "resident" not in watch.memory()
+
+
+def test_what_fits_of_a_status_on_a_full_disk_is_not_left_behind(tmp_path, monkeypatch):
+    whole = Path.write_text
+
+    def full(path, text):
+        whole(path, text[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with watched(tmp_path, Silent()):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -181,6 +181,9 @@ def _began(pid: int) -> int | None:
 def _replace(path: Path, document: Mapping[str, Any]) -> None:
     """Write a small file in one move. Not to the disk at once, as results are: the next second brings another."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with contextlib.suppress(OSError):
+    try:
         temporary.write_text(json.dumps(document, default=str))
         os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):  # of a full disk, what fitted on it
+            temporary.unlink(missing_ok=True)
