@@ -5,7 +5,7 @@
 A set and a start are one entry of ``benchmarks/records/audits.json``, written as soon as it is measured; what is in it
 is not measured again. Sets that come with leaking splits, or without any, are split anew at random by patient: only
 then are members and control patients drawn alike, and the attacks can say something. ``--again`` audits the packages in
-OUT anew, ``--judge`` judges figures of before classes were judged, ``--table`` prints the record.
+OUT anew, ``--table`` prints the record.
 """
 
 import argparse
@@ -15,16 +15,10 @@ import platform
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 from shared import answer, interval, markdown, today
 
-from meddistill.audit.apart import Apart, at_rate, confidence_of_each, finding_of, judged, warnings
-from meddistill.audit.finding import Gates, Outcome, judge, worst
-from meddistill.audit.greatest_risk import OfClass, chance_of_above, warnings_of, worst_class
-from meddistill.audit.membership import SCORES
-from meddistill.audit.statistics import CONFIDENCE, Interval
 from meddistill.runtime.files import write_atomic
 
 RECORD = Path(__file__).parent / "records" / "audits.json"
@@ -100,65 +94,6 @@ def audit_of(name: str, start: str, data: str, out: Path) -> dict[str, Any]:
     }
 
 
-ALONE = "of single classes the figures of one score were kept: the others may find more"
-
-
-def judged_anew(row: dict[str, Any]) -> dict[str, Any]:
-    """A row that was audited before classes were judged: by the rules of today, as far as its figures tell.
-
-    Intervals are widened for all looks of today: of shares from their hits, of areas by the normal law. Of classes
-    there is the area by the strongest score alone; what is an alarm so is one, what is none may yet be one by another.
-    """
-    found = next(one for one in row["findings"] if one["attack"] == "membership")
-    figures, gates = found["figures"], Gates()
-    if any("outcome" in one for one in figures["by_class"].values()):
-        return row
-    groups = tuple(row["groups"][side]["patients"] for side in ("members", "control"))
-    scores, strongest = figures["scores"], figures["strongest"]
-    confidence = confidence_of_each(gates, len(scores), len(scores) * (len(figures["by_class"]) + 1))
-    apart = {key: _of_figures(one, *groups, gates, confidence) for key, one in scores.items()}
-    areas = {name: _wider(one, CONFIDENCE, confidence) for name, one in figures["by_class"].items()}
-    outcomes = {name: judge(one, 0.5, gates.area_passes, gates.area_fails) for name, one in areas.items()}
-    classes = [
-        OfClass(name, strongest, areas[name], outcomes[name], outcomes[name] == "inconclusive", (0, 0))
-        for name in areas
-    ]
-    above = figures["above_every_control_patient"]
-    chance = chance_of_above(above["members"], *groups)
-    alarm: Outcome = "alarm" if chance < (1 - confidence) / 2 else "pass"
-    told = {one.name: {"outcome": one.outcome, "score": strongest, "area": one.area.as_dict()} for one in classes}
-    worst_one = worst_class(classes)
-    more = figures | {
-        "by_class": told,
-        "worst_class": worst_one and {"class": worst_one.name, **told[worst_one.name]},
-        "above_every_control_patient": above | {"chance_of_so_many": float(f"{chance:.3g}"), "outcome": alarm},
-    }
-    warned = (*warnings(apart.values(), gates), *warnings_of(classes, ()), ALONE)
-    besides = [*(one.counts_as for one in classes), alarm]
-    more = {name: one for name, one in more.items() if name not in ("strongest", "scores")}
-    anew = finding_of(found["attack"], found["asks"], apart, warned, more, besides)
-    findings = [anew.as_dict() if one is found else one for one in row["findings"]]
-    return row | {"outcome": worst(one["outcome"] for one in findings), "findings": findings}
-
-
-def _of_figures(told: dict[str, Any], members: int, control: int, gates: Gates, confidence: float) -> Apart:
-    """One score over all patients, with intervals of another confidence."""
-    rates = []
-    for rate in gates.rates:
-        share, excess = (told[f"{name}_at_{rate:g}"]["value"] for name in ("found", "excess"))
-        hits, others = round(share * members), round((share - excess) * control)
-        rates.append(at_rate(rate, hits, members, others, control, confidence))
-    area = _wider(told["area"], confidence_of_each(gates, len(SCORES)), confidence)
-    return judged(area, tuple(rates), members, control, gates, confidence)
-
-
-def _wider(told: dict[str, float], before: float, now: float) -> Interval:
-    """An interval of an area, symmetric as DeLong's are, of another confidence."""
-    half = told["high"] - told["value"]
-    half *= NormalDist().inv_cdf((1 + now) / 2) / NormalDist().inv_cdf((1 + before) / 2)
-    return Interval(told["value"], told["value"] - half, told["value"] + half)
-
-
 HEADS = (
     "set: members and control",
     "start",
@@ -215,14 +150,10 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
     parser.add_argument("--again", action="store_true", help="audit the packages of the record that are in OUT anew")
-    parser.add_argument("--judge", action="store_true", help="judge figures of before classes were judged, and stop")
     parser.add_argument("--table", action="store_true", help="print the record as Markdown and stop")
     asked = parser.parse_args()
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-    if asked.judge:
-        record = {key: judged_anew(row) for key, row in record.items()}
-        _keep(record)
-    for name in [] if asked.table or asked.judge else asked.sets:
+    for name in [] if asked.table else asked.sets:
         for start in asked.starts:
             key = f"{name} {start}"
             if key not in record:

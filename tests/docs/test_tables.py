@@ -195,29 +195,6 @@ def test_the_table_of_audits_is_its_record():
         assert f"{area['value']:.2f} ({area['low']:.2f} to {area['high']:.2f})" in page
 
 
-def test_an_audit_from_before_classes_were_judged_is_judged_by_its_figures():
-    """One class that stands apart is an alarm whatever the others say, and a row is judged anew once."""
-    judged_anew = loaded("benchmarks/audits.py").judged_anew
-    tight = {"value": 0.51, "low": 0.5, "high": 0.52}
-    shares = {f"{name}_at_{rate}": {"value": 0.0} for name in ("found", "excess") for rate in ("0.001", "0.01")}
-    scores = {name: {"area": tight, **shares} for name in ("likelihood", "ratio", "gradients", "density")}
-    figures = {"strongest": "ratio", "scores": scores, "above_every_control_patient": {"members": 2}}
-    groups = {side: {"patients": 9000} for side in ("members", "control")}
-
-    def row(rare):
-        membership = {"attack": "membership", "asks": "", "outcome": "pass", "warnings": []}
-        membership["figures"] = figures | {"by_class": {"common": tight, "rare": rare}}
-        return {"outcome": "pass", "groups": groups, "findings": [membership]}
-
-    passed = judged_anew(row(tight))
-    assert passed["outcome"] == "pass"
-    leaking = judged_anew(row({"value": 0.68, "low": 0.60, "high": 0.76}))
-    [found] = leaking["findings"]
-    assert (leaking["outcome"], found["figures"]["worst_class"]["class"]) == ("alarm", "rare")
-    assert 0.5 < found["figures"]["worst_class"]["area"]["low"] < 0.6
-    assert judged_anew(leaking) is leaking
-
-
 def test_the_table_of_roundings_is_its_record():
     assert made("benchmarks/rounding.py", record("rounding.json")["rows"]) in text_of("engine.md")
 
