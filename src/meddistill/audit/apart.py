@@ -59,19 +59,12 @@ def tell_apart(
     of these, it does not keep the others from passing, unless it is the loosest.
     """
     confidence = confidence_of_each(gates, scores, besides)
-    measured = _measured(members, control, gates.rates, confidence, whose)
-    return judged(*measured, len(members), len(control), gates, confidence)
-
-
-def judged(
-    found: Interval, at_rates: tuple[AtRate, ...], members: int, control: int, gates: Gates, confidence: float
-) -> Apart:
-    """What gates make of the area and the shares, measured on so many patients."""
+    found, at_rates = _measured(members, control, gates.rates, confidence, whose)
     outcomes = [judge(found, 0.5, gates.area_passes, gates.area_fails)]
     undecided = []
     for one, passes, fails in zip(at_rates, gates.passes, gates.fails, strict=True):
         outcome = judge(one.excess, 0.0, passes, fails)
-        if outcome == "inconclusive" and not _decidable(members, control, one.rate, passes, confidence):
+        if outcome == "inconclusive" and not _decidable(len(members), len(control), one.rate, passes, confidence):
             undecided.append(one.rate)
             outcome = "inconclusive" if one.rate == gates.rates[-1] else "pass"
         outcomes.append(outcome)
@@ -81,12 +74,6 @@ def judged(
 def area_of(members: Floats, control: Floats, confidence: float, whose: Whose | None = None) -> Interval:
     """The area under the ROC curve; ``whose``: as in :func:`tell_apart`."""
     return _measured(members, control, (), confidence, whose)[0]
-
-
-def at_rate(rate: float, hits: int, members: int, others: int, control: int, confidence: float) -> AtRate:
-    """So many of the members exceed the score of this rate, and so many ``others`` of the control patients."""
-    counts = int(hits), members, int(others), control
-    return AtRate(rate, share(*counts[:2], confidence), share(*counts[2:], confidence), difference(*counts, confidence))
 
 
 def strongest_of(found: Mapping[str, Apart]) -> str:
@@ -158,4 +145,6 @@ def _measured(
 
 def _at(members: Floats, control: Floats, rate: float, confidence: float) -> AtRate:
     limit = threshold(control, rate)
-    return at_rate(rate, (members > limit).sum(), len(members), (control > limit).sum(), len(control), confidence)
+    hits, others = (int((scores > limit).sum()) for scores in (members, control))
+    counts = hits, len(members), others, len(control)
+    return AtRate(rate, share(*counts[:2], confidence), share(*counts[2:], confidence), difference(*counts, confidence))

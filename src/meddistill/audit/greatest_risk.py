@@ -179,9 +179,15 @@ def _largest_by_chance(patients: int, inside: int, outside: int) -> float:
     return min(1.0, 0.5 + float(norm.ppf(0.5 ** (1 / patients))) * _deviation(inside, outside))
 
 
-def worst_class(found: Sequence[OfClass]) -> OfClass | None:
-    """The class of the worst outcome; among such, where members surely stand apart most."""
-    return max(found, key=lambda one: (OUTCOMES.index(one.outcome), one.area.low), default=None)
+def figures_of(found: Sequence[OfClass]) -> dict[str, Any]:
+    """What a report tells of every class, and of the one of the worst outcome; among such, the one that stands apart
+    most for sure.
+    """
+    most = max(found, key=lambda one: (OUTCOMES.index(one.outcome), one.area.low), default=None)
+    return {
+        "by_class": {one.name: one.as_dict() for one in found},
+        "worst_class": most and {"class": most.name, **most.as_dict()},
+    }
 
 
 def warnings_of(found: Sequence[OfClass], few: Sequence[str]) -> tuple[str, ...]:

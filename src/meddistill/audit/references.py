@@ -30,9 +30,9 @@ from meddistill.audit.greatest_risk import (
     OfClass,
     above_every_control,
     enough,
+    figures_of,
     of_class,
     warnings_of,
-    worst_class,
 )
 from meddistill.audit.people import BLOCK, People
 from meddistill.audit.statistics import area
@@ -116,11 +116,10 @@ def judged(
     classes = [
         _of_class(case, label, {key: (members[key], control[key]) for key in which}, confidence) for label in asked
     ]
-    above, worst = above_every_control({key: scores[key] for key in which}, confidence), worst_class(classes)
+    above = above_every_control({key: scores[key] for key in which}, confidence)
     few = [case.classes[label] for label in np.unique(case.members.classes) if label not in asked]
     figures = {
-        "by_class": {one.name: one.as_dict() for one in classes},
-        "worst_class": worst and {"class": worst.name, **worst.as_dict()},
+        **figures_of(classes),
         "undecided_classes": len(few) + sum(one.undecided for one in classes),
         "above_every_control_patient": above.as_dict(),
         "network_trained_on_members": area(*scores["direct"]).as_dict(),

@@ -32,10 +32,10 @@ from meddistill.audit.finding import Finding
 from meddistill.audit.greatest_risk import (
     LEAST_OF_A_CLASS,
     OfClass,
+    figures_of,
     of_class,
     single_patients,
     warnings_of,
-    worst_class,
 )
 from meddistill.audit.people import People
 from meddistill.audit.references import Scores, halves, standardised, sureness_of, unseen
@@ -192,12 +192,10 @@ def judge(members: Scored, control: Scored, case: Case) -> Finding:
     own = {name: tell_apart(members.package[name], control.package[name], gates, looks, besides) for name in SCORES}
     classes = [_of_class(case, label, count, members, control, confidence) for label, count in asked.items()]
     single = {name: single_patients(*both, whose, confidence) for name, both in scores.items()}
-    worst = worst_class(classes)
     few = [case.classes[label] for label in np.unique(members.classes) if label not in asked]
     figures = {
         "of_the_package": {name: one.as_dict() for name, one in own.items()},
-        "by_class": {one.name: one.as_dict() for one in classes},
-        "worst_class": worst and {"class": worst.name, **worst.as_dict()},
+        **figures_of(classes),
         "single_patients": {name: one.as_dict() for name, one in single.items()},
         "shadows": case.effort.shadows,
         "trials": sum(map(len, (members.patient, control.patient))),
