@@ -26,6 +26,7 @@ from meddistill.train.model import load_model as load_trained
 from meddistill.train.model import params_digest, save_model
 from meddistill.train.protocol import Protocol, train_network
 from meddistill.train.received import received
+from meddistill.train.tutored import train_tutored
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = Effort(narrow=60, fresh=250, rounds=2, prune=30, quantise=60)
@@ -177,8 +178,24 @@ def test_a_recipe_is_followed_by_the_protocol_that_it_names(model, hospital):
         made = recreate(replace(trained, network=network, origin=origin), sent)
         expected = train_network(network, data, Protocol(learning_rate=rate), origin.seed)
         assert all(map(torch.equal, made, expected))
-    with pytest.raises(VerificationError, match="recipe is of protocol 99"):
-        recreate(replace(trained, origin=replace(trained.origin, protocol="99")), sent)
+    for unknown in ("99", "99-tutored"):
+        with pytest.raises(VerificationError, match=f"recipe is of protocol {unknown},"):
+            recreate(replace(trained, origin=replace(trained.origin, protocol=unknown)), sent)
+
+
+def test_a_tutored_model_can_be_sent_as_its_recipe(hospital, tmp_path):
+    """A network of another kind than the package's; the package's own tutors it again wherever the recipe is read."""
+    api.train(hospital / "grey.mdz", tmp_path / "m", net="vgg11-w4", recipe="tutored", seeds=1, seed=4, device="cpu")
+    trained, sent = load_trained(tmp_path / "m"), read(hospital / "grey.mdz")
+    assert trained.origin.protocol == "2-tutored"
+    data = received(sent.enlarged, sent.labels, trained.normalisation, torch.device("cpu"))
+    tutor = find(sent.card.recipe.network, channels=1, size=trained.network.size, classes=2)
+    assert trained.network != tutor
+    expected = train_tutored(trained.network, tutor, data, Protocol(), 4)
+    assert all(map(torch.equal, trained.params, expected))
+    shutil.copy(hospital / "grey.mdz", tmp_path)
+    api.compress(tmp_path / "m", tmp_path / "grey.mdz", tmp_path / "m.mdw", route="recreate")
+    assert all(map(torch.equal, load_model(tmp_path / "m.mdw").params, expected))
 
 
 def test_no_recipe_without_an_honest_origin(model, hospital, tmp_path):

@@ -223,8 +223,9 @@ def train(
 ) -> TrainReport:
     """Train ``seeds`` networks on one or several packages, write the first, and score all on real images if given.
 
-    ``recipe``: ``protocol``, the same for all packages, or ``own``: the one network that the package was distilled to
-    make. ``classes``: a mapping file that says what the packages' classes are called here. The report tells what each
+    ``recipe``: ``protocol``, the same for all packages; ``tutored``: every network by way of one of the kind that the
+    package was made with, for networks of other kinds; ``own``: the one network that the package was distilled to make.
+    ``classes``: a mapping file that says what the packages' classes are called here. The report tells what each
     of several packages contributed.
     """
     from meddistill.pipeline.receive import train as train_packages

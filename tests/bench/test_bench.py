@@ -28,6 +28,7 @@ from meddistill.train.baselines import random_real
 from meddistill.train.metrics import measure
 from meddistill.train.protocol import Protocol, probabilities, real_set, train_network
 from meddistill.train.received import received
+from meddistill.train.tutored import train_tutored
 
 pytestmark = pytest.mark.usefixtures("short")
 CPU = torch.device("cpu")
@@ -352,6 +353,34 @@ def test_a_size_that_a_class_is_too_small_for_fails_by_itself(tmp_path, data):
     assert {task.split()[0] for task, _ in found.failed} == {"make", "label", "score"}
     assert {line.cell.amount for line in found.lines} == {"1", ""}
     assert len(found.lines) == 2 * 7
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_tutored_network_learns_by_way_of_the_matching_one(made, tmp_path):
+    """On sets with a matching network and on random images alike; what it loses is told as of any other network."""
+    copy, grid = copied(made, tmp_path / "out"), tmp_path / "grid.toml"
+    grid.write_text(
+        GRID.replace('"convnet-d1-w4"]', '"convnet-d1-w4-tutored"]')
+        .replace('"mtt", "mtt-soft", "random", "herding", "k-center-soft"', '"mtt"')
+        .replace("[1, 2]", "[2]")
+    )
+    found = bench(grid, copy.out, data=made.data, jobs=1)
+    assert len(found.lines) == 2 * 3
+    tutor = find("convnet-d2-w4", channels=1, size=10, classes=2)
+
+    def by_hand(sets: Callable) -> list[float]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(globals(), "train_network", lambda one, *rest: train_tutored(one, tutor, *rest))
+            return trained_by_hand(made, "convnet-d1-w4", sets)
+
+    random = by_hand(lambda train, seed, _: real_set(random_real(train, 2, seed)))
+    distilled = by_hand(packaged(made, "mtt", 2))
+    for method, expected in (("random", random), ("mtt", distilled)):
+        line = copy.line(method, 2, "convnet-d1-w4-tutored")
+        assert close(line["scores"]["test"]["as is"]["balanced_accuracy"], over_both(expected))
+    assert line["gain"]["per_seed"] == pytest.approx(np.subtract(distilled, random).tolist())
+    own = made.line("mtt", 2)["scores"]["test"]["as is"]["balanced_accuracy"]["per_seed"]
+    assert line["drop"]["per_seed"] == pytest.approx(np.subtract(own, distilled).tolist())
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -152,6 +152,13 @@ def test_tasks_come_after_what_they_need():
         ("seeds = 2", 'seeds = 2\nreference = "dm"', "grid.reference is 'dm'"),
         ("seeds = 2", 'seeds = 2\ncohorts = ["x"]', "unknown cohort 'x'"),
         ('"convnet-d1-w4"]', '"resnet19"]', "cohort stripes: unknown network 'resnet19'"),
+        ('"convnet-d1-w4"]', '"resnet19-tutored"]', "cohort stripes: unknown network 'resnet19'"),
+        (
+            '"k-center-soft"]\nmatching = ["convnet-d2-w4"]\nevaluation = ["convnet-d2-w4", "convnet-d1-w4"]',
+            '"skd"]\nevaluation = ["convnet-d1-w4-tutored"]',
+            "grid.evaluation has convnet-d1-w4-tutored: rows of scarce real labels are not tutored",
+        ),
+        ('matching = ["convnet-d2-w4"]', 'matching = ["convnet-d2-w4-tutored"]', "unknown network"),
         ('matching = ["convnet-d2-w4"]', 'matching = ["resnet18-w2"]', "unknown network 'resnet18-w2'"),
         ('matching = ["convnet-d2-w4"]', 'matching = ["convnet-d2-w4-bn"]', "batch norm cannot be matched"),
         ("size = 10", "size = 0", "cohorts.stripes.size is missing"),

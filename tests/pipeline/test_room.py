@@ -67,10 +67,10 @@ def test_networks_of_usual_sizes_are_below_the_bound_and_all_that_are_fit_into_a
 
 def test_memory_that_runs_out_in_training_is_told_with_what_to_do(tmp_path, monkeypatch):
     package = received(tmp_path / "a.mdz")
-    monkeypatch.setattr(receive, "train_network", no_room)
+    monkeypatch.setattr(receive, "train_as", no_room)
     with pytest.raises(InputError, match=r"not enough memory for the network convnet-d1-w8 on images of 8 × 8 pixels"):
         api.train(package, tmp_path / "model", device="cpu")
-    monkeypatch.setattr(receive, "train_network", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    monkeypatch.setattr(receive, "train_as", lambda *_, **__: torch.zeros(2) @ torch.zeros(3))
     with pytest.raises(RuntimeError, match="size"):
         api.train(package, tmp_path / "model", device="cpu")
 

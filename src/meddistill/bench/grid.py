@@ -21,6 +21,7 @@ from meddistill.pretrain.loop import encoder_of
 from meddistill.pretrain.ways import ROWS, WAYS, PretrainPlan, plan_of, way_of
 from meddistill.runtime.errors import InputError
 from meddistill.train.baselines import CORESETS, RANDOM
+from meddistill.train.tutored import TUTORED
 
 # Behind the name of a coreset of real images: labels from teachers.
 SOFT = "-soft"
@@ -72,7 +73,8 @@ class Grid:
 
     ``total_images``: further sizes, of so many images in all, for the rows that :meth:`takes_total` names.
     ``matching``: networks that sets are distilled with. ``evaluation``: networks that are trained on them, ``matching``
-    among them the one that the set was distilled with; none is that one alone. ``distillations``: each method makes so
+    among them the one that the set was distilled with; none is that one alone; with ``-tutored`` behind its name it
+    learns by way of the matching network. ``distillations``: each method makes so
     many sets of a kind, number i from the seed ``seed`` + i, with teachers and, where the source has none, splits of
     its own; ``seeds`` networks are trained on each.
     ``reference``: the method that others are compared with. ``full``: whether networks are trained on all images, too.
@@ -348,6 +350,9 @@ def _misfits(grid: Grid) -> list[str]:
         problems.append(f"grid.reference is '{grid.reference}', which is not among grid.methods")
     for name in (name for name in grid.by_method if name in ROWS and name not in WAYS):
         problems.append(f"[methods.{name}] is a row of [methods.{way_of(name).name}]: say it there")
+    if any(name in ROWS for name in grid.methods):
+        tutored = [name for name in grid.evaluation if name.endswith(TUTORED)]
+        problems += [f"grid.evaluation has {name}: rows of scarce real labels are not tutored" for name in tutored]
     plans = (grid.settings_of(name) for name in grid.by_method if name not in WAYS)
     for part in (grid.plan, *grid.by_cohort.values(), *plans):
         problems += [f"a plan says {name}: the grid does" for name in part if name in _OF_THE_GRID]
@@ -376,7 +381,8 @@ def _plan_problems(grid: Grid) -> list[str]:
             names = grid.evaluated_with(matching)
             rows = [row for row in grid.methods if row in ROWS]
             plans += [partial(_pretrained, grid, source, row, name) for row in rows for name in names]
-            networks = [partial(find_network, name, channels=1, size=source.size, classes=2) for name in names]
+            kinds = [name.removesuffix(TUTORED) for name in names]
+            networks = [partial(find_network, name, channels=1, size=source.size, classes=2) for name in kinds]
             found += [_refused(source, made) for made in plans]
             found += [_refused(source, made) for made in networks]
     return [problem for problem in found if problem]

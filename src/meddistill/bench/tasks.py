@@ -22,6 +22,7 @@ from meddistill.runtime.files import write_atomic
 from meddistill.runtime.streams import derive
 from meddistill.train.baselines import RANDOM
 from meddistill.train.protocol import PROTOCOL_VERSION
+from meddistill.train.tutored import TUTORED
 
 # It changes with anything that changes a figure and is not in the protocol of training.
 BENCH_VERSION = "1"
@@ -40,6 +41,7 @@ class Cell:
     ``method``: a method, or a variant, which is ``variant_of`` with other settings; a way to choose real images,
     ``full`` for all of them, or what few of them make of an encoder (:mod:`~meddistill.pretrain.ways`). ``matching``:
     the network that the set was distilled with, or whose teachers looked at it; empty where there is none.
+    ``evaluation``: as the grid names it, with ``-tutored`` behind where the matching network tutors it.
     """
 
     source: Source
@@ -54,6 +56,16 @@ class Cell:
     def made_by(self) -> str:
         """The method itself."""
         return self.variant_of or self.method
+
+    @property
+    def network(self) -> str:
+        """The network that is trained."""
+        return self.evaluation.removesuffix(TUTORED)
+
+    @property
+    def is_tutored(self) -> bool:
+        """Whether the matching network tutors it."""
+        return self.evaluation.endswith(TUTORED)
 
     @property
     def amount(self) -> str:
@@ -179,6 +191,10 @@ class Layout:
         count, total = cell.images_per_class, cell.total_images
         return self.grid.plan_for(cell.source, cell.method, count, cell.matching, distillation, total)
 
+    def tutor(self, cell: Cell) -> str:
+        """The network that tutors the cell's; of sets without a matching network, the first one of the cohort."""
+        return cell.matching or self.grid.matched_with(cell.source)[0]
+
     def flip(self, cell: Cell) -> bool:
         """Whether the cell's networks see mirrored images."""
         return self.plan(cell, 0).flip if cell.has_plan else self.grid.flip_for(cell.source, cell.method)
@@ -238,6 +254,8 @@ class Layout:
         told |= {"seed": self.grid.seed, "distillations": 1, "protocol": PROTOCOL_VERSION}
         if cell.total_images:
             told["total_images"] = cell.total_images
+        if cell.is_tutored:
+            told["tutor"] = self.tutor(cell)
         if cell.has_plan:
             plan = self.plan(cell, 0)
             told["plan"] = plan.identity() if cell.is_distilled else self._looking(plan)

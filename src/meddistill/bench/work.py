@@ -55,6 +55,7 @@ from meddistill.train.protocol import (
     train_network,
 )
 from meddistill.train.received import received
+from meddistill.train.tutored import train_tutored
 
 NO_AUGMENTATION = Augmentation(shift=0, scale=0, rotate=0, flip=0, brightness=0, contrast=0)
 _SCORED: tuple[SplitName, ...] = ("val", "test")
@@ -209,7 +210,10 @@ class Worker:
         return stream(self._layout.grid.seed, "fresh encoder", encoder.distillation, encoder.number)
 
     def _learning(self, cell: Cell, train: LabelledImages) -> Learn | None:
-        """How networks of the family "scarce real labels" learn; None for the protocol's way, from scratch."""
+        """How networks learn that are tutored or of the family "scarce real labels"; None for the protocol's way."""
+        if cell.is_tutored:
+            tutor = _network(self._layout.tutor(cell), train)
+            return lambda network, data, protocol, seed: train_tutored(network, tutor, data, protocol, seed)
         if not cell.has_few_labels or cell.method == SCRATCH:
             return None
 
@@ -232,7 +236,7 @@ class Worker:
         for distillation in layout.distillations:
             splits = self._data(cell.source, distillation).splits
             train = splits["train"]
-            network = _network(cell.evaluation, train)
+            network = _network(cell.network, train)
             scored = {split: splits[split] for split in _SCORED}
             learn, protocol = self._learning(cell, train), protocol_for(network, flip=layout.flip(cell))
             judged = Judged(network, protocol, scored, layout.seeds_of(distillation), learn)

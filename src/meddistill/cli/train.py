@@ -15,7 +15,7 @@ def train(
     *,
     out: Path,
     net: str | None = None,
-    recipe: Literal["protocol", "own"] = "protocol",
+    recipe: Literal["protocol", "tutored", "own"] = "protocol",
     classes: Path | None = None,
     test: Path | None = None,
     test_split: Split = "test",
@@ -33,7 +33,8 @@ def train(
         packages: The packages (FILE.mdz …).
         out: Where to write the model of the first seed.
         net: Network, such as convnet-d3-w64, resnet18, vgg11, alexnet, vit [default: the first package's].
-        recipe: protocol: the same for every package; own: the one network that the package was distilled to make.
+        recipe: protocol: the same for every package; tutored: by way of a network of the kind that the package was made
+            with, better for other kinds; own: the one network that the package was distilled to make.
         classes: CSV that renames classes: columns class, becomes and, if wanted, package.
         test: Source of real images; they are measured once, after training.
         test_split: Split of that source to measure on; all: every image.

@@ -7,14 +7,16 @@ of the original, from which a reader sees how far its own model is from that.
 
 import torch
 
+from meddistill.nets.find import find
 from meddistill.nets.params import Params
 from meddistill.package.types import Package
 from meddistill.runtime.device import one_thread
 from meddistill.runtime.errors import InputError, VerificationError
 from meddistill.train.combine import Part, combine
 from meddistill.train.model import Model
-from meddistill.train.protocol import PROTOCOL_VERSION, TrainingSet, is_protocol, protocol_for, train_network
+from meddistill.train.protocol import PROTOCOL_VERSION, TrainingSet, is_protocol
 from meddistill.train.received import received
+from meddistill.train.tutored import TUTORED, train_as
 
 Answers = tuple[tuple[float, ...], ...]
 
@@ -30,14 +32,19 @@ def recreate(model: Model, package: Package) -> Params:
     origin = model.origin
     if origin is None or len(origin.packages) != 1:
         raise InputError("the model was not trained from one package by meddistill train: it has no recipe")
-    if not is_protocol(origin.protocol):
+    if not is_protocol(origin.protocol.removesuffix(TUTORED)):
         raise VerificationError(
             f"the recipe is of protocol {origin.protocol}, this program knows those up to {PROTOCOL_VERSION}: "
             "use the version that wrote it, or ask for the weights themselves"
         )
     with one_thread():
-        protocol = protocol_for(model.network, origin.protocol, flip=model.flip)
-        return train_network(model.network, _data(model, package), protocol, origin.seed)
+        own = find(
+            package.card.recipe.network,
+            channels=model.network.channels,
+            size=model.network.size,
+            classes=model.network.classes,
+        )
+        return train_as(origin.protocol, model.network, own, _data(model, package), origin.seed, flip=model.flip)
 
 
 def answers(model: Model, package: Package) -> Answers:

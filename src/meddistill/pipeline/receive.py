@@ -16,6 +16,7 @@ from meddistill.cohort.read import ReadOptions, places
 from meddistill.cohort.types import SPLITS, Cohort
 from meddistill.compress.load import load_model
 from meddistill.nets.find import find
+from meddistill.nets.network import Network
 from meddistill.package.read import read_judged
 from meddistill.package.trust import judge, warning
 from meddistill.pipeline.tell import tell
@@ -38,11 +39,12 @@ from meddistill.train.metrics import (
     summarise_scores,
 )
 from meddistill.train.model import Model, Origin, params_digest, save_model
-from meddistill.train.protocol import PROTOCOL_VERSION, probabilities, protocol_for, train_network
+from meddistill.train.protocol import PROTOCOL_VERSION, probabilities
 from meddistill.train.received import received
 from meddistill.train.recipe import is_the_senders, rebuild
 from meddistill.train.renaming import NO_RENAMING, read_renaming
 from meddistill.train.splits import require_given
+from meddistill.train.tutored import TUTORED_VERSION, train_as
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,7 +54,7 @@ _PLANTED = (
     "canaries were planted to audit this package: some of its training images were nobody's or had wrong labels. It is "
     "not to be shared or used; use the one that was distilled without them"
 )
-RecipeName = Literal["protocol", "own"]
+RecipeName = Literal["protocol", "tutored", "own"]
 
 
 @dataclass(frozen=True)
@@ -159,9 +161,11 @@ def train(
 ) -> TrainReport:
     """Train ``seeds`` networks on the packages, keep the first, and score all on ``test_split`` of ``test``.
 
+    ``recipe``: ``tutored`` has every network tutored by one of the kind that the (first) package was made with
+    (:mod:`~meddistill.train.tutored`); by a package's ``own`` recipe there is one network, whatever the seeds.
     ``classes``: a mapping file of class names. With several packages and test images every seed is trained again
-    without each of them, to tell what it contributed. By a package's ``own`` recipe there is one network, whatever the
-    seeds. Test images are read after everything has been chosen; nothing is chosen by them.
+    without each of them, to tell what it contributed. Test images are read after everything has been chosen; nothing is
+    chosen by them.
     """
     begun = time.monotonic()
     if seeds < 1:
@@ -188,12 +192,19 @@ def train(
             scores=None if images is None else summarise_scores([score(model, images)[0]]),
             senders=senders,
         )
+    tutor = _untrained(combined, None).network
     for note in combined.notes:
         progress.note(note)
+    if recipe == "protocol" and tutor != untrained.network:
+        progress.note(
+            f"the images were made for {tutor.name}: with --recipe tutored {untrained.network.name} may learn more "
+            "from them"
+        )
     images = None if test is None else read_images(test, untrained, test_split, options, where, progress)
     several = range(len(packages)) if len(packages) > 1 else range(0)
     fewer = [combined.without(place) for place in several] if images is not None else []
-    trials = _Trials(untrained, (combined, *fewer), images, where)
+    protocol = TUTORED_VERSION if recipe == "tutored" else PROTOCOL_VERSION
+    trials = _Trials(untrained, protocol, tutor, (combined, *fewer), images, where)
     scores = _train_all(trials, range(seed, seed + seeds), out, progress)
     return TrainReport(
         model=out,
@@ -285,26 +296,28 @@ def _rebuilt(untrained: Model, part: Part, progress: Progress) -> tuple[Model, b
     return replace(untrained, params=params), senders
 
 
-def _trained(untrained: Model, combined: Combined, seed: int, device: torch.device) -> Model:
-    with memory_for(untrained.network):
-        data = received(combined.images, combined.labels, untrained.normalisation, device)
-        params = train_network(untrained.network, data, protocol_for(untrained.network, flip=untrained.flip), seed)
-    digests = tuple(share.digest for share in combined.shares)
-    return replace(untrained, params=params, origin=Origin(digests, PROTOCOL_VERSION, seed, params_digest(params)))
-
-
 @dataclass(frozen=True)
 class _Trials:
-    """The :class:`~meddistill.runtime.crew.Work` of training and scoring on one of several sets with one seed."""
+    """The :class:`~meddistill.runtime.crew.Work` of training and scoring on one of several sets with one seed.
+
+    ``protocol``: its version, as in a model's origin. ``tutor``: the network that the packages were made with.
+    """
 
     untrained: Model
+    protocol: str
+    tutor: Network
     sets: tuple[Combined, ...]
     images: LabelledImages | None
     device: torch.device
 
     def train(self, place: int, seed: int) -> Model:
         part = self.sets[place]
-        return _trained(replace(self.untrained, normalisation=part.normalisation), part, seed, self.device)
+        model = replace(self.untrained, normalisation=part.normalisation)
+        with memory_for(model.network):
+            data = received(part.images, part.labels, part.normalisation, self.device)
+            params = train_as(self.protocol, model.network, self.tutor, data, seed, flip=model.flip)
+        digests = tuple(share.digest for share in part.shares)
+        return replace(model, params=params, origin=Origin(digests, self.protocol, seed, params_digest(params)))
 
     def score(self, model: Model) -> dict[str, float]:
         return {} if self.images is None else asdict(score(model, self.images)[0])

@@ -4,7 +4,7 @@ Nothing here looks at validation or test data: the number of steps, the rate and
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,6 +31,8 @@ _SCORED = {"cpu": (64, 64 * 64**2)}
 _SCORED_ELSEWHERE = (256, 256 * 128**2)
 # Training images, as they are augmented, on which a network with batch norm measures its statistics at the end.
 _SETTLED_ON = 512
+# What a step learns from, made of a batch's augmented inputs and labels with draws from a generator.
+Lesson = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,19 @@ def real_set(images: LabelledImages) -> TrainingSet:
     return TrainingSet(images, F.one_hot(images.labels, images.classes).float())
 
 
-def train_network(network: Network, data: TrainingSet, protocol: Protocol, seed: int, *, start: Params = ()) -> Params:
+def train_network(
+    network: Network,
+    data: TrainingSet,
+    protocol: Protocol,
+    seed: int,
+    *,
+    start: Params = (),
+    lesson: Lesson | None = None,
+) -> Params:
     """Train a fresh network, initialised and fed from streams of ``seed``; the parameters, detached.
 
-    ``start``: what its first parameters are in the place of fresh ones. Raises :class:`MeddistillError` if the
-    parameters explode.
+    ``start``: what its first parameters are in the place of fresh ones. ``lesson``: what it is shown in the place of
+    each batch (:mod:`~meddistill.train.tutored`). Raises :class:`MeddistillError` if the parameters explode.
     """
     device = data.labels.device
     fresh = network.init(stream(seed, "train", "init"))
@@ -110,7 +120,10 @@ def train_network(network: Network, data: TrainingSet, protocol: Protocol, seed:
     for step in range(steps):
         chosen = next(rows)
         inputs = protocol.augmentation.draw(len(chosen), generator).apply(data.inputs(chosen.to(device)))
-        slopes = gradient_of_one(network, params, inputs, data.labels[chosen.to(device)])
+        labels = data.labels[chosen.to(device)]
+        if lesson is not None:
+            inputs, labels = lesson(inputs, labels, generator)
+        slopes = gradient_of_one(network, params, inputs, labels)
         rate = protocol.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
         for param, buffer, slope in zip(learned, buffers, slopes, strict=True):
             buffer.mul_(protocol.momentum).add_(slope).add_(param, alpha=protocol.weight_decay)
