@@ -83,6 +83,7 @@ def inspect(
     size: int | None = None,
     fit: Fit | None = None,
     flip: bool | None = None,
+    fixed_normalisation: bool | None = None,
     time_s: float | None = None,
     seed: int | None = None,
     device: str = "auto",
@@ -93,7 +94,8 @@ def inspect(
     """Survey a source, list its problems, propose a plan and estimate it; write the plan to ``plan_out`` if given.
 
     ``fit``: how images that are not square become so: ``crop``, ``pad`` or ``stretch``. ``flip``: whether half of the
-    images are mirrored in training. Choices that are None are the defaults.
+    images are mirrored in training. ``fixed_normalisation``: whether intensities are normalised by fixed numbers.
+    Choices that are None are the defaults.
     """
     from meddistill.pipeline.look import inspect as look
 
@@ -104,6 +106,7 @@ def inspect(
         size=size,
         fit=fit,
         flip=flip,
+        fixed_normalisation=fixed_normalisation,
         time_s=time_s,
         seed=seed,
         device=device,

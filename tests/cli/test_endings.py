@@ -199,18 +199,19 @@ def test_choices_that_are_left_out_are_left_to_the_api(fake_api, result, tmp_pat
     main(["inspect", "x"])
     for options in seen.values():
         assert {options[name] for name in ("images_per_class", "method", "size", "fit", "flip", "seed")} == {None}
+    assert seen["inspect"]["fixed_normalisation"] is None
     withheld = ("withhold_counts", "withhold_results", "fixed_normalisation")
     assert [seen["distill"][name] for name in withheld] == [False, False, None]
     assert {seen["distill"][name] for name in ("start", "teachers", "full_data")} == {None}
     main(["distill", "x", "--out", "y", "--teachers", "t", "--fit", "pad", "--no-flip", "--full-data"])
-    main(["inspect", "x", "--fit", "stretch"])
+    main(["inspect", "x", "--fit", "stretch", "--fixed-normalisation"])
     assert {name: seen["distill"][name] for name in ("teachers", "fit", "flip", "full_data")} == {
         "teachers": Path("t"),
         "fit": "pad",
         "flip": False,
         "full_data": True,
     }
-    assert seen["inspect"]["fit"] == "stretch"
+    assert (seen["inspect"]["fit"], seen["inspect"]["fixed_normalisation"]) == ("stretch", True)
     main(["distill", "x", "--out", "y", "--withhold-counts", "--withhold-results", "--fixed-normalisation"])
     assert all(seen["distill"][name] is True for name in withheld)
 

@@ -161,6 +161,14 @@ def test_runs_and_teachers_of_before_are_found_again_and_others_are_not_taken_fo
     assert not from_toml("", "here").fixed_normalisation
 
 
+def test_inspect_writes_it_into_the_plan(source, tmp_path):
+    options = {"images_per_class": 2, "method": "dm", "device": "cpu"}
+    for fixed in (None, True):
+        found = api.inspect(source, fixed_normalisation=fixed, plan_out=tmp_path / "plan.toml", **options)
+        assert found.plan.fixed_normalisation is bool(fixed)
+        assert from_toml((tmp_path / "plan.toml").read_text(), "here") == found.plan
+
+
 def test_a_plan_may_say_it_and_the_run_is_another_one(usual, source, tmp_path):
     (tmp_path / "plan.toml").write_text("fixed_normalisation = true\n" + SHORT)
     request = Request(source=source, out=tmp_path / "x.mdz", plan=tmp_path / "plan.toml", device="cpu")

@@ -20,6 +20,7 @@ def inspect(
     size: Count | None = None,
     fit: Fit | None = None,
     no_flip: Flag = False,
+    fixed_normalisation: Flag = False,
     time: Budget = None,
     seed: int | None = None,
     device: str = "auto",
@@ -36,6 +37,7 @@ def inspect(
         size: Side of the synthetic images in pixels [default: proposed from the images].
         fit: How images that are not square become so [default: crop].
         no_flip: Mirror no images: for classes that only the side tells apart (left, right).
+        fixed_normalisation: Normalise by fixed numbers; else the package tells the training images' mean and deviation.
         time: Budget that the plan must fit, such as 90s, 5m or 1h30m.
         seed: Seed of all random draws [default: 0].
         device: auto, cpu, cuda, cuda:1, mps.
@@ -56,6 +58,7 @@ def inspect(
         size=size,
         fit=fit,
         flip=False if no_flip else None,
+        fixed_normalisation=fixed_normalisation or None,
         time_s=time,
         seed=seed,
         device=device,

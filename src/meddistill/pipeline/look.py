@@ -48,6 +48,7 @@ def inspect(
     size: int | None = None,
     fit: Fit | None = None,
     flip: bool | None = None,
+    fixed_normalisation: bool | None = None,
     time_s: float | None = None,
     seed: int | None = None,
     device: str = "auto",
@@ -58,7 +59,15 @@ def inspect(
     if plan_out is not None:
         require_another(plan_out, places(source, options), "--plan-out")
     where = choose(device)
-    plan = override(Plan(), images_per_class=images_per_class, method=method, fit=fit, flip=flip, seed=seed)
+    plan = override(
+        Plan(),
+        images_per_class=images_per_class,
+        method=method,
+        fit=fit,
+        flip=flip,
+        fixed_normalisation=fixed_normalisation,
+        seed=seed,
+    )
     seen = survey(source, options=options, images_per_class=plan.images_per_class, seed=plan.seed, progress=progress)
     plan = override(plan, size=size or seen.fingerprint.proposed_size)
     shape = _shape(seen.fingerprint)
