@@ -554,11 +554,15 @@ def sign(package: Path, key: Path, *, out: Path | None = None, passphrase: str |
     from meddistill.compress import file
     from meddistill.package.keys import fingerprint
     from meddistill.package.sign import sign as sign_package
+    from meddistill.package.write import require_ending
     from meddistill.runtime.files import require_another
 
     source, target = Path(package), Path(package if out is None else out)
+    compressed = file.is_compressed(source)
+    if out is not None and not compressed:
+        require_ending(target)
     require_another(target, [Path(key)])
-    sign_file = file.sign if file.is_compressed(source) else sign_package
+    sign_file = file.sign if compressed else sign_package
     signer = sign_file(source, Path(key), target, passphrase)
     return Document({"package": str(target), "fingerprint": fingerprint(signer)})
 

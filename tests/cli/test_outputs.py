@@ -30,8 +30,8 @@ WORDS = {
     "distill with a preview over an image of a table": "distill scans/ill/t.csv --out scans/ill/1.mdz",
     "distill over its folder of images": "distill t.csv --images scans --out scans",
     "distill over its start": "distill t.csv --start-images a.mdz --out a.mdz",
-    "distill over its run": "distill t.csv --out x --run x",
-    "distill over a folder above its run": "distill t.csv --out x --run x/y",
+    "distill over its run": "distill t.csv --out x.mdz --run x.mdz",
+    "distill over a folder above its run": "distill t.csv --out x.mdz --run x.mdz/y",
     "distill over its teachers": "distill t.csv --out x.mdz --teachers x.mdz",
     "distill with a preview over its run": "distill t.csv --out x.mdz --run x.png",
     "inspect an image of a table": "inspect scans/ill/t.csv --plan-out scans/ill/2.jpg",
@@ -70,7 +70,8 @@ def test_an_input_is_never_replaced(words, tmp_path, monkeypatch, capsys):
         (tmp_path / name).write_text("path,label\nscans/ill/1.png,ill\n")
     before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
     assert main(words.split()) == 2
-    assert "would replace" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "would replace" in said or "is no name for a package" in said
     assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
 
 
@@ -88,9 +89,20 @@ def test_a_model_beside_a_table_is_replaced_by_the_next(tmp_path):
 def test_a_name_too_long_is_said_before_any_work(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "scans").mkdir()
-    for out in ("x" * 300, f"scans/{'x' * 300}"):
+    for out in (f"{'x' * 300}.mdz", f"scans/{'x' * 300}.mdz"):
         assert main(["distill", "scans", "--out", out]) == 2
         assert "the name is too long" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["set.zip", "set.mdw", "set.png", "set.run", "set", "lungs-0.5", "SET.MDZ", ".mdz"])
+@pytest.mark.parametrize("words", ["distill scans", "merge a.mdz b.mdz", "sign a.mdz --key k.pem"])
+def test_a_package_gets_no_other_ending_for_verbs_know_it_by_that(words, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for there in ("a.mdz", "b.mdz", "k.pem"):
+        (tmp_path / there).touch()
+    assert main([*words.split(), "--out", name]) == 2
+    assert f"--out {name} is no name for a package" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mdz", "b.mdz", "k.pem"]
 
 
 def test_a_plan_that_somebody_wrote_is_not_replaced_by_that_of_the_run(tmp_path, monkeypatch, capsys):

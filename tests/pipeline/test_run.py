@@ -427,7 +427,7 @@ def test_a_plan_and_a_time_exclude_each_other(fresh, tmp_path):
 
 @pytest.mark.parametrize("name", ["x.png", "x.run"])
 def test_a_package_does_not_take_its_neighbours_place(fresh, name):
-    with pytest.raises(InputError, match=r"ending \.mdz"):
+    with pytest.raises(InputError, match=r"is no name for a package.*ending \.mdz"):
         run(replace(fresh, out=fresh.out.with_name(name)))
 
 

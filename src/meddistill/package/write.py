@@ -17,10 +17,20 @@ from meddistill.package.types import Card, Package, Results, Score
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import write_atomic
 
+ENDING = ".mdz"
 SCORE_DIGITS = 5  # behind the point
 WITHHELD_DIGITS = 3  # the same where counts are withheld: from five digits the number of test images could be guessed
 
-__all__ = ["encode", "quantise", "round_trip", "write"]
+__all__ = ["encode", "quantise", "require_ending", "round_trip", "write"]
+
+
+def require_ending(out: Path) -> None:
+    """Raise :class:`InputError` for a package's name that does not end in ``.mdz``: other verbs know it by that."""
+    if out.suffix != ENDING:
+        raise InputError(
+            f"--out {out} is no name for a package: compress, report, view and --start-images know one by its ending "
+            f"{ENDING}; give a name that ends so"
+        )
 
 
 def write(path: Path, package: Package) -> int:

@@ -26,7 +26,7 @@ from meddistill.package.types import (
     Task,
     Terms,
 )
-from meddistill.package.write import write
+from meddistill.package.write import require_ending, write
 from meddistill.pipeline.plan import unflipped
 from meddistill.pipeline.receive import open_parts
 from meddistill.runtime.errors import InputError
@@ -77,6 +77,7 @@ def merge(
     if not 2 <= len(files) <= MAX_PARTS:
         given = "1 package was" if len(files) == 1 else f"{len(files)} packages were"
         raise InputError(f"{given} given: 2 to {MAX_PARTS} are merged at a time")
+    require_ending(out)
     require_another(out, (*files, classes))
     renaming = NO_RENAMING if classes is None else read_renaming(classes)
     parts = open_parts(files, progress)

@@ -12,6 +12,7 @@ from meddistill.cohort.types import Cohort, Fit, Leak
 from meddistill.distill.methods import find
 from meddistill.package.limits import limits_problems
 from meddistill.package.text import class_problems
+from meddistill.package.write import require_ending
 from meddistill.pipeline.folder import RunFolder
 from meddistill.pipeline.plan import Plan, override, protected
 from meddistill.pipeline.plan_file import read_plan
@@ -168,13 +169,9 @@ def read_source(request: Request, plan: Plan, progress: Progress) -> Prepared:
 def require_own_places(request: Request) -> None:
     """What is written must not take the place of what is read, nor of each other. Raises :class:`InputError`.
 
-    The preview and the run folder stand beside the package under its name.
+    The preview and the run folder stand beside the package under its name, with endings of their own.
     """
-    if request.out.suffix in (".png", ".run"):
-        raise InputError(
-            f"the package cannot be named {request.out.name}: the preview picture and the run folder get its name with "
-            ".png and .run; give the package the ending .mdz"
-        )
+    require_ending(request.out)
     read = (*places(request.source, request.options), request.plan, request.start_images)
     folders = (request.place, request.teachers)
     require_another(request.out, (*read, *folders))
