@@ -1,6 +1,7 @@
 """What a reader of a benchmark's report relies on: every cell, and what sets are worth on networks of other kinds."""
 
 import json
+from pathlib import Path
 
 import pytest
 from tests.report.conftest import OTHER, OWN, cell
@@ -130,6 +131,21 @@ def test_a_run_in_its_benchmark_is_told_with_its_row_too(tabled, saved, logged, 
     saved().rename(folder / "sets" / "lungs.mdz")
     run = logged(*log).rename(folder / "sets" / "lungs.run")
     assert "drop 5.0 (3.0 to 7.0)" in shown(run).text
+
+
+@pytest.mark.parametrize(
+    ("inside", "given", "package", "benchmark"),
+    [(".", "sets/lungs.run", "sets/lungs.mdz", "."), ("sets/lungs.run", ".", "../lungs.mdz", "../..")],
+)
+def test_places_are_told_as_they_were_given(inside, given, package, benchmark, tabled, saved, logged, log, monkeypatch):
+    folder = tabled(*LINES)
+    saved().rename(folder / "sets" / "lungs.mdz")
+    run = logged(*log).rename(folder / "sets" / "lungs.run")
+    monkeypatch.chdir(folder / inside)
+    told = api.report(Path(given), Path("page.html")).as_dict()
+    assert (told["out"], told["run"], told["package"], told["benchmark"]) == ("page.html", given, package, benchmark)
+    told = api.report(run, folder / "page.html").as_dict()
+    assert (told["run"], told["package"], told["benchmark"]) == (str(run), str(run.with_suffix(".mdz")), str(folder))
 
 
 def test_several_sets_that_were_made_alike_are_said(tabled, saved, shown):

@@ -1,5 +1,6 @@
 """``meddistill report``: read a package, a run folder or the folder of a benchmark, and write the page."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def report(subject: Path, out: Path, audit: Path | None = None) -> Written:
         package=file,
         run=subject if run is not None else None,
         audit=None if told is None else told.by,
-        benchmark=file.resolve().parent.parent if file is not None and tried else None,
+        benchmark=_as_given(file.resolve().parent.parent, subject) if file is not None and tried else None,
     )
 
 
@@ -86,10 +87,16 @@ def _open(file: Path) -> Shared:
 
 def _package_of(folder: Path, run: RunLog) -> Path | None:
     """The package that the run wrote: NAME.mdz for NAME.run, and with the run's plan on its card."""
-    file = folder.resolve().with_suffix(".mdz")
-    if folder.resolve().suffix != ".run" or not run.finished or not file.is_file():
+    whole = folder.resolve()
+    file = _as_given(whole.with_suffix(".mdz"), folder)
+    if whole.suffix != ".run" or not run.finished or not file.is_file():
         return None
     return file if _made_by(read_judged(file)[0].card, run) else None
+
+
+def _as_given(path: Path, given: Path) -> Path:
+    """A path as the one that the user gave: from the root, or from the working folder."""
+    return path if given.is_absolute() else Path(os.path.relpath(path))
 
 
 def _made_by(card: Card, run: RunLog) -> bool:
