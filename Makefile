@@ -43,7 +43,7 @@ test: lint wheel docs
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy --strict src
+	@$(BIN)/mypy --strict
 	@$(BIN)/lint-imports
 
 wheel: $(VENV)/.dev

@@ -92,7 +92,7 @@ class Counting(TorchDispatchMode):
     """Counts what is launched on a kind of device."""
 
     def __init__(self, device: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._device, self._launches, self._bytes, self._operations = device, 0, 0, Counter[str]()
 
     @property
@@ -108,7 +108,7 @@ class Counting(TorchDispatchMode):
             return found
         given: Any = (args, kwargs)
         if name == "convolution_backward":  # the maps' cotangent needs no maps, the weights' no weights
-            slope, maps, weight, wanted = *args[:3], args[10]
+            (slope, maps, weight), wanted = args[:3], args[10]
             given = [slope, *([weight] if wanted[0] else []), *([maps] if wanted[1] else [])]
             self._convolved(slope, weight, sum(wanted[:2]))
         elif name == "convolution":
@@ -128,7 +128,8 @@ class Counting(TorchDispatchMode):
 
 def counted(work: Callable[[], object], device: str = "meta") -> Cost:
     """Of ``work``, step by step."""
-    with Counting(device) as counting:
+    counting = Counting(device)
+    with counting:
         work()
     return counting.cost
 

@@ -22,8 +22,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from statistics import median
@@ -85,7 +86,7 @@ def student_of(
     batches = [
         Batch(
             torch.randperm(2 * batch, generator=stream(place, "rows", step))[:batch].to(device),
-            augmentation and augmentation.draw(batch, stream(place, "draw", step)),
+            None if augmentation is None else augmentation.draw(batch, stream(place, "draw", step)),
         )
         for step in range(steps)
     ]
@@ -124,7 +125,7 @@ def operations(network: ConvNet, images: int) -> int:
 
 
 def in_turns(
-    ways: dict[str, Callable[[], object]], rounds: int, device: str, warm_up: int = 1
+    ways: Mapping[str, Callable[[], object]], rounds: int, device: str, warm_up: int = 1
 ) -> dict[str, dict[str, float]]:
     """Seconds of every way, taken in turns after runs to warm up: on the wall and of the processor."""
     wall: dict[str, list[float]] = {name: [] for name in ways}
@@ -167,7 +168,7 @@ def side_by_side(batch: int, steps: int, rounds: int, names: list[str]) -> dict[
     student, learned = student_of(SMALL, batch, steps, "cpu"), learned_of(SMALL, 2 * batch, "cpu")
     ways: dict[str, Callable[[], Learned]] = {"yardstick": lambda: yardstick(SMALL, student, learned)}
     for name in names:
-        ways[name] = lambda rule=RULES[name]: _gradient(student, learned, rule)
+        ways[name] = partial(_gradient, student, learned, RULES[name])
     wide = student_of(SMALL, batch, steps, "cpu", torch.float64)
     exact = _gradient(wide, learned_of(SMALL, 2 * batch, "cpu", torch.float64), Rule())
     cosines = {name: cosine(way().images, exact.images) for name, way in ways.items()}
@@ -187,7 +188,7 @@ def side_by_side(batch: int, steps: int, rounds: int, names: list[str]) -> dict[
         for name, figures in times.items()
     }
     load = round(os.getloadavg()[0], 1)
-    known = {"device": _processor(), "date": today(), "torch": torch.__version__}
+    known: dict[str, object] = {"device": _processor(), "date": today(), "torch": torch.__version__}
     known |= {"batch": batch, "steps": steps, "rounds": rounds, "load": load}
     return known | {"operations": work, "ways": rows}
 
@@ -208,7 +209,7 @@ def variants(network: ConvNet, batch: int, rounds: int, device: str = "cpu", stu
         "slopes written": lambda: step.written_slopes(network, "full", params, images, labels),
     }
     for by in (step.reverse, step.forward, step.written):
-        ways[by.__name__] = lambda by=by: by(network, "full", params, params, images, labels)
+        ways[by.__name__] = partial(by, network, "full", params, params, images, labels)
     ways["written bfloat16"] = lambda: step.written(network, "bfloat16", params, params, images, labels)
     if device == "cuda":  # teachers may take either there
         ways["slopes automatic bfloat16"] = lambda: step.automatic(network, "bfloat16", params, images, labels)

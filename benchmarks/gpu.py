@@ -154,7 +154,7 @@ def recipe_rows(
     found: dict[str, Any] = {"recipe": name, "compiled": rule.compiled, "traces": rule.traces, "matrix_rate": rate}
     found |= {"steps": steps, "steps_of_yardstick": len(plain.batches), "rows": []}
     for precision in ("full", "bfloat16"):
-        by = replace(rule, precision=precision)  # type: ignore[arg-type]
+        by = replace(rule, precision=precision)
         for size in sizes:
             each = bytes_each(network, by, size, steps, device)
             freed(device)

@@ -34,6 +34,7 @@ from shared import markdown
 from meddistill.audit.case import Effort
 from meddistill.audit.run import audit_canaries
 from meddistill.cohort.prepare import prepare
+from meddistill.cohort.types import Leak
 from meddistill.nets.convnet import parse
 from meddistill.nets.params import unflatten
 from meddistill.package.read import read
@@ -52,7 +53,7 @@ from meddistill.train.metrics import measure
 from meddistill.train.protocol import probabilities
 
 RECORD = Path(__file__).parent / "records" / "private.json"
-SETS = {
+SETS: dict[str, tuple[str, int, Leak]] = {
     "pneumonia": ("pneumoniamnist.npz", 28, "drop"),
     "blood": ("pbc_blood_64", 32, "stop"),
     "covid": ("covid_cxr3_112", 32, "stop"),
@@ -140,6 +141,7 @@ def direct(plan: Plan, cohort: Any, folder: Path, noised: bool) -> float:
 def noise_share(plan: Plan, package: Path, folder: Path) -> float:
     """Of the squared length of what trajectory matching has to match, how much is noise in the mean; about."""
     card = read(package).card
+    assert card.privacy is not None
     network = parse(plan.network, channels=card.images.channels, size=card.images.size, classes=len(card.task.classes))
     store = TrajectoryStore(folder, plan.teacher_plan().snapshots, network.parameters)
     (training,) = (look for look in card.privacy.history if look.mechanism == TRAINING)

@@ -23,6 +23,7 @@ import safetensors.numpy
 import torch
 
 from meddistill.cohort.prepare import prepare
+from meddistill.cohort.types import Leak
 from meddistill.nets.convnet import parse
 from meddistill.package.limits import MAX_INTENSITY
 from meddistill.package.quantise import dequantise, quantise
@@ -37,7 +38,7 @@ from meddistill.train.received import received
 
 RECORD = Path(__file__).parent / "records" / "quantisation.json"
 BITS = (8, 6, 5, 4)
-SETS = {
+SETS: dict[str, tuple[str, Leak, tuple[str, ...]]] = {
     "pneumonia": ("pneumoniamnist.npz", "drop", ("--size", "28", "--time", "120s", "--drop-leak")),
     "covid": ("covid_cxr3_112", "stop", ("--size", "32", "--time", "150s")),
     # By the standard plan. The record has the set of `make demo`: its run, copied to demo.mdz and demo.run.

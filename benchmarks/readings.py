@@ -22,7 +22,7 @@ from meddistill import api
 from meddistill.distill.distance import Distance, Pruned, SelfPaced, Weighted
 from meddistill.distill.methods import METHODS, Method
 from meddistill.distill.segments import ProgressiveSegments, progressive
-from meddistill.train.metrics import summarise
+from meddistill.train.metrics import Repeated, summarise
 
 RECORD = Path(__file__).parent / "records" / "readings.json"
 GRID = """[grid]
@@ -107,7 +107,8 @@ def measure(name: str, out: Path) -> dict[str, Any]:
     with as_file(files("meddistill") / "data") as data:
         found = api.bench(grid, out / name, data=data, jobs=1)  # other processes do not know these methods
     scores = {line.cell.method: line.scores["val"]["as is"]["balanced_accuracy"] for line in found.lines}
-    means = {one: scores[one].per_distillation for one in names}
+    repeated = {one: score for one, score in scores.items() if isinstance(score, Repeated)}
+    means = {one: repeated[one].per_distillation for one in names}
     chosen = means[names[0]]
     rows = [
         {

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from engine import SMALL, cosine, learned_of, student_of
@@ -63,11 +64,10 @@ def main() -> None:
         student, exact = (student_of(SMALL, BATCH, STEPS, "cpu", one.images.dtype, place) for one in (learned, wide))
         truth = unroll(SMALL, exact.start, wide, exact.batches, exact.score).gradient.images
         for name, way in ways.items():
-            curvature._convolve = way
-            made = unroll(
-                SMALL, student.start, learned, student.batches, student.score, rule=Rule(precision="bfloat16")
-            )
-            curvature._convolve = plain
+            with patch.object(curvature, "_convolve", way):
+                made = unroll(
+                    SMALL, student.start, learned, student.batches, student.score, rule=Rule(precision="bfloat16")
+                )
             found[name].append(1 - cosine(made.gradient.images, truth))
     rows = {name: {"worst": max(values), "each": values} for name, values in found.items()}
     RECORD.write_text(json.dumps({"date": today(), "torch": torch.__version__, "rows": rows}, indent=1) + "\n")

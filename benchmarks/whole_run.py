@@ -18,6 +18,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from operator import le
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,7 @@ def seconds_of(matching: Matching, plan: plans.Plan, device: str, compiled: bool
     asked, taken = replace(plan.loop_plan((0, SNAPSHOTS - 1 - SEGMENT)), compiled=compiled), {}
     for iterations in (SHORT, SHORT, LONG):
         begun = time.perf_counter()
-        distill(first, matching, asked, 0, is_enough=lambda done, most=iterations: done >= most)
+        distill(first, matching, asked, 0, is_enough=partial(le, iterations))
         if device == "cuda":
             torch.cuda.synchronize()
         taken[iterations] = time.perf_counter() - begun

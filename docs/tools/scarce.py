@@ -40,7 +40,8 @@ def _whole(line: dict[str, Any], count: int, metric: str) -> list[str]:
 
 
 def _shared(line: dict[str, Any]) -> str:
-    return line["shared"] + (f", {line['bytes'] / 1000:,.1f} kB" if line["bytes"] else "")
+    size = f", {line['bytes'] / 1000:,.1f} kB" if line["bytes"] else ""
+    return f"{line['shared']}{size}"
 
 
 def _shown(line: dict[str, Any], metric: str) -> str:
