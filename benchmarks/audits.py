@@ -9,7 +9,6 @@ OUT anew, ``--table`` prints the record.
 """
 
 import argparse
-import json
 import os
 import platform
 import shlex
@@ -17,9 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared import answer, interval, markdown, today
-
-from meddistill.runtime.files import write_atomic
+from shared import answer, interval, markdown, read_record, today, write_record
 
 RECORD = Path(__file__).parent / "records" / "audits.json"
 STARTS = ("prototypes", "noise", "public", "real")
@@ -138,10 +135,6 @@ def line(key: str, row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _keep(record: dict[str, Any]) -> None:
-    write_atomic(RECORD, (json.dumps(record, indent=1) + "\n").encode())
-
-
 def main() -> None:
     """Measure what was asked for and is not in the record yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -152,7 +145,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="audit the packages of the record that are in OUT anew")
     parser.add_argument("--table", action="store_true", help="print the record as Markdown and stop")
     asked = parser.parse_args()
-    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    record = read_record(RECORD)
     for name in [] if asked.table else asked.sets:
         for start in asked.starts:
             key = f"{name} {start}"
@@ -162,7 +155,7 @@ def main() -> None:
                 record[key] |= audit_of(name, start, asked.data, Path(asked.out))
             else:
                 continue
-            _keep(record)
+            write_record(RECORD, record)
     print(table(record))
 
 

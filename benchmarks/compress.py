@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared import today
+from shared import read_record, today, write_record
 
 RECORD = Path(__file__).parent / "records" / "compress.json"
 
@@ -126,10 +126,9 @@ def main() -> None:
     for name in [] if asked.table else asked.sets:
         for goal in asked.goals:
             row = measure(name, asked.data, asked.net, out, goal)
-            record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
             key = f"{name} {goal}" if asked.net == USUAL else f"{name} {asked.net} {goal}"
-            RECORD.write_text(json.dumps({**record, key: row}, indent=1) + "\n")
-    print(table(json.loads(RECORD.read_text())))
+            write_record(RECORD, {**read_record(RECORD), key: row})
+    print(table(read_record(RECORD)))
 
 
 if __name__ == "__main__":

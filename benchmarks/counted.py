@@ -11,7 +11,6 @@ the other two cost nothing and everything reached its peak. That is a bound of w
 """
 
 import argparse
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from engine import FORWARD_PASSES, RECIPES, SMALL, learned_of, operations, student_of, yardstick
-from shared import markdown, today
+from shared import markdown, read_record, today, write_record
 from torch import Tensor
 from torch._inductor import config
 from torch._inductor.graph import GraphLowering
@@ -385,8 +384,8 @@ def main() -> None:
     asked = parser.parse_args()
     if not asked.table:
         card = Card(*(getattr(asked, field.name) for field in fields(Card)))
-        RECORD.write_text(json.dumps(measure(card), indent=1) + "\n")
-    print(table(json.loads(RECORD.read_text())))
+        write_record(RECORD, measure(card))
+    print(table(read_record(RECORD)))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
-from shared import today
+from shared import read_record, today, write_record
 from torch import Tensor
 
 from meddistill import api
@@ -314,9 +314,7 @@ def _processor() -> str:
 
 def keep(part: str, value: object) -> None:
     """Add one part to the record."""
-    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-    record[part] = value
-    RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(RECORD, {**read_record(RECORD), part: value})
     print(part, json.dumps(value, indent=1), flush=True)
 
 

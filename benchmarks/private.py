@@ -17,7 +17,6 @@ is how their number was chosen, with ``--sets covid``.
 """
 
 import argparse
-import json
 import math
 import statistics
 import time
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from shared import markdown
+from shared import markdown, read_record, write_record
 
 from meddistill.audit.case import Effort
 from meddistill.audit.run import audit_canaries
@@ -45,7 +44,6 @@ from meddistill.pipeline.request import Request
 from meddistill.pipeline.run import run
 from meddistill.privacy.sgd import TRAINING, load_counts
 from meddistill.privacy.statistics import fixed_normalisation
-from meddistill.runtime.files import write_atomic
 from meddistill.runtime.progress import Silent
 from meddistill.teachers.images import measure_normalisation, split_images
 from meddistill.teachers.store import TrajectoryStore
@@ -245,16 +243,16 @@ def main() -> None:
     parser.add_argument("--looks", type=int, nargs="+", default=[], help="score statistics of so many, on validation")
     options = parser.parse_args()
     if options.table:
-        print(table(json.loads(RECORD.read_text())))
+        print(table(read_record(RECORD)))
         return
     for part, key, measured in jobs(options):
         record: dict[str, Any] = {"balanced_accuracy_percent": {}, "cells": {}, "audited": {}, "looks": {}}
-        record |= json.loads(RECORD.read_text()) if RECORD.exists() else {}
+        record |= read_record(RECORD)
         if key in record[part]:
             continue
         record[part][key] = measured()
         record["balanced_accuracy_percent"] = curves(record["cells"])
-        write_atomic(RECORD, (json.dumps(record, indent=1) + "\n").encode())
+        write_record(RECORD, record)
         print(part, key, record[part][key], flush=True)
 
 

@@ -11,7 +11,6 @@ measured with ``mtt-soft``, then the default method: its images are of full size
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import zlib
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 import torch
+from shared import read_record, write_record
 
 from meddistill.cohort.prepare import prepare
 from meddistill.cohort.types import Leak
@@ -29,7 +29,6 @@ from meddistill.package.limits import MAX_INTENSITY
 from meddistill.package.quantise import dequantise, quantise
 from meddistill.pipeline.plan_file import read_plan
 from meddistill.runtime.enlarge import enlarge
-from meddistill.runtime.files import write_atomic
 from meddistill.runtime.streams import derive
 from meddistill.teachers.images import measure_normalisation, split_images
 from meddistill.train.metrics import measure, summarise
@@ -117,7 +116,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--bits", type=int, nargs="+", choices=BITS, default=list(BITS), help="beside float32")
     options = parser.parse_args()
-    known = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    known = read_record(RECORD)
     scores, sizes = known.get("scores", {}), known.get("bytes", {})
     learned = {name: Learned(name, options.data, options.out) for name in options.sets}
     for name, one in learned.items():
@@ -128,7 +127,7 @@ def main() -> None:
             for bits in (32, *options.bits):
                 if str(bits) not in done:
                     done[str(bits)] = one.score(bits, derive(0, "quantisation", place))
-            write_atomic(RECORD, (json.dumps(record(scores, sizes), indent=1) + "\n").encode())
+            write_record(RECORD, record(scores, sizes))
             print(name, place, done, flush=True)
 
 

@@ -7,15 +7,14 @@ A network, a set and a rate are one entry of ``benchmarks/records/rates.json``: 
 """
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from shared import read_record, write_record
 
 from meddistill.cohort.prepare import prepare
 from meddistill.nets.find import find
-from meddistill.runtime.files import write_atomic
 from meddistill.teachers.images import LabelledImages, measure_normalisation, split_images
 from meddistill.train.baselines import random_real
 from meddistill.train.metrics import measure
@@ -74,14 +73,14 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the record as Markdown and stop")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    record: dict[str, list[float]] = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    record = read_record(RECORD)
     for name in [] if asked.table else asked.sets:
         train, val = splits(name, Path(asked.data))
         for network in asked.networks:
             for rate in asked.rates:
                 if f"{network} {name} {rate}" not in record:
                     record[f"{network} {name} {rate}"] = score(network, rate, train, val)
-                    write_atomic(RECORD, (json.dumps(record, indent=1) + "\n").encode())
+                    write_record(RECORD, record)
     print(table(record))
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared import today
+from shared import read_record, today, write_record
 
 RECORD = Path(__file__).parent / "records" / "real_sets.json"
 METRICS = ("balanced_accuracy", "auroc")
@@ -133,13 +133,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="working size, instead of each set's own")
     parser.add_argument("--table", action="store_true", help="print the record as Markdown and stop")
     asked = parser.parse_args()
-    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    record = read_record(RECORD)
     if not asked.table:
         for name in asked.sets:
             row = measure(name, asked.data, asked.out, asked.time, asked.size)
             record[f"{name}-{row['size']}"] = row
-            RECORD.parent.mkdir(parents=True, exist_ok=True)
-            RECORD.write_text(json.dumps(record, indent=1) + "\n")
+            write_record(RECORD, record)
     print(table(record))
 
 

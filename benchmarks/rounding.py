@@ -8,7 +8,6 @@ tangents and cotangents are in bfloat16. The record is ``benchmarks/records/roun
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from unittest.mock import patch
 
 import torch
 from engine import SMALL, cosine, learned_of, student_of
-from shared import markdown, today
+from shared import markdown, today, write_record
 from torch import Tensor
 
 from meddistill.distill.unroll import Rule, unroll
@@ -70,7 +69,7 @@ def main() -> None:
                 )
             found[name].append(1 - cosine(made.gradient.images, truth))
     rows = {name: {"worst": max(values), "each": values} for name, values in found.items()}
-    RECORD.write_text(json.dumps({"date": today(), "torch": torch.__version__, "rows": rows}, indent=1) + "\n")
+    write_record(RECORD, {"date": today(), "torch": torch.__version__, "rows": rows})
     print(table(rows))
 
 

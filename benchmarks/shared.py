@@ -55,16 +55,26 @@ def today() -> str:
     return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
 
 
+def read_record(kept: Path) -> dict[str, Any]:
+    """The record ``kept``; empty where there is none yet."""
+    record: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    return record
+
+
+def write_record(kept: Path, record: Mapping[str, Any]) -> None:
+    """Write the record, the whole of it or nothing."""
+    write_atomic(kept, (json.dumps(record, indent=1) + "\n").encode())
+
+
 def completed(
     kept: Path, names: Sequence[str], asked: Sequence[str], measure: Callable[[str], dict[str, Any]]
 ) -> dict[str, Any]:
     """The record ``kept`` in the order of ``names``, once what was asked for and is not in it has been measured."""
-    record = json.loads(kept.read_text()) if kept.exists() else {}
+    record = read_record(kept)
     for name in asked:
         if name not in record:
             record[name] = measure(name)
-            ordered = {one: record[one] for one in names if one in record}
-            write_atomic(kept, (json.dumps(ordered, indent=1) + "\n").encode())
+            write_record(kept, {one: record[one] for one in names if one in record})
     return {one: record[one] for one in names if one in record}
 
 

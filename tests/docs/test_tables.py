@@ -56,6 +56,14 @@ def method(cell):
     return "full" if cell == "all real images" else re.fullmatch(r"`([\w-]+)`(, real images)?", cell)[1]
 
 
+def test_benchmarks_write_a_record_as_it_stands(tmp_path):
+    shared = loaded("benchmarks/shared.py")
+    assert shared.read_record(tmp_path / "none.json") == {}
+    for kept in set(RECORDS.glob("*.json")) - {RECORDS / "teachers.json"}:  # which is set apart further
+        shared.write_record(tmp_path / "new.json", shared.read_record(kept))
+        assert (tmp_path / "new.json").read_bytes() == kept.read_bytes()
+
+
 def test_the_table_of_the_ablation_is_its_record():
     kept, apart = recorded("bench_ablation"), differences("bench_ablation")
     _, rows = table("bench.md", "## What the parts add")
