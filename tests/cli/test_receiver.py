@@ -12,6 +12,7 @@ PREDICTED = {
         {"image": "a b.png", "class": "ill", "probabilities": {"normal, benign": 0.25, "ill": 0.75}},
         {"image": "x" * 200, "class": "ill", "probabilities": {"normal, benign": 0.125, "ill": 0.875}},
     ],
+    "left_out": [{"file": "=bad.png", "problem": "not a PNG"}],
 }
 
 
@@ -22,19 +23,22 @@ def test_predict_takes_many_files_and_prints_a_table_or_csv(fake_api, result, ca
     [(model, files, choices)] = asked
     assert (str(model), [str(path) for path in files]) == ("m", ["a.png", "b.dcm"])
     assert choices["options"].window == (40, 400)
-    assert "75.0" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "75.0" in shown
+    assert "=bad.png not a PNG" in shown
     assert main(["predict", "m", "a.png", "--csv"]) == 0
     rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))
     assert rows[0] == ["image", "class", "p(normal, benign)", "p(ill)"]
     assert rows[1] == ["a b.png", "ill", "0.25", "0.75"]
     assert rows[2][0] == "x" * 200
+    assert rows[3:] == [["'=bad.png", "", "", ""]]
     assert main(["predict", "m", "a.png", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == PREDICTED
 
 
 def test_predict_gives_a_spreadsheet_no_formula(fake_api, result, capsys):
     one = {"image": "@x.png", "class": "=1+1", "probabilities": {"=1+1": 0.75, "+ve": 0.25}}
-    fake_api.predict = lambda *_, **__: result({"classes": ["=1+1", "+ve"], "predictions": [one]})
+    fake_api.predict = lambda *_, **__: result({"classes": ["=1+1", "+ve"], "predictions": [one], "left_out": []})
     assert main(["predict", "m", "a.png", "--csv"]) == 0
     assert list(csv.reader(io.StringIO(capsys.readouterr().out)))[1] == ["'@x.png", "'=1+1", "0.75", "0.25"]
 

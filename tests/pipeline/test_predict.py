@@ -143,6 +143,8 @@ def test_what_cannot_be_used_is_left_out_as_asked_and_told(grey, tmp_path):
     found = api.predict(grey, good.parent, options=asked, progress=heard)
     assert [Path(one.image) for one in found.images] == [good]
     assert found.images == api.predict(grey, good).images
+    assert [one["file"] for one in found.as_dict()["left_out"]] == [str(bad)]
+    assert not api.predict(grey, good).left_out
     (told,) = heard.warnings
     assert told.startswith("1 file or folder cannot be used") and "bad.png" in told and told.endswith("as asked.")
     with pytest.raises(CohortError, match="1 file or folder cannot be used"):

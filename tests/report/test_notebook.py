@@ -14,7 +14,7 @@ from meddistill.audit.statistics import Interval
 from meddistill.bench.demo import Demonstration, Row
 from meddistill.cohort.types import Cohort
 from meddistill.package.types import Task
-from meddistill.pipeline.predict import Prediction, Predictions
+from meddistill.pipeline.predict import LeftOut, Prediction, Predictions
 from meddistill.pipeline.receive import EvaluateReport, TrainReport
 from meddistill.report import notebook
 from meddistill.runtime.errors import InputError
@@ -98,9 +98,9 @@ def test_data_sets_show_counts_and_no_image(saved, parse, tmp_path):
 
 
 def test_predictions_and_audits_show_themselves(parse, tmp_path):
-    said = Predictions(("a", ATTACK), (Prediction("x<b>.png", (0.25, 0.75)),))
+    said = Predictions(("a", ATTACK), (Prediction("x<b>.png", (0.25, 0.75)),), (LeftOut("y<b>.png", "no PNG"),))
     page = parse(said._repr_html_())
-    assert f"x<b>.png {ATTACK} 0.250 0.750" in page.text
+    assert f"x<b>.png {ATTACK} 0.250 0.750 y<b>.png" in page.text
     finding = Finding("copies", "one?", "alarm", Interval(0.1, 0.0, 0.2), None)
     found = Report("package", Path("p"), "", False, (finding,), {}, None, None, 0, 1.0)
     assert "copies one? 10.0 (0.0 to 20.0) – alarm" in parse(found._repr_html_()).text

@@ -1,7 +1,7 @@
 """Use a model: probabilities of single files, and the model in another form."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,11 +35,20 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A file or folder that could not be used, and why."""
+
+    file: str
+    problem: str
+
+
+@dataclass(frozen=True)
 class Predictions:
-    """What a model says of some images, in the order of the files."""
+    """What a model says of some images, in the order of the files; and what was given and left out, as asked."""
 
     classes: tuple[str, ...]
     images: tuple[Prediction, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -53,6 +62,7 @@ class Predictions:
                 }
                 for one in self.images
             ],
+            "left_out": [asdict(one) for one in self.left_out],
         }
 
     def _repr_html_(self) -> str:
@@ -66,6 +76,7 @@ class Predictions:
             )
             for one in self.images
         ]
+        rows += [(one.file, "", *("" for _ in self.classes)) for one in self.left_out]
         return table(("image", "class", *(f"p({name})" for name in self.classes)), rows)
 
 
@@ -102,13 +113,13 @@ def predict(
 
     DICOM files beneath a folder that hold no picture are left aside, and ``progress`` is told how many.
     Raises :class:`CohortError` listing every file that cannot be read; with ``options.skip_unreadable`` that is a
-    warning, unless there is no other file.
+    warning, and the answer has all of them, unless there is no other file.
     """
     where = choose(device)
     model = load_model(model_file, progress)
     model = replace(model, params=tuple(param.to(where) for param in model.params))
     found: list[Prediction] = []
-    wrong: list[str] = []
+    wrong: list[LeftOut] = []
     aside = 0
     paths = list(_files(files, wrong))
     with progress.stage("predicting", len(paths)) as stage:
@@ -117,21 +128,22 @@ def predict(
                 found += _of_file(model, path, options, where)
             except NoPictureError as error:
                 if path in files:
-                    wrong.append(f"{path}: {error}")
+                    wrong.append(LeftOut(str(path), str(error)))
                 else:
                     aside += 1
             except (OSError, ValueError) as error:
-                wrong.append(f"{path}: {getattr(error, 'strerror', None) or error}")
+                wrong.append(LeftOut(str(path), str(getattr(error, "strerror", None) or error)))
             stage.advance()
     if wrong:
         what = f"{number(len(wrong), 'file or folder', 'files or folders')} cannot be used"
+        places = [f"{one.file}: {one.problem}" for one in wrong]
         if not (options.skip_unreadable and found):
             remedy = "Replace or leave them out."
-            raise CohortError("what was given", [problem("unreadable", "error", what, wrong, remedy)])
-        progress.warn(problem("unreadable", "warning", what, wrong, "Left out as asked.").message)
+            raise CohortError("what was given", [problem("unreadable", "error", what, places, remedy)])
+        progress.warn(problem("unreadable", "warning", what, places, "Left out as asked.").message)
     if aside:
         progress.note(f"{aside} × {NO_PIXELS} left aside")
-    return Predictions(model.classes, tuple(found))
+    return Predictions(model.classes, tuple(found), tuple(wrong))
 
 
 def export_model(model_file: Path, out: Path, *, to: Literal["onnx"] = "onnx") -> ModelExport:
@@ -145,14 +157,14 @@ def export_model(model_file: Path, out: Path, *, to: Literal["onnx"] = "onnx") -
     return ModelExport(out, to, len(data), shape, model.classes)
 
 
-def _files(files: Sequence[Path], wrong: list[str]) -> Iterable[Path]:
+def _files(files: Sequence[Path], wrong: list[LeftOut]) -> Iterable[Path]:
     """The files, and all images beneath the folders; what cannot be looked into is appended to ``wrong``."""
     if not files:
         raise InputError("no image was given: expected files, or folders of images")
     for path in files:
         if is_folder(path):
             found = find_images(path)
-            wrong += [f"{path}: {place}" for place in found.closed]
+            wrong += [LeftOut(str(path), place) for place in found.closed]
             yield from (path.joinpath(*parts) for parts in found.images)
         else:
             yield path

@@ -52,16 +52,25 @@ def merging(document: Document, console: Console) -> None:
 
 
 def predictions(document: Document, console: Console) -> None:
-    """One line an image: the likeliest class and all probabilities."""
+    """One line an image: the likeliest class and all probabilities; and what was left out."""
     rows = [
         (one["image"], one["class"], *(f"{100 * share:.1f}" for share in one["probabilities"].values()))
         for one in document["predictions"]
     ]
     table(console, ["image", "class", *(f"{name} %" for name in document["classes"])], rows, left=2, whole=True)
+    if document["left_out"]:
+        console.print()
+        table(
+            console,
+            ["left out", "because"],
+            [(one["file"], one["problem"]) for one in document["left_out"]],
+            left=2,
+            whole=True,
+        )
 
 
 def predictions_csv(document: Document, console: Console) -> None:
-    """The same as comma-separated values."""
+    """The same as comma-separated values; of what was left out class and probabilities are empty."""
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(["image", "class", *(f"p({name})" for name in document["classes"])])
@@ -69,6 +78,8 @@ def predictions_csv(document: Document, console: Console) -> None:
         writer.writerow(
             [cell(one["image"]), cell(one["class"]), *(f"{share:.7g}" for share in one["probabilities"].values())]
         )
+    nothing = [""] * (1 + len(document["classes"]))
+    writer.writerows([cell(one["file"]), *nothing] for one in document["left_out"])
     console.print(lines.getvalue(), end="", soft_wrap=True)
 
 
