@@ -123,6 +123,12 @@ def test_models_obey_wherever_they_are_trained_again(package, sided, tmp_path):
 
 def test_merged_packages_say_it_too_if_one_of_them_does(package, tmp_path, sided):
     mirrored = distilled(tmp_path / "mirrored", sided, seed=2)
+    for file, expected in ((mirrored.package, 1), (package.package, 0)):
+        heard = Told()
+        api.train(file, tmp_path / "of one", seeds=1, device="cpu", progress=heard)
+        warned = [text for text in heard.warnings if "mirrored" in text]
+        assert len(warned) == expected
+        assert all("OD and OS" in text and "ask its sender" in text for text in warned)
     assert "flip" not in read(mirrored.package).card.recipe.plan
     files, told = [mirrored.package.rename(tmp_path / "west.mdz"), package.package], Told()
     note = "no image is mirrored in training: left and right tell classes of x.mdz apart"

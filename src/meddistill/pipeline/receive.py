@@ -19,6 +19,7 @@ from meddistill.nets.find import find
 from meddistill.nets.network import Network
 from meddistill.package.read import read_judged
 from meddistill.package.trust import judge, warning
+from meddistill.pipeline.sides import received_sides
 from meddistill.pipeline.tell import tell
 from meddistill.runtime.crew import News, Tell, do_all
 from meddistill.runtime.device import as_one_process, choose
@@ -176,6 +177,8 @@ def train(
         raise InputError("no package was given: expected one or more files (NAME.mdz)")
     parts = open_parts(packages, progress)
     combined = combine(parts, NO_RENAMING if classes is None else read_renaming(classes))
+    for found in received_sides(combined.flip, combined.classes):
+        progress.warn(found.message)
     require_writable(out)
     untrained = _untrained(combined, net)
     if recipe == "own":

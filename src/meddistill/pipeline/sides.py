@@ -26,15 +26,28 @@ _SUFFIX = re.compile("(sided|seitig)$")
 
 def mirrored_sides(plan: Plan, classes: Sequence[str]) -> tuple[Problem, ...]:
     """A warning where the plan mirrors images of classes that are named after the two sides."""
-    sided = [name for name in classes if _SIDES & set(_words(name))]
-    named = [f"{one} and {other}" for one, other in combinations(sided, 2) if differ_by_side(one, other)]
-    if not (plan.flip and named):
-        return ()
-    what = "half of the images are mirrored in training, and by their names classes differ in the side"
     remedy = (
         "If nothing else tells them apart, they cannot be learned so: give --no-flip (in a plan: flip = false), which "
         "every training from the package obeys as well."
     )
+    return _warned(plan.flip, classes, remedy)
+
+
+def received_sides(flip: bool, classes: Sequence[str]) -> tuple[Problem, ...]:
+    """The same for whoever has packages whose images were, and are, mirrored: only the sender can mend that."""
+    remedy = (
+        "If nothing else tells them apart, the package does not teach them: ask its sender for one that was distilled "
+        "with --no-flip."
+    )
+    return _warned(flip, classes, remedy)
+
+
+def _warned(flip: bool, classes: Sequence[str], remedy: str) -> tuple[Problem, ...]:
+    sided = [name for name in classes if _SIDES & set(_words(name))]
+    named = [f"{one} and {other}" for one, other in combinations(sided, 2) if differ_by_side(one, other)]
+    if not (flip and named):
+        return ()
+    what = "half of the images are mirrored in training, and by their names classes differ in the side"
     return (problem("mirrored-sides", "warning", what, named, remedy),)
 
 
