@@ -108,6 +108,7 @@ def test_rare_classes_keep_nothing_from_passing_and_it_is_told_that_little_is_kn
     assert found.outcome == "pass"
     assert set(found.figures["by_class"]) == {"a", "b"}
     assert found.warnings[-1].endswith("nothing leaks of single classes: b, c")
+    assert found.figures["undecided_classes"] == 2
 
 
 def test_members_above_every_control_patient_follow_the_exact_law():

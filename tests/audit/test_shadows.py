@@ -77,6 +77,10 @@ def test_patients_who_leave_a_trace_are_found_and_others_are_not(cases, stranger
         "normal": 300,
         "pneumonia": 300,
     }
+    unsaid = [
+        one.split(" of single classes: ")[1].split(", ") for one in found.warnings if " of single classes: " in one
+    ]
+    assert found.figures["undecided_classes"] == sum(map(len, unsaid))
     for both in sides:
         assert (np.bincount(both.patient) == 4).all()  # each of 600 patients is in half of the shadows
         assert (both.classes == both.patient % 300 // 2 % 2).all()

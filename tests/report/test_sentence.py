@@ -34,7 +34,11 @@ def figures_of(attack, strict=0.003):
             "undecided_classes": 0,
             "network_trained_on_members": Interval(0.71, 0.7, 0.72).as_dict(),
         },
-        "shadows": {"scores": {"online": rates}, "of_the_package": {"online": {"excess_at_0.01": excess(0.9)}}},
+        "shadows": {
+            "scores": {"online": rates},
+            "undecided_classes": 0,
+            "of_the_package": {"online": {"excess_at_0.01": excess(0.9)}},
+        },
         "marks": {"side": 14, "letters_from": 7},
     }
     return told.get(attack, {})
@@ -64,6 +68,7 @@ def test_after_a_pass_it_has_the_figures_and_what_is_open():
     repeated = report((*ATTACKS, "shadows")).sentence
     assert "and for membership by packages made anew by version" in repeated
     assert "(shadows)" not in repeated
+    assert "in single classes" not in repeated
 
 
 def test_what_was_left_undecided_is_named():
@@ -85,6 +90,11 @@ def test_what_so_few_images_or_patients_do_not_decide_is_named_and_of_older_audi
     assert "membership in single classes, for want of patients" in told
     assert "the share of images" not in told
     assert "retrieve" not in told
+    for undecided in ({"undecided_classes": 1}, {}):  # older audits do not tell it
+        figures = {"scores": figures_of("shadows")["scores"], **undecided}
+        told = report((*ATTACKS, "shadows"), figures={"shadows": figures}).sentence
+        assert "membership by packages made anew in single classes, for want of patients" in told
+        assert "; membership in single classes" not in told
     older = {
         "copies": {},
         "linkage": {key: one for key, one in figures_of("linkage").items() if key != "undecided"},

@@ -179,14 +179,15 @@ def _largest_by_chance(patients: int, inside: int, outside: int) -> float:
     return min(1.0, 0.5 + float(norm.ppf(0.5 ** (1 / patients))) * _deviation(inside, outside))
 
 
-def figures_of(found: Sequence[OfClass]) -> dict[str, Any]:
+def figures_of(found: Sequence[OfClass], few: Sequence[str]) -> dict[str, Any]:
     """What a report tells of every class, and of the one of the worst outcome; among such, the one that stands apart
-    most for sure.
+    most for sure. Besides, of how many too little is known; ``few``: those that were not even asked about.
     """
     most = max(found, key=lambda one: (OUTCOMES.index(one.outcome), one.area.low), default=None)
     return {
         "by_class": {one.name: one.as_dict() for one in found},
         "worst_class": most and {"class": most.name, **most.as_dict()},
+        "undecided_classes": len(few) + sum(one.undecided for one in found),
     }
 
 

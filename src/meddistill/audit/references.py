@@ -119,8 +119,7 @@ def judged(
     above = above_every_control({key: scores[key] for key in which}, confidence)
     few = [case.classes[label] for label in np.unique(case.members.classes) if label not in asked]
     figures = {
-        **figures_of(classes),
-        "undecided_classes": len(few) + sum(one.undecided for one in classes),
+        **figures_of(classes, few),
         "above_every_control_patient": above.as_dict(),
         "network_trained_on_members": area(*scores["direct"]).as_dict(),
         "references": case.effort.references,

@@ -195,7 +195,7 @@ def judge(members: Scored, control: Scored, case: Case) -> Finding:
     few = [case.classes[label] for label in np.unique(members.classes) if label not in asked]
     figures = {
         "of_the_package": {name: one.as_dict() for name, one in own.items()},
-        **figures_of(classes),
+        **figures_of(classes, few),
         "single_patients": {name: one.as_dict() for name, one in single.items()},
         "shadows": case.effort.shadows,
         "trials": sum(map(len, (members.patient, control.patient))),

@@ -21,6 +21,10 @@ _WANTING = {
     },
     "linkage": {"retrieved": "how often images retrieve members, for want of images"},
 }
+_IN_CLASSES = {
+    "membership": "membership in single classes, for want of patients",
+    "shadows": "membership by packages made anew in single classes, for want of patients",
+}
 _KNOWN = (*_WORDS, "hygiene", "population", "marks", "shadows", "canaries", "release")
 _WORSE = {"fail": "failed", "alarm": "alarm", "inconclusive": "undecided"}  # the worst first
 _FOLLOWS = {
@@ -117,8 +121,10 @@ def _undecided(audit: Mapping[str, Any], findings: Findings, rates: Rates) -> It
             told = _mapping(findings[attack].get("figures")).get("undecided")
             # An audit of before they were told may have left any of them undecided.
             yield from (words for code, words in codes.items() if not isinstance(told, list) or code in told)
-    if number(_mapping(findings["membership"].get("figures")).get("undecided_classes")) != 0:
-        yield "membership in single classes, for want of patients"
+    for attack, words in _IN_CLASSES.items():
+        # Nor do audits of before tell of classes, which then may all be undecided.
+        if attack in findings and number(_mapping(findings[attack].get("figures")).get("undecided_classes")) != 0:
+            yield words
     marks = _mapping(findings.get("marks", {}).get("figures"))
     side, letters = number(marks.get("side")), number(marks.get("letters_from"))
     if side is not None and letters is not None:
