@@ -11,18 +11,18 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from meddistill import __version__
 from meddistill.report.cells import Cell, Results
+from meddistill.report.escaped import environment
 from meddistill.report.findings import Audit
 from meddistill.report.of_audit import told_of_audit
 from meddistill.report.of_benchmark import told_of_benchmark, told_of_transfer
 from meddistill.report.of_package import Shared, told_of_package
 from meddistill.report.of_run import told_of_run
 from meddistill.report.runlog import RunLog
-from meddistill.runtime.words import visible
 
 
 def render(
@@ -59,20 +59,8 @@ def render(
 
 @cache
 def _environment() -> Environment:
-    return Environment(
-        autoescape=True,
-        finalize=_visible,
-        loader=FunctionLoader(_text),
-        lstrip_blocks=True,
-        trim_blocks=True,
-        undefined=StrictUndefined,
-    )
+    return environment(_text)
 
 
 def _text(name: str) -> str:
     return (resources.files("meddistill.report") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _visible(value: object) -> object:
-    """Called for whatever the template puts out."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from meddistill import __version__
@@ -16,10 +16,11 @@ from meddistill.package.read import Verification, read_judged
 from meddistill.package.trust import judge
 from meddistill.package.types import Card, Package, Score
 from meddistill.report.charts import Band, Curve, Point, curves
+from meddistill.report.escaped import environment
 from meddistill.report.pictures import Gallery, gallery
 from meddistill.report.runlog import RunLog
 from meddistill.runtime.errors import MeddistillError
-from meddistill.runtime.words import duration, size, visible
+from meddistill.runtime.words import duration, size
 from meddistill.view import pictures, runs
 from meddistill.view.runs import Run, Scored
 from meddistill.view.subjects import Subject
@@ -397,16 +398,4 @@ def _render(name: str, **told: Any) -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
-    return Environment(
-        autoescape=True,
-        finalize=_visible,
-        loader=FunctionLoader(lambda name: asset(name).decode()),
-        lstrip_blocks=True,
-        trim_blocks=True,
-        undefined=StrictUndefined,
-    )
-
-
-def _visible(value: object) -> object:
-    """Texts come from others: nothing in them may turn the direction of writing. Markup was written here."""
-    return value if isinstance(value, Markup) or not isinstance(value, str) else visible(value)
+    return environment(lambda name: asset(name).decode())
