@@ -4,12 +4,12 @@ Read as a stranger's, like the log of a run: lines that are no cells are counted
 no score counts as missing.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from meddistill.report.runlog import json_object
 from meddistill.runtime.errors import InputError
 
 FILE = "results.jsonl"
@@ -194,11 +194,8 @@ def _is_beside(cell: Cell) -> int:
 
 
 def _cell(line: bytes) -> Cell | None:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return cell_of(found) if isinstance(found, dict) else None
+    found = json_object(line)
+    return None if found is None else cell_of(found)
 
 
 def _figures(told: Mapping[str, Any]) -> dict[str, Spread]:

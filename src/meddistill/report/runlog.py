@@ -140,6 +140,15 @@ def number(value: object) -> float | None:
     return float(value) if abs(value) * _LARGEST >= 1 else 0.0
 
 
+def json_object(data: bytes) -> dict[str, Any] | None:
+    """The JSON object that stands there; None for anything else, however it is broken."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _events(folder: Path) -> tuple[list[Event], int]:
     path = folder / FILE
     try:
@@ -158,11 +167,8 @@ def _events(folder: Path) -> tuple[list[Event], int]:
 
 
 def _event(line: bytes) -> Event | None:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) and isinstance(found.get("event"), str) else None
+    found = json_object(line)
+    return found if found is not None and isinstance(found.get("event"), str) else None
 
 
 def _of(events: Iterable[Event], kind: str) -> list[Event]:

@@ -4,7 +4,6 @@ All of it is read as a stranger's: a file that is too large, broken or of anothe
 that cannot be drawn as none.
 """
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from meddistill.report.charts import Point
-from meddistill.report.runlog import FILE, MOST_BYTES, RunLog, number, read_run
+from meddistill.report.runlog import FILE, MOST_BYTES, RunLog, json_object, number, read_run
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.watch import COMMAND, STATUS, STOP, is_alive
 
@@ -148,10 +147,9 @@ def _document(path: Path) -> Mapping[str, Any]:
     try:
         with open(path, "rb") as file:
             data = file.read(_MOST_STATUS_BYTES + 1)
-        found = json.loads(data) if len(data) <= _MOST_STATUS_BYTES else None
-    except (OSError, ValueError, RecursionError):
+    except OSError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return (json_object(data) if len(data) <= _MOST_STATUS_BYTES else None) or {}
 
 
 def _log(folder: Path) -> RunLog | None:
@@ -169,15 +167,7 @@ def _events(folder: Path) -> list[Mapping[str, Any]]:
     except OSError:
         return []
     kinds = (b'"event": "resources"', b'"event": "evaluated"')
-    return [found for line in lines if any(kind in line for kind in kinds) and (found := _event(line))]
-
-
-def _event(line: bytes) -> Mapping[str, Any]:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return [found for line in lines if any(kind in line for kind in kinds) and (found := json_object(line))]
 
 
 def _memory(told: object) -> Mapping[str, float]:
