@@ -12,7 +12,7 @@ from typing import Any
 from meddistill.report.runlog import json_object
 from meddistill.runtime.errors import InputError
 
-FILE = "results.jsonl"
+RESULTS = "results.jsonl"
 SETS = "sets"  # the folder of a benchmark that its packages are in
 MOST_BYTES = 256 * 2**20
 MOST_CELLS = 5000  # that are shown
@@ -108,12 +108,12 @@ class Transfer:
 
 def is_benchmark(folder: Path) -> bool:
     """Whether a benchmark left its results there."""
-    return (folder / FILE).is_file()
+    return (folder / RESULTS).is_file()
 
 
 def read_results(folder: Path) -> Results:
     """The results in ``folder``. Raises :class:`InputError` where they cannot be read."""
-    path = folder / FILE
+    path = folder / RESULTS
     try:
         with open(path, "rb") as file:
             data = file.read(MOST_BYTES + 1)

@@ -9,12 +9,11 @@ from meddistill.package.members import TENSORS
 from meddistill.package.read import read_judged
 from meddistill.package.trust import judge
 from meddistill.package.types import Card
-from meddistill.report.cells import FILE as RESULTS
-from meddistill.report.cells import beside, is_benchmark, read_results
+from meddistill.report.cells import RESULTS, beside, is_benchmark, read_results
 from meddistill.report.findings import Audit, audit_of, read_audit, without_figures
 from meddistill.report.of_package import Shared
 from meddistill.report.page import render
-from meddistill.report.runlog import FILE, RunLog, read_run
+from meddistill.report.runlog import EVENTS, RunLog, read_run
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import require_another, require_writable, write_atomic
 
@@ -50,11 +49,11 @@ def report(subject: Path, out: Path, audit: Path | None = None) -> Written:
     Raises :class:`InputError` for a subject or an audit that cannot be read, and for an audit of a package that states
     an epsilon; :class:`VerificationError` for a broken package, :class:`OutputError` where the page cannot be written.
     """
-    if is_benchmark(subject) and not (subject / FILE).exists():
+    if is_benchmark(subject) and not (subject / EVENTS).exists():
         return _of_benchmark(subject, out, audit)
     run = read_run(subject) if subject.is_dir() else None
     file = subject if run is None else _package_of(subject, run)
-    require_another(out, (file, audit, subject / FILE))
+    require_another(out, (file, audit, subject / EVENTS))
     require_writable(out)
     shared = None if file is None else _open(file)
     told, tried = _audit(audit, shared), () if file is None else beside(file)

@@ -10,11 +10,10 @@ from meddistill.package.read import Verification
 from meddistill.package.types import Card, Package
 from meddistill.report.elements import SPLIT_NAMES, Table
 from meddistill.report.of_results import score_of, told_of_results
-from meddistill.report.pictures import gallery
+from meddistill.report.pictures import FEW, gallery
 from meddistill.runtime.words import size
 
 _MOST_CLASSES = 40  # that the table of the cohort has rows for
-_FEW = 12  # images that are shown large
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def told_of_package(shared: Shared) -> Mapping[str, Any]:
         "tiles": _tiles(shared),
         "counts": _counts(card),
         "gallery": gallery(shared.package),
-        "few": card.images.count <= _FEW,
+        "few": card.images.count <= FEW,
         "measured": told_of_results(card.results),
         "sizes": _sizes(shared, cohort),
         "members": _members(shared.found),

@@ -13,6 +13,7 @@ from meddistill.report import charts
 
 MOST_IMAGES = 400  # shown in all
 MOST_CLASSES = 200
+FEW = 12  # images that are shown large
 PIXEL_BUDGET = 2**22  # values of all shown images together
 SIDE = 96  # pixels that a shown image should fill, about
 NAMED = 5  # classes that a label names; the others are counted

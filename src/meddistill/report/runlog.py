@@ -16,7 +16,7 @@ from meddistill.report.answers import Answered, read_answers
 from meddistill.report.charts import Point
 from meddistill.runtime.errors import InputError
 
-FILE = "events.jsonl"
+EVENTS = "events.jsonl"
 MOST_BYTES = 64 * 2**20
 _LARGEST = 1e30
 # Phases of distilling by what a method compares; before them is the warm-up, of ``features``.
@@ -150,13 +150,13 @@ def json_object(data: bytes) -> dict[str, Any] | None:
 
 
 def _events(folder: Path) -> tuple[list[Event], int]:
-    path = folder / FILE
+    path = folder / EVENTS
     try:
         with open(path, "rb") as file:
             data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise InputError(
-            f"{folder} is a folder without a readable {FILE} ({error.strerror}): give a package (NAME.mdz), the "
+            f"{folder} is a folder without a readable {EVENTS} ({error.strerror}): give a package (NAME.mdz), the "
             "folder of a run (NAME.run), or that of a benchmark"
         ) from None
     if len(data) > MOST_BYTES:

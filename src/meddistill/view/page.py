@@ -16,8 +16,9 @@ from meddistill.package.read import Verification, read_judged
 from meddistill.package.trust import judge
 from meddistill.package.types import Card, Package, Score
 from meddistill.report.charts import Band, Curve, Point, curves
+from meddistill.report.elements import Figure
 from meddistill.report.escaped import environment
-from meddistill.report.pictures import Gallery, gallery
+from meddistill.report.pictures import FEW, Gallery, gallery
 from meddistill.report.runlog import RunLog
 from meddistill.runtime.errors import MeddistillError
 from meddistill.runtime.words import duration, size
@@ -49,14 +50,6 @@ class Opened:
     package: Package
     found: Verification
     gallery: Gallery
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A chart under its title."""
-
-    title: str
-    chart: Markup
 
 
 @dataclass(frozen=True)
@@ -107,7 +100,7 @@ def images(subject: Subject, at: int) -> str:
     iteration = moments[place] if moments else None
     total = runs.read(subject.path).iterations
     shelves = () if iteration is None else pictures.shelves(subject.path, iteration)
-    few = sum(len(shelf.pictures) for shelf in shelves) <= 12
+    few = sum(len(shelf.pictures) for shelf in shelves) <= FEW
     told = "" if iteration is None else f"iteration {iteration}" + (f" of {total[1]:.0f}" if total else "")
     return _render("images.html", shelves=shelves, few=few, told=told)
 
@@ -165,7 +158,7 @@ def package(subject: Subject) -> str:
         signer=found.signer_name or found.signer,
         tiles=_package_tiles(opened),
         shelves=shelves,
-        few=sum(len(shelf.pictures) for shelf in shelves) <= 12,
+        few=sum(len(shelf.pictures) for shelf in shelves) <= FEW,
         scored=_card_scores(card),
         bytes=size(opened.bytes),
     )
@@ -196,9 +189,8 @@ def _standing(run: Run) -> dict[str, Any]:
 
 def _stages(run: Run) -> list[tuple[str, str]]:
     """The stages, each ``past``, ``now`` or ``ahead``."""
-    teachers = run.log is not None and run.log.plan.get("teachers")
-    count = teachers.get("count") if isinstance(teachers, dict) else None
-    names = [name for name in runs.STAGES if name != "teaching" or count != 0]
+    has_teachers = run.log is None or run.log.plans_teachers
+    names = [name for name in runs.STAGES if name != "teaching" or has_teachers]
     if run.state == "done":
         return [(name, "past") for name in names]
     here = names.index(run.stage) if run.stage in names else -1

@@ -1,6 +1,5 @@
 """The synthetic images of one moment of a run, from arrays whose every size, type and range is checked first."""
 
-import base64
 import io
 import json
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import safetensors
 import safetensors.numpy
+
+from meddistill.report.pictures import data_uri
 
 _MOST_BYTES, _MOST_IMAGES, _MOST_CLASSES, _MOST_SIDE = 2**23, 400, 10_000, 1024
 
@@ -98,4 +99,4 @@ def _png(image: npt.NDArray[np.uint8]) -> str:
     pixels = image.transpose(1, 2, 0)
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return data_uri(buffer.getvalue())

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from meddistill.report.charts import Point
-from meddistill.report.runlog import FILE, MOST_BYTES, RunLog, json_object, number, read_run
+from meddistill.report.runlog import EVENTS, MOST_BYTES, RunLog, json_object, number, read_run
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.watch import COMMAND, STATUS, STOP, is_alive
 
@@ -162,7 +162,7 @@ def _log(folder: Path) -> RunLog | None:
 def _events(folder: Path) -> list[Mapping[str, Any]]:
     """Events of the kinds that only the viewer shows."""
     try:
-        with open(folder / FILE, "rb") as file:
+        with open(folder / EVENTS, "rb") as file:
             lines = file.read(MOST_BYTES).split(b"\n")
     except OSError:
         return []

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from meddistill.report.runlog import FILE
+from meddistill.report.runlog import EVENTS
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.files import is_there
 
@@ -50,7 +50,7 @@ def subjects(paths: Sequence[Path]) -> tuple[Subject, ...]:
 def _meant(path: Path) -> Iterable[Subject]:
     if not path.is_dir():
         return [Subject(path, is_run=False)]
-    if path.suffix == ".run" or (path / FILE).exists():
+    if path.suffix == ".run" or (path / EVENTS).exists():
         return [Subject(path, is_run=True)]
     entries = [entry for entry, _ in zip(sorted(path.iterdir()), range(_SCANNED), strict=False)]
     runs = sorted((entry for entry in entries if _is_run(entry)), key=_changed, reverse=True)
@@ -59,8 +59,8 @@ def _meant(path: Path) -> Iterable[Subject]:
 
 
 def _is_run(entry: Path) -> bool:
-    return entry.is_dir() and (entry / FILE).is_file()
+    return entry.is_dir() and (entry / EVENTS).is_file()
 
 
 def _changed(run: Path) -> float:
-    return (run / FILE).stat().st_mtime
+    return (run / EVENTS).stat().st_mtime
