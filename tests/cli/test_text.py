@@ -166,10 +166,10 @@ def test_evaluation_lists_classes():
     assert "[b]" in shown
 
 
-def test_inspection_shows_errors_before_warnings():
+def test_inspection_shows_problems_plan_and_costs():
     problems = [
-        {"code": "few", "level": "warning", "message": "few images"},
         {"code": "unreadable", "level": "error", "message": "3 files cannot be read"},
+        {"code": "few", "level": "warning", "message": "few images"},
     ]
     document = {
         "fingerprint": {"name": "x", "classes": ["a", "b"], "counts": {"train": {"a": 3, "b": 4}, "test": {"a": 1}}},

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from meddistill.cohort.prepare import CohortError, prepare, propose_size, survey
+from meddistill.cohort.problems import in_order, problem
 from meddistill.cohort.read import ReadOptions
 from meddistill.runtime.errors import InputError
 from meddistill.runtime.progress import Silent
@@ -16,6 +17,14 @@ SKIPPING = ReadOptions(skip_unreadable=True)
 
 def codes(problems, level=None):
     return [found.code for found in problems if level in (None, found.level)]
+
+
+def test_errors_stand_before_leaks_and_leaks_before_warnings():
+    found = [
+        problem(code, level, "what", ["here"], "remedy")
+        for code, level in (("a", "warning"), ("b", "leak"), ("c", "error"), ("d", "error"))
+    ]
+    assert codes(in_order(found)) == ["c", "d", "b", "a"]
 
 
 def named(problems, code):

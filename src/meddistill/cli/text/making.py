@@ -1,6 +1,6 @@
 """What was read, distilled, compared: results of the commands that a hospital begins with."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.text import Text
@@ -34,7 +34,7 @@ Time to train: one network."""
 def inspection(document: Document, console: Console) -> None:
     """The fingerprint, the problems, the plan, and what it will cost."""
     _fingerprint(document["fingerprint"], console)
-    problems(document.get("problems", ()), console)
+    _problems(document.get("problems", ()), console)
     estimate = document.get("estimate") or {}
     if document.get("plan"):
         title(console, "Plan")
@@ -49,13 +49,11 @@ def inspection(document: Document, console: Console) -> None:
         console.print(f"\nThe plan is in {document['plan_file']}: edit it, then distil with --plan.", soft_wrap=True)
 
 
-def problems(found: Iterable[Document], console: Console) -> None:
-    """Errors first, then leaks, then warnings."""
-    order = {"error": 0, "leak": 1, "warning": 2}
-    ranked = sorted(found, key=lambda problem: order.get(problem["level"], 3))
-    if ranked:
+def _problems(found: Sequence[Document], console: Console) -> None:
+    """As the answer has them: errors first, then leaks, then warnings."""
+    if found:
         title(console, "Problems")
-    for problem in ranked:
+    for problem in found:
         paragraph(console, f"{problem['level']}: {problem['message']}")
 
 
