@@ -41,6 +41,7 @@ from meddistill.view.serve import Server
 # What a page's folder has at first, and which thing of the shelf that is. All have EVERYWHERE.
 BEFORE = {
     "README.md": {"SOURCE": "pictures", "OTHER_SOURCE": "pictures", "IMAGE": "picture.png", "st-mary.pem": "key.pem"},
+    "docs/audit.md": {"SOURCE": "pictures", "lungs.mdw": "model.mdw"},
     "docs/audit-for-an-officer.md": {"chest": "pictures", "chest.mdz": "lungs.mdz", "st-mary.pem": "key.pem"},
     "docs/bench.md": {"DATA": "data", "recipes": "recipes"},
     "docs/choose-method.md": {"chest": "pictures", "grid.toml": "grid.toml"},
@@ -65,7 +66,7 @@ BEFORE = {
     "docs/index.md": {"SOURCE": "pictures", "OTHER_SOURCE": "pictures"},
     "docs/own-data.md": {"chest": "pictures"},
     "docs/package.md": {"lungs.mdz": "lungs.mdz"},
-    "docs/privacy.md": {"SOURCE": "pictures", "lungs.mdw": "model.mdw"},
+    "docs/privacy.md": {"SOURCE": "pictures"},
     "docs/report.md": {
         "lungs.mdz": "lungs.mdz",
         "lungs.run": "lungs.run",

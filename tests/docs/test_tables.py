@@ -189,8 +189,8 @@ def test_the_table_of_transfer_is_its_record():
 
 
 def test_the_table_of_audits_is_its_record():
-    kept, page = record("audits.json"), " ".join(text_of("privacy.md").split())
-    assert made("benchmarks/audits.py", kept) in text_of("privacy.md")
+    kept, page = record("audits.json"), " ".join(text_of("audit.md").split())
+    assert made("benchmarks/audits.py", kept) in text_of("audit.md")
     outcomes = [row["outcome"] for key, row in kept.items() if key.endswith(" prototypes")]
     said = {"pass": "passed]", "inconclusive": "were inconclusive", "alarm": "raised an alarm"}
     counts = {1: "once", 2: "twice", 3: "three times"}
@@ -212,8 +212,8 @@ def test_the_table_of_readings_is_its_record():
 
 
 def test_the_table_of_shadows_is_its_record():
-    kept, page = record("shadows.json"), " ".join(text_of("privacy.md").split())
-    assert made("benchmarks/shadows.py", kept) in text_of("privacy.md")
+    kept, page = record("shadows.json"), " ".join(text_of("audit.md").split())
+    assert made("benchmarks/shadows.py", kept) in text_of("audit.md")
     groups = {
         side: one["patients"] for side, one in kept["default"]["groups"].items() if side in ("members", "control")
     }
@@ -230,7 +230,7 @@ def test_the_table_of_shadows_is_its_record():
 
 
 def test_the_table_of_written_letters_is_its_record():
-    kept, page = record("marks.json"), text_of("privacy.md")
+    kept, page = record("marks.json"), text_of("audit.md")
     assert made("benchmarks/marks.py", kept) in page
     told = {"plain": "85 to 100 % are found without noise", "noisy": "75 to 100 % with it"}
     large = [one["letters"] for key, one in kept.items() if not key.endswith(" 28")]
@@ -244,7 +244,7 @@ def test_the_table_of_written_letters_is_its_record():
 
 
 def test_the_table_of_changed_copies_is_its_record():
-    kept, page = record("transforms.json"), text_of("privacy.md")
+    kept, page = record("transforms.json"), text_of("audit.md")
     assert made("benchmarks/transforms.py", kept) in page
     for one in kept.values():
         assert f"{one['changed']} members of {one['members']:,}" in page
