@@ -2,6 +2,7 @@
 
     .venv/bin/python benchmarks/rates.py --data ../shared/data [--networks resnet18-w16] [--sets pneumonia]
 
+With ``-tutored`` behind its name a network learns by way of a ConvNet that was trained on the images at the usual rate.
 A network, a set and a rate are one entry of ``benchmarks/records/rates.json``: balanced accuracy for each seed, each of
 10 other random images a class. What is in it is not measured again; ``--table`` prints it. No test image is read.
 """
@@ -15,17 +16,21 @@ from shared import read_record, write_record
 
 from meddistill.cohort.prepare import prepare
 from meddistill.nets.find import find
+from meddistill.nets.network import Network
+from meddistill.runtime.streams import derive
 from meddistill.teachers.images import LabelledImages, measure_normalisation, split_images
 from meddistill.train.baselines import random_real
 from meddistill.train.metrics import measure
-from meddistill.train.protocol import Protocol, probabilities, real_set, train_network
+from meddistill.train.protocol import Lesson, Protocol, TrainingSet, probabilities, real_set, train_network
+from meddistill.train.tutored import TUTORED, Tutor
 
 RECORD = Path(__file__).parent / "records" / "rates.json"
 SETS = {
     "pneumonia": ("PneumoniaMNIST, 28 px", "pneumoniamnist.npz", 28),
     "blood": ("PBC blood cells, 32 px", "pbc_blood_64", 32),
 }
-NETWORKS = ("resnet18-w16", "vgg11-w16")
+NETWORKS = ("resnet18-w16", "resnet18-w16-tutored", "vgg11-w16", "vgg11-w16-tutored")
+TUTOR = "convnet-d3-w32"
 RATES = (0.001, 0.003, 0.01, 0.03)
 PER_CLASS, SEEDS, SCORED = 10, 2, 1500
 
@@ -42,14 +47,23 @@ def splits(name: str, data: Path) -> tuple[LabelledImages, LabelledImages]:
 
 def score(network: str, rate: float, train: LabelledImages, val: LabelledImages) -> list[float]:
     """Balanced accuracy for each seed, in per cent."""
-    built = find(network, channels=train.pixels.shape[1], size=train.pixels.shape[-1], classes=train.classes)
+    built, tutor = (_built(name, train) for name in (network.removesuffix(TUTORED), TUTOR))
     found = []
     for seed in range(SEEDS):
         data = real_set(random_real(train, PER_CLASS, seed))
-        params = train_network(built, data, replace(Protocol(), learning_rate=rate), seed)
+        lesson = _lesson(tutor, data, seed) if network.endswith(TUTORED) else None
+        params = train_network(built, data, replace(Protocol(), learning_rate=rate), seed, lesson=lesson)
         judged = measure(probabilities(built, params, val), val.labels.numpy())
         found.append(round(100 * judged.balanced_accuracy, 1))
     return found
+
+
+def _built(name: str, train: LabelledImages) -> Network:
+    return find(name, channels=train.pixels.shape[1], size=train.pixels.shape[-1], classes=train.classes)
+
+
+def _lesson(tutor: Network, data: TrainingSet, seed: int) -> Lesson:
+    return Tutor(tutor, train_network(tutor, data, Protocol(), derive(seed, "tutor"))).lesson
 
 
 def table(record: dict[str, list[float]]) -> str:

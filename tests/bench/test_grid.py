@@ -240,6 +240,8 @@ OLD = (
 EVERY = ("pneumoniamnist", "covid_cxr3_112", "pbc_blood_64", "ham10000")
 HOUR = ("meddistill", "mtt", "pruned", "progressive", "mtt-soft", "frepo", "random", "herding")
 OWN = ("meddistill", "mtt", "mtt-soft", "frepo", "dm", "random")
+CLAIMS = ("meddistill", "mtt", "pruned", "progressive", "random")
+NETWORKS = ("convnet-d3-w32", "resnet18-w16", "resnet18-w16-tutored")
 
 
 @pytest.mark.parametrize(
@@ -248,7 +250,8 @@ OWN = ("meddistill", "mtt", "mtt-soft", "frepo", "dm", "random")
         ("cpu", "hour", EVERY[:1], (1, 2, 10), HOUR, ("convnet-d3-w32",), (28, 50)),
         ("cpu", "night", EVERY, (1, 2, 10), OLD, ("convnet-d3-w32",), (208, 384)),
         ("cpu", "own", EVERY[1:], (1,), OWN, ("convnet-d3-w32",), (21, 42)),
-        ("cpu", "transfer", EVERY, (1,), ("meddistill", "mtt", "random"), ("convnet-d3-w32", "resnet18-w16"), (32, 48)),
+        ("cpu", "transfer", EVERY, (1,), ("meddistill", "mtt", "random"), NETWORKS, (48, 64)),
+        ("cpu", "claims", EVERY[1:], (1, 2), CLAIMS, NETWORKS[:1], (36, 69)),
         ("gpu", "hour", EVERY, (1, 10), ("meddistill", "mtt", "mtt-soft", "random"), None, (220, 400)),
     ],
 )
