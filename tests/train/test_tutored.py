@@ -11,7 +11,8 @@ from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import parse
 from meddistill.nets.find import find
 from meddistill.runtime.streams import derive, stream
-from meddistill.train.protocol import Protocol, protocol_for, synthetic_set, train_network
+from meddistill.teachers.images import LabelledImages, Normalisation
+from meddistill.train.protocol import Protocol, protocol_for, real_set, synthetic_set, train_network
 from meddistill.train.tutored import TUTORED_VERSION, Tutor, train_as, train_tutored
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -54,22 +55,25 @@ def test_a_pupil_learns_what_its_tutor_knows_whatever_the_labels_say():
 
 
 def test_tutor_and_pupil_learn_by_the_protocol_at_the_usual_rate():
-    """Step by step, with an optimiser of PyTorch: a ResNet learns from labels at another rate, but not from a tutor."""
+    """Step by step, with an optimiser of PyTorch: a ResNet learns from labels at another rate, but not from a tutor.
+
+    Of six images each is three times in a batch.
+    """
     images, labels = striped(6, 3)
     data, seed = synthetic_set(images, torch.eye(2)[labels]), 5
-    protocol = replace(protocol_for(PUPIL), steps=4, epochs=0, augmentation=STILL)
+    protocol = replace(protocol_for(PUPIL), steps=3, epochs=0, augmentation=STILL)
     assert protocol.learning_rate != 0.03
     found = train_tutored(PUPIL, TUTOR, data, protocol, seed)
-    usual = Protocol(steps=4, epochs=0, learning_rate=0.03, augmentation=STILL)
+    usual = Protocol(steps=3, epochs=0, learning_rate=0.03, augmentation=STILL)
     tutor = train_network(TUTOR, data, usual, derive(seed, "tutor"))
     params = [param.clone().requires_grad_() for param in PUPIL.init(stream(seed, "train", "init"))]
     draws = stream(seed, "train", "batches")
     optimiser = torch.optim.SGD(params, lr=0.03, momentum=0.9, weight_decay=5e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 4)
-    for _ in range(4):
-        batch = images[torch.randperm(6, generator=draws)]
-        torch.rand((7, 6), generator=draws)  # of an augmentation that changes nothing
-        partners, shares = torch.randperm(6, generator=draws), torch.rand((6, 1, 1, 1), generator=draws)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 3)
+    for _ in range(3):
+        batch = images[torch.randperm(18, generator=draws) % 6]
+        torch.rand((7, 18), generator=draws)  # of an augmentation that changes nothing
+        partners, shares = torch.randperm(18, generator=draws), torch.rand((18, 1, 1, 1), generator=draws)
         mixed = (1 - shares) * batch + shares * batch[partners]
         told = TUTOR.apply(tutor, mixed).softmax(1)
         optimiser.zero_grad()
@@ -78,6 +82,23 @@ def test_tutor_and_pupil_learn_by_the_protocol_at_the_usual_rate():
         schedule.step()
     for one, other in zip(found, params, strict=True):
         torch.testing.assert_close(one, other.detach(), rtol=1e-3, atol=1e-4)
+
+
+def test_real_images_can_be_learned_by_way_of_another_network_too():
+    """Few of them, as many, and more than fill a batch; the fewest are two."""
+    labels = torch.arange(20) % 2
+    images = LabelledImages(
+        torch.randint(0, 256, (20, 1, 9, 9), generator=stream(1, "t"), dtype=torch.uint8),
+        labels,
+        255,
+        2,
+        Normalisation((0.5,), (0.2,)),
+    )
+    for count in (2, 16, 20):
+        few = images.subset(torch.arange(count))
+        drawn = synthetic_set(few.inputs(torch.arange(count)), torch.eye(2)[few.labels])
+        found = (train_tutored(PUPIL, TUTOR, data, replace(SHORT, steps=2), 1) for data in (real_set(few), drawn))
+        assert all(map(torch.equal, *found))
 
 
 def test_a_version_says_which_way():

@@ -7,6 +7,7 @@ in mixtures of the images, of which there are as many as anybody wants. Labels b
 across kinds of network: Beyer et al. 2022 (arXiv 2106.05237).
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,11 +16,14 @@ from torch import Tensor
 from meddistill.nets.network import Network
 from meddistill.nets.params import Params
 from meddistill.runtime.streams import derive
+from meddistill.teachers.images import LabelledImages
 from meddistill.train.protocol import PROTOCOL_VERSION, Protocol, TrainingSet, protocol_for, train_network
 
 # Behind the name of a protocol's version, or of an evaluated network.
 TUTORED = "-tutored"
 TUTORED_VERSION = PROTOCOL_VERSION + TUTORED
+# Mixtures that a step shows at least: of two images alone it would show two, and learn as unsteadily as from two.
+_LEAST = 16
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,20 @@ def train_tutored(network: Network, tutor: Network, data: TrainingSet, protocol:
     """Train a fresh ``tutor`` on the set, and with it a fresh ``network``; the parameters of ``network``, detached.
 
     Both by the protocol, but for the rate, which is the usual one for every kind: what a network is shown here never
-    comes twice. The tutor's own stream is derived from ``seed``. Raises as :func:`train_network`.
+    comes twice. Of fewer than 16 images each is there as often as makes 16 or more mixtures a step. The tutor's own
+    stream is derived from ``seed``. Raises as :func:`train_network`.
     """
     usual = replace(protocol, learning_rate=Protocol.learning_rate)
     found = Tutor(tutor, train_network(tutor, data, usual, derive(seed, "tutor")))
-    return train_network(network, data, usual, seed, lesson=found.lesson)
+    return train_network(network, _repeated(data), usual, seed, lesson=found.lesson)
+
+
+def _repeated(data: TrainingSet) -> TrainingSet:
+    if len(data) >= _LEAST:
+        return data
+    rows = torch.arange(len(data)).repeat(math.ceil(_LEAST / len(data))).to(data.labels.device)
+    images = data.images.subset(rows) if isinstance(data.images, LabelledImages) else data.images[rows]
+    return TrainingSet(images, data.labels[rows])
 
 
 def train_as(
