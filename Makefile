@@ -4,8 +4,8 @@
 #   make docs    build the documentation into build/docs
 # On a machine with a GPU, with meddistill and a PyTorch for it installed:
 #   make gpu PYTHON=… DATA=…    check the engine and the teachers there, then measure them; DATA: chest X-rays of 112 pixels
-# Its parts: gpu-check (needs pytest), gpu-engine, gpu-traces, gpu-compiled, gpu-run, gpu-teachers, gpu-target. Each checks
-# what it measures, and one that fails keeps none of the others from its turn.
+# Its parts: gpu-check (needs pytest), gpu-engine, gpu-traces, gpu-compiled, gpu-kernels (needs Triton), gpu-run,
+# gpu-teachers, gpu-target. Each checks what it measures, and one that fails keeps none of the others from its turn.
 # Variables: PYTHON (interpreter that makes .venv), OUT (folder of the demo), PIP_FLAGS (more flags for pip).
 
 PYTHON ?= python3
@@ -23,8 +23,8 @@ INPUTS := pyproject.toml constraints.txt
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-GPU_PARTS := gpu-check gpu-engine gpu-traces gpu-compiled gpu-run gpu-teachers $(if $(DATA),gpu-target)
-.PHONY: help demo test docs wheel lint format clean gpu gpu-check gpu-engine gpu-traces gpu-compiled gpu-run gpu-teachers gpu-target
+GPU_PARTS := gpu-check gpu-engine gpu-traces gpu-compiled gpu-kernels gpu-run gpu-teachers $(if $(DATA),gpu-target)
+.PHONY: help demo test docs wheel lint format clean gpu gpu-check gpu-engine gpu-traces gpu-compiled gpu-kernels gpu-run gpu-teachers gpu-target
 
 help:
 	@echo "make demo    distil the embedded chest X-rays, train from the result, print one table"
@@ -73,6 +73,11 @@ gpu-traces:
 # Compiling takes minutes for every number of students and precision, hence few of them.
 gpu-compiled:
 	@$(PYTHON) benchmarks/gpu.py --only recipes --compiled --students 23 64
+
+gpu-kernels:
+	@$(PYTHON) benchmarks/gpu.py --only kernels
+	@$(PYTHON) benchmarks/gpu.py --only recipes --kernels --students 1 8 23
+	@$(PYTHON) benchmarks/gpu.py --only recipes --kernels --compiled --students 23 64
 
 gpu-run:
 	@$(PYTHON) benchmarks/whole_run.py

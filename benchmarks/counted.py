@@ -5,9 +5,11 @@
 
 Step by step, the code runs on the ``meta`` device, where nothing is computed, and every operation that is no view is
 one launch that reads and writes its tensors once. Compiled, the bytes of slopes and curvature are what inductor counts
-behind its fusion, planned for a CPU. Operations are those of convolutions, two a multiplication and addition. Times
-follow from a card's data sheet and an assumed time of a launch: the longest of launches, bytes and operations, as if
-the other two cost nothing and everything reached its peak. That is a bound of what can be had, not a forecast.
+behind its fusion, planned for a CPU. A kernel of the project's own is one launch, which reads what it is given and
+writes what it puts out once. Operations are those of convolutions and of such kernels' products, two a multiplication
+and addition. Times follow from a card's data sheet and an assumed time of a launch: the longest of launches, bytes and
+operations, as if the other two cost nothing and everything reached its peak. That is a bound of what can be had, not a
+forecast.
 """
 
 import argparse
@@ -47,6 +49,8 @@ TEACHERS = {"covid": ConvNet(128, 5, 1, 112, 3), "pneumonia": ConvNet(32, 3, 1, 
 TEACHER_BATCH = {"covid": 256, "pneumonia": 64}
 TEACHER_STEPS = 100 * 50 * 28  # 100 teachers, 50 epochs of 7,199 images
 AT_ONCE = 32
+# How often the project's kernels multiply patches with a matrix of weights, in TF32: three times where exactly.
+_PRODUCTS = {"gates_ahead": 3, "gates_along": 4, "gates_sums": 4, "gates_onto": 5}
 # Launched by nothing, though no view: tensors without values.
 _NOTHING = {"_unsafe_view", "_reshape_alias", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 
@@ -112,6 +116,8 @@ class Counting(TorchDispatchMode):
             self._convolved(slope, weight, sum(wanted[:2]))
         elif name == "convolution":
             self._convolved(found, args[1], 1)
+        elif name in _PRODUCTS:
+            self._operations["tf32"] += 2 * _PRODUCTS[name] * _multiplied(*args[:2])
         tensors = [one for one in tree_leaves((given, found)) if isinstance(one, Tensor) and self._has(one)]
         self._launches += bool(tensors)
         self._bytes += sum(one.numel() * one.element_size() for one in tensors)
@@ -123,6 +129,12 @@ class Counting(TorchDispatchMode):
     def _convolved(self, maps: Tensor, weight: Tensor, times: int) -> None:
         kind = str(maps.dtype).removeprefix("torch.")
         self._operations[kind] += 2 * times * maps.numel() * weight[0].numel()
+
+
+def _multiplied(images: Tensor, weight: Tensor) -> int:
+    """Multiplications of every patch of the images with the weights, made up to a power of two."""
+    _, numbers, channels = weight.shape
+    return images[:, :, 0].numel() * (1 << numbers.bit_length()) * channels
 
 
 def counted(work: Callable[[], object], device: str = "meta") -> Cost:
@@ -155,7 +167,7 @@ def plain(network: ConvNet, steps: int) -> Cost:
 
 def parts(network: ConvNet, rule: Rule, device: str, students: int) -> dict[str, tuple[Callable[..., Any], Any]]:
     """Slopes and curvature of a step, and what they are called with."""
-    step = step_of(network, rule.precision)
+    step = step_of(network, rule.precision, kernels=rule.kernels)
     params = tuple(torch.randn(students, *shape, device=device) for shape in network.shapes)
     images = torch.randn(students, BATCH, network.channels, network.size, network.size, device=device)
     labels = torch.rand(students, BATCH, network.classes, device=device).softmax(2)
@@ -199,13 +211,14 @@ def recipe(network: ConvNet, steps: int = STEPS, students: int = 2) -> dict[str,
     """A published recipe: one segment of the yardstick and of the engine, step by step and compiled."""
     ways: dict[str, Any] = {}
     ways["step by step, float32"] = _way(segment(network, Rule(), steps), room_for(network, Rule(), BATCH, steps))
-    for name, states in (("", None), (", no step taken twice", steps)):
-        rule = Rule(precision="bfloat16", states=states)
-        room = room_for(network, rule, BATCH, steps)
-        eager = segment(network, rule, steps).in_tf32()
-        if not name:
-            ways["step by step"] = _way(eager, room)
-        ways["compiled" + name] = _way(_compiled(network, rule, eager, steps, room, students), room)
+    for how, kernels in (("", False), (", with kernels", True)):
+        for name, states in (("", None), (", no step taken twice", steps)):
+            rule = Rule(precision="bfloat16", states=states, kernels=kernels)
+            room = room_for(network, rule, BATCH, steps)
+            eager = segment(network, rule, steps).in_tf32()
+            if not name:
+                ways["step by step" + how] = _way(eager, room)
+            ways["compiled" + how + name] = _way(_compiled(network, rule, eager, steps, room, students), room)
     return {
         "network": network.name,
         "side": network.size,

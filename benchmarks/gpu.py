@@ -3,11 +3,13 @@
     python benchmarks/gpu.py                            all of it, steps as they are
     python benchmarks/gpu.py --only recipes --compiled  the recipes with compiled steps, which are captured
     python benchmarks/gpu.py --only recipes --traces 10 the recipes with steps that leave traces for the curvature
+    python benchmarks/gpu.py --only kernels             the project's kernels: how far they are off, and their time
+    python benchmarks/gpu.py --only recipes --kernels   the recipes with them
 
-Nothing is measured unless all recipes' gradients are right. Segments a second are those of
-``benchmarks/engine.py``'s yardstick and of the engine in turns; the yardstick computes as PyTorch does by default, with
-TF32 and any kernels. Every row is kept in ``benchmarks/records/engine.json`` as soon as it is there, under the card's
-name. What can be expected is counted by ``benchmarks/counted.py``.
+Nothing is measured unless all recipes' gradients are right, with kernels too where Triton is. Segments a second are
+those of ``benchmarks/engine.py``'s yardstick and of the engine in turns; the yardstick computes as PyTorch does by
+default, with TF32 and any kernels. Every row is kept in ``benchmarks/records/engine.json`` as soon as it is there,
+under the card's name. What can be expected is counted by ``benchmarks/counted.py``.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -38,7 +41,7 @@ from engine import (
 )
 from torch import Tensor
 
-from meddistill.distill.unroll import Learned, Outcomes, Rule, Student, unroll_many
+from meddistill.distill.unroll import PRECISIONS, Learned, Outcomes, Rule, Student, trial, unroll_many
 from meddistill.distill.unroll.memory import free_bytes, room_for, traces_at_once
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
@@ -138,6 +141,20 @@ def freed(device: str) -> None:
     give_back(torch.device(device))
 
 
+def kernel_rows(network: ConvNet, rule: Rule, device: str, sizes: tuple[int, ...] = (1, 8, 23)) -> list[dict[str, Any]]:
+    """One step's slopes and curvature with the project's kernels and without; stops where they are wrong."""
+    rows = []
+    for precision in PRECISIONS:
+        for size in sizes:
+            found = trial.compare(network, precision, rule.compiled, size, BATCH, torch.device(device))
+            rows.append({"precision": precision, "students": size, "compiled": rule.compiled} | found._asdict())
+            print(network.name, json.dumps(rows[-1]), flush=True)
+            freed(device)
+            if wrong := trial.why_wrong(found, precision):
+                raise SystemExit(f"the kernels do not serve {network.name} in {precision}: {wrong}")
+    return rows
+
+
 def recipe_rows(
     name: str,
     network: ConvNet,
@@ -152,6 +169,7 @@ def recipe_rows(
     plain = fitting(network, learned, device, steps)
     rate = matrix_rate(device, torch.bfloat16)
     found: dict[str, Any] = {"recipe": name, "compiled": rule.compiled, "traces": rule.traces, "matrix_rate": rate}
+    found["kernels"] = rule.kernels
     found |= {"steps": steps, "steps_of_yardstick": len(plain.batches), "rows": []}
     for precision in ("full", "bfloat16"):
         by = replace(rule, precision=precision)
@@ -209,9 +227,11 @@ def one_row(
 def main() -> None:
     """Check, measure what was asked for and keep the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--only", choices=["check", "memory", "variants", "recipes"], help="one part, behind the check")
+    parts = ["check", "memory", "variants", "kernels", "recipes"]
+    parser.add_argument("--only", choices=parts, help="one part, behind the check")
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--compiled", action="store_true", help="compiled steps, in rows of their own")
+    parser.add_argument("--kernels", action="store_true", help="with the project's kernels, in rows of their own")
     parser.add_argument("--traces", type=int, help="of so many steps at once, in rows of their own")
     parser.add_argument("--students", type=int, nargs="+", default=[1, 8, 16, 23, 32, 64, 128])
     asked = parser.parse_args()
@@ -221,13 +241,18 @@ def main() -> None:
 
 def measure(device: str, asked: argparse.Namespace, recipes: dict[str, ConvNet], steps: int = STEPS) -> None:
     """Every part that was asked for; each is kept with where and when it was measured."""
-    rule, known = Rule(compiled=asked.compiled, traces=asked.traces), device_of(device)
-    how = [*(["compiled"] if asked.compiled else []), *([] if asked.traces is None else [f"{asked.traces} traces"])]
+    rule = Rule(compiled=asked.compiled, traces=asked.traces, kernels=asked.kernels)
+    known, named = device_of(device), {"compiled": asked.compiled, "kernels": asked.kernels}
+    how = [name for name, is_so in named.items() if is_so]
+    how += [] if asked.traces is None else [f"{asked.traces} traces"]
 
     def part(name: str) -> Callable[[Any], None]:
         return lambda found: keep(" ".join((device, str(known["device"]), name, *how)), {"on": known, "found": found})
 
     part("check")({name: check_on(device, recipes[name], rule) for name in asked.recipes})
+    if not asked.kernels and (device == "cpu" or find_spec("triton") is not None):
+        with_them = replace(rule, kernels=True)
+        part("check of kernels")({name: check_on(device, recipes[name], with_them) for name in asked.recipes})
     if asked.only in (None, "memory"):
         part("memory")(memory_rows(device, [BATCH]))
     if asked.only in (None, "variants"):
@@ -235,6 +260,9 @@ def measure(device: str, asked: argparse.Namespace, recipes: dict[str, ConvNet],
         for name, network in networks.items():
             for students in (1, 8):
                 part(f"variants {name} students {students}")(variants(network, BATCH, ROUNDS, device, students))
+    if asked.only == "kernels":  # not among all parts: they need Triton
+        for name in asked.recipes:
+            part(f"kernels {name}")(kernel_rows(recipes[name], rule, device))
     if asked.only in (None, "recipes"):
         for name in asked.recipes:
             recipe_rows(name, recipes[name], asked.students, rule, device, steps, told=part(name))

@@ -482,6 +482,34 @@ def test_a_compiler_that_fails_is_told_once(first, matching, tmp_path, monkeypat
     assert [event["reason"] for event in events_of(tmp_path / "events", "not compiled")] == ["no luck"]
 
 
+@pytest.mark.parametrize("reason", ["no luck", None])
+def test_kernels_are_tried_once_a_run_and_taken_where_they_serve(first, matching, tmp_path, monkeypatch, reason):
+    """On a CPU they are not; here it is said that it were a GPU. A run that is continued does not choose again."""
+    tried, rules, plan = [], set(), replace(PLAN, kernels=True)
+    expected = distill(first, matching, PLAN, SEED)
+    assert same(distill(first, matching, plan, SEED), expected)
+
+    def trial(network, precision, compiled, students, batch, device, timed):
+        tried.append((students, batch, timed))
+        return reason
+
+    many = loop.unroll_many
+    monkeypatch.setattr(loop, "are_there_kernels", lambda *_: True)
+    monkeypatch.setattr(loop, "why_no_kernels", trial)
+    monkeypatch.setattr(
+        loop, "unroll_many", lambda *some, rule, **named: rules.add(rule) or many(*some, rule=rule, **named)
+    )
+    log, kept = EventLog(tmp_path / "events"), tmp_path / "state"
+    distill(first, matching, plan, SEED, checkpoint=kept, events=log, is_enough=lambda done: True)
+    found = distill(first, matching, plan, SEED, checkpoint=kept, events=log)
+    assert tried == [(1, 2, True), *([(1, 2, False)] if reason is None else [])]
+    assert {rule.kernels for rule in rules} == {reason is None}
+    for one, other in zip(found.tensors(), expected.tensors(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-2)
+    assert same(found, expected) == (reason is not None)
+    assert [event["reason"] for event in events_of(tmp_path / "events", "no kernels")] == [reason] * bool(reason)
+
+
 def test_a_segment_that_is_left_out_is_told(first, matching, tmp_path, monkeypatch):
     plan, scores = replace(PLAN, warm_up=0, iterations=1, segments_at_once=2), []
     monkeypatch.setattr(loop_plan, "_RUNAWAY_SCORE", 1e9)

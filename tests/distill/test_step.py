@@ -42,7 +42,7 @@ def steps(draw):
 def test_curvature_is_one_function_however_it_is_computed(problem):
     network, params, along, images, labels = problem
     reference = step.reverse(network, "full", params, along, images, labels)
-    for other in (step.written, step.forward):
+    for other in (step.written, partial(step.written, kernels=True), step.forward):
         found = other(network, "full", params, along, images, labels)
         close_as_a_whole(found.params, reference.params, 1e-9)
         close(found.images, reference.images, 1e-9)
@@ -53,11 +53,13 @@ def test_curvature_is_one_function_however_it_is_computed(problem):
 @given(steps())
 def test_slopes_are_one_function_however_they_are_computed(problem):
     network, params, _, images, labels = problem
-    found = step.written_slopes(network, "full", params, images, labels)
-    close_as_a_whole(found, step.automatic(network, "full", params, images, labels), 1e-9)
+    expected = step.automatic(network, "full", params, images, labels)
+    for kernels in (False, True):
+        found = step.written_slopes(network, "full", params, images, labels, kernels)
+        close_as_a_whole(found, expected, 1e-9)
 
 
-@pytest.mark.parametrize("by", [step.reverse, step.forward, step.written])
+@pytest.mark.parametrize("by", [step.reverse, step.forward, step.written, partial(step.written, kernels=True)])
 def test_without_the_parameters_part_the_rest_stays(by):
     network = network_of()
     params = tuple(param[None] for param in start_of(network))
@@ -81,15 +83,16 @@ def test_other_networks_are_differentiated_automatically():
     close(by.curvature(params, along, images, labels, True).params[0], (ahead - behind) / 2e-5, 1e-7)
 
 
+@pytest.mark.parametrize("kernels", [False, True])
 @pytest.mark.parametrize("precision", ["full", "bfloat16"])
-def test_half_precision_by_hand_is_near_the_exact_one(precision):
+def test_half_precision_by_hand_is_near_the_exact_one(precision, kernels):
     network = ConvNet(16, 2, 1, 16, 3)
     params = tuple(param[None] for param in start_of(network))
     along = tuple(noise(place, *param.shape) for place, param in enumerate(params))
     images, labels = noise(2, 1, 6, 1, 16, 16), noise(3, 1, 6, 3).softmax(2)
     exact = step.written(network, "full", params, along, images, labels).images
     rounded = [tuple(p.float() for p in group) for group in (params, along, (images, labels))]
-    found = step.written(network, precision, rounded[0], rounded[1], *rounded[2])
+    found = step.written(network, precision, rounded[0], rounded[1], *rounded[2], kernels=kernels)
     assert all(part.dtype == torch.float32 for part in (*found.params, found.images, found.labels))
     cosine = float(torch.cosine_similarity(found.images.flatten().double(), exact.flatten(), dim=0))
     assert cosine > (0.999999 if precision == "full" else 0.9999)
@@ -145,7 +148,8 @@ def test_a_compiler_that_fails_is_answered_by_the_plain_function(monkeypatch, ca
     assert [record.getMessage() for record in caplog.records] == ["steps are not compiled: no luck"]
 
 
-def test_compiled_steps_give_the_same_numbers(monkeypatch, caplog):
+@pytest.mark.parametrize("kernels", [False, True])
+def test_compiled_steps_give_the_same_numbers(monkeypatch, caplog, kernels):
     """The whole path of the compiler but for the C++ that it writes, which would take a minute."""
     compile_of = torch.compile
     monkeypatch.setattr(
@@ -157,7 +161,7 @@ def test_compiled_steps_give_the_same_numbers(monkeypatch, caplog):
     params = tuple(param[None].double() for param in network.init(stream(0, "init")))
     along = tuple(noise(place, *param.shape) for place, param in enumerate(params))
     images, labels = noise(2, 1, 3, 1, 6, 6), noise(3, 1, 3, 2).softmax(2)
-    fast, slow = step.step_of(network, "full", True), step.step_of(network)
+    fast, slow = step.step_of(network, "full", True, kernels), step.step_of(network)
     for _ in range(2):
         found, expected = (by.curvature(params, along, images, labels, True).params for by in (fast, slow))
         close_as_a_whole(found, expected, 1e-9)
@@ -170,8 +174,8 @@ def test_compiled_steps_give_the_same_numbers(monkeypatch, caplog):
     assert "not compiled" not in caplog.text
 
 
-@pytest.mark.parametrize("precision", ["full", "bfloat16"])
-def test_steps_of_any_number_of_shapes_are_compiled_each_to_one_graph(monkeypatch, precision):
+@pytest.mark.parametrize(("precision", "kernels"), [("full", False), ("bfloat16", False), ("bfloat16", True)])
+def test_steps_of_any_number_of_shapes_are_compiled_each_to_one_graph(monkeypatch, precision, kernels):
     """The compiler gives up a piece of code that it compiled eight times, without a word."""
     compile_of, graphs = torch.compile, []
 
@@ -185,7 +189,7 @@ def test_steps_of_any_number_of_shapes_are_compiled_each_to_one_graph(monkeypatc
     monkeypatch.setattr(compiled, "has_compiler", lambda device: True)
     step.step_of.cache_clear()
     network = ConvNet(2, 1, 1, 4, 2)
-    fast = step.step_of(network, precision, True)
+    fast = step.step_of(network, precision, True, kernels)
     for count in range(1, 13):
         params = tuple(param[None] for param in network.init(stream(0, "init")))
         images, labels = torch.ones(1, count, 1, 4, 4), torch.ones(1, count, 2) / 2

@@ -143,6 +143,8 @@ NOT_RUN = {
     "python benchmarks/counted.py": "counts for minutes, and replaces a record",
     "python benchmarks/gpu.py": _GPU,
     "python benchmarks/gpu.py --only recipes --compiled --students 23 64": _GPU,
+    "python benchmarks/gpu.py --only kernels": _GPU,
+    "python benchmarks/gpu.py --only recipes --kernels --compiled --students 23 64": _GPU,
     "python benchmarks/teachers.py --device cuda --at-once 32 --teachers 32": _GPU,
     "python benchmarks/teachers.py --device cuda --arithmetic bfloat16 --rounds 0 --target --data COVID_FOLDER": _GPU,
     "sh examples/exchange.sh exchange": "tests/test_exchange.py runs it at small scale",

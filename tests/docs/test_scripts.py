@@ -22,7 +22,11 @@ def gpu():
     return loaded("benchmarks/gpu.py")
 
 
-@pytest.mark.parametrize("rule", [Rule(), Rule(traces=2), Rule(compiled=True)], ids=["plain", "traces", "compiled"])
+@pytest.mark.parametrize(
+    "rule",
+    [Rule(), Rule(traces=2), Rule(compiled=True), Rule(kernels=True)],
+    ids=["plain", "traces", "compiled", "kernels"],
+)
 def test_a_published_recipe_is_measured_row_by_row(gpu, rule, monkeypatch):
     monkeypatch.setattr("meddistill.distill.unroll.compiled.has_compiler", lambda device: False)
     told = []
@@ -88,12 +92,29 @@ def test_every_recipe_is_checked_before_anything_is_measured(gpu, monkeypatch):
     monkeypatch.setattr(gpu, "memory_rows", lambda device, batches: [])
     monkeypatch.setattr(gpu, "SMALL", TINY)
     recipes = {"d3-32": TINY, "d5-112": replace(TINY, width=3)}
-    asked = argparse.Namespace(only=None, recipes=list(recipes), compiled=False, traces=None, students=[1, 2])
+    which = {"only": None, "compiled": False, "kernels": False, "traces": None}
+    asked = argparse.Namespace(**which, recipes=list(recipes), students=[1, 2])
     gpu.measure("cpu", asked, recipes, steps=2)
     names = [part.removeprefix("cpu a card ") for part in done]
-    assert names[:2] == ["check", "memory"]
-    assert names[2:8] == [f"variants {name} students {size}" for name in ("d3-28", *recipes) for size in (1, 8)]
-    assert names[8:] == ["d3-32"] * 4 + ["d5-112"] * 4
+    assert names[:3] == ["check", "check of kernels", "memory"]
+    assert names[3:9] == [f"variants {name} students {size}" for name in ("d3-28", *recipes) for size in (1, 8)]
+    assert names[9:] == ["d3-32"] * 4 + ["d5-112"] * 4
+
+
+def test_kernels_are_checked_before_they_are_measured(gpu, monkeypatch):
+    done = []
+    monkeypatch.setattr(gpu, "keep", lambda part, found: done.append((part, found["found"])))
+    monkeypatch.setattr(gpu, "device_of", lambda device: {"device": "a card"})
+    asked = argparse.Namespace(only="kernels", recipes=["tiny"], compiled=False, kernels=True, traces=None)
+    gpu.measure("cpu", asked, {"tiny": TINY})
+    assert [part for part, _ in done] == ["cpu a card check kernels", "cpu a card kernels tiny kernels"]
+    assert [(row["precision"], row["students"]) for row in done[1][1]] == [
+        (precision, size) for precision in ("full", "bfloat16") for size in (1, 8, 23)
+    ]
+    monkeypatch.setattr(gpu.trial, "_error", lambda found, exact: 1 + len(done))
+    monkeypatch.setattr(gpu.trial, "_TIMES", 0.1)
+    with pytest.raises(SystemExit, match="the kernels do not serve convnet-d2-w4 in full: they are wrong"):
+        gpu.kernel_rows(TINY, Rule(), "cpu")
 
 
 def test_what_a_child_says_of_its_end_is_seen(monkeypatch, capfd):
@@ -205,6 +226,19 @@ def test_a_recipe_is_counted():
     half = script.segment(network, Rule(precision="bfloat16", states=9), 3)
     assert half.float32 / long.float32 == pytest.approx(2 / 11, rel=0.1)
     assert half.float32 + half.bfloat16 == long.float32
+
+
+def test_kernels_are_counted_by_what_they_read_and_put_out_and_multiply():
+    """Of the maps of the first block nothing goes to memory, and of its convolutions nothing is left but products."""
+    script = loaded("benchmarks/counted.py")
+    network = replace(TINY, depth=1, width=32, size=16)
+    plain, kernels = (
+        script.segment(network, Rule(precision="bfloat16", states=9, kernels=kernels), 2) for kernels in (False, True)
+    )
+    assert plain.float32 and plain.bfloat16 and not plain.tf32
+    pixels, made_up = script.BATCH * 16 * 16, 32  # of 27
+    assert kernels == replace(kernels, float32=0, bfloat16=0, tf32=2 * 27 * 2 * pixels * made_up * 32)
+    assert kernels.bytes < plain.bytes / 3
 
 
 def test_a_bound_is_the_longest_of_three():

@@ -391,6 +391,9 @@ def test_the_other_figures_of_the_engine_are_its_record():
     assert f"{half['making_seconds']:.0f} s against {full['making_seconds']:.0f} s" in page
 
 
+WITH_KERNELS = ["compiled, with kernels", "compiled, with kernels, no step taken twice"]
+
+
 def test_what_bounds_a_gpu_is_its_record():
     kept, page = record("counted.json"), " ".join(text_of("engine.md").split())
     assert made("benchmarks/counted.py", kept) in text_of("engine.md")
@@ -401,11 +404,23 @@ def test_what_bounds_a_gpu_is_its_record():
     enough = [(one["goal"].split(",")[0], one["enough"]) for one in kept["goals"] if one["enough"]]
     assert enough == [
         ("peak memory", ["any"]),
-        ("segments a second over the yardstick", ["compiled, no step taken twice"]),
+        ("segments a second over the yardstick", ["compiled, no step taken twice", *WITH_KERNELS]),
+        ("the same", WITH_KERNELS),
+        ("share of the bf16 matrix rate", WITH_KERNELS[1:]),
+        ("10", ["step by step, with kernels", *WITH_KERNELS]),
     ]
-    one = kept["d5-112"]["ways"]["compiled"]
-    moving, busy = one["bytes"] / card["memory"], one["tf32"] / card["tf32"] + one["bfloat16"] / card["bfloat16"]
-    assert 4 < moving / busy < 5
+    shares = []
+    for recipe in ("d5-112", "d3-32"):
+        plain, kernels = (kept[recipe]["ways"][way] for way in ("compiled", WITH_KERNELS[0]))
+        shares.append(f"{kernels['bytes'] / plain['bytes']:.2f}")
+    assert f"a compiled segment of D5 moves {shares[0]} of the bytes, one of D3 {shares[1]}" in page
+    ratios = []
+    for way in ("compiled", WITH_KERNELS[0]):
+        one = kept["d5-112"]["ways"][way]
+        busy = one["tf32"] / card["tf32"] + one["bfloat16"] / card["bfloat16"]
+        ratios.append(one["bytes"] / card["memory"] / busy)
+    assert 4 < ratios[0] < 5
+    assert f"take {ratios[1]:.1f} times as long as the operations" in page
 
 
 def test_the_table_of_the_exchange_is_its_record():

@@ -98,6 +98,17 @@ def test_a_rounded_gradient_is_near_it(device, precision):
     assert apart(found, gradient("cpu", Rule("full"))) < (1e-3 if precision == "full" else 0.1)
 
 
+@pytest.mark.parametrize("precision", ["full", "bfloat16"])
+def test_a_gradient_by_kernels_is_near_it(device, precision):
+    """On a CPU by the plain functions in their place."""
+    if device.type == "cuda":
+        pytest.importorskip("triton")
+    for compiled in (False, device.type == "cuda"):
+        found = gradient(device, Rule(precision=precision, compiled=compiled, kernels=True), torch.float32)
+        assert apart(found, gradient("cpu", Rule("full"))) < (1e-3 if precision == "full" else 0.1)
+    assert device.type == "cpu" or why_not_compiled(NETWORK, precision, True) is None
+
+
 @pytest.mark.parametrize("device", [CUDA], indirect=True)
 def test_a_captured_step_is_the_step(device):
     found = gradient(device, Rule(compiled=True))

@@ -206,12 +206,19 @@ def test_a_plan_from_code_is_checked_too():
 
 
 def test_a_flat_plan_holds_every_setting():
-    flat = replace(Plan(flip=False, fixed_normalisation=True), teachers=Teachers(count=9)).flat()
+    without = Matching(kernels=False)
+    flat = Plan(flip=False, fixed_normalisation=True, teachers=Teachers(count=9), matching=without).flat()
     assert flat["teachers.count"] == 9
     assert not any(isinstance(value, dict) or is_dataclass(value) for value in flat.values())
     assert (
         len(flat) == sum(len(fields(part)) for part in (Plan, Teachers, Matching, SoftLabel, Evaluation, Privacy)) - 5
     )
+
+
+def test_a_card_knows_of_kernels_only_where_they_are_switched_off():
+    """Packages and identities of runs are what they were before there were any."""
+    assert Plan(matching=Matching(kernels=False)).flat()["matching.kernels"] is False
+    assert not any("kernels" in name for name in Plan().flat())
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ from meddistill.distill.unroll.compiled import pays
 from meddistill.distill.unroll.memory import free_bytes, room_for, traces_at_once
 from meddistill.distill.unroll.step import operations, why_not_compiled
 from meddistill.distill.unroll.together import how_many
+from meddistill.distill.unroll.trial import are_there_kernels, why_no_kernels
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import Params, unflatten
 from meddistill.runtime.device import sent
@@ -131,11 +132,13 @@ def distill(
     if checkpoint is not None:
         state.load(checkpoint)
     compiled = plan.compiled and plan.objective is None and _compiling_pays(matching.network, plan, first)
-    plan = replace(plan, compiled=compiled)
+    wanted, plan = plan.kernels, replace(plan, compiled=compiled, kernels=False)
     saved, told = time.monotonic(), not plan.compiled
     last = plan.warm_up + plan.iterations
     if state.iteration < last and plan.objective is None:
         state.together = _together(matching.network, plan, first)
+        if wanted:
+            plan = replace(plan, kernels=_are_kernels_taken(state, matching.network, plan, first, events))
         _tell_room(matching.network, plan, first, state.together, events)
     with progress.stage("distilling", last) as stage:
         stage.advance(state.iteration)
@@ -148,7 +151,7 @@ def distill(
             usable = _is_usable(outcome, _highest(plan, state.iteration))
             state.update(outcome, usable)
             _report(state, outcome, usable, events, plan)
-            if not told and (reason := why_not_compiled(matching.network, plan.precision)) is not None:
+            if not told and (reason := why_not_compiled(matching.network, plan.precision, plan.kernels)) is not None:
                 events.write("not compiled", reason=reason)
                 told = True
             if state.skipped == _MAX_SKIPPED_IN_A_ROW:
@@ -366,6 +369,19 @@ def _together(network: ConvNet, plan: LoopPlan, first: Learned) -> int:
     asked = len(plan.distance.looks_at(steps))
     together = plan.together or how_many(network, plan.rule, batch, steps, plan.segments_at_once, device, asked)
     return min(together, plan.segments_at_once)
+
+
+def _are_kernels_taken(state: State, network: ConvNet, plan: LoopPlan, first: Learned, events: EventLog) -> bool:
+    """Whether they serve here; of what was decided before this run was continued only that they are right is tried."""
+    device, batch = first.images.device, min(plan.batch, len(first.images))
+    if plan.strategy == "full" or not are_there_kernels(network, device) or state.kernels is False:
+        return False
+    timed = state.kernels is None
+    reason = why_no_kernels(network, plan.precision, plan.compiled, state.together, batch, device, timed)
+    if reason is not None:
+        events.write("no kernels", reason=reason)
+    state.kernels = reason is None
+    return state.kernels
 
 
 def _tell_room(network: ConvNet, plan: LoopPlan, first: Learned, together: int, events: EventLog) -> None:

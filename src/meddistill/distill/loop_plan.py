@@ -26,7 +26,8 @@ class LoopPlan:
     Rates are those of the optimiser: ``adam``, whose steps do not depend on the scale of the score, or ``sgd`` with
     momentum 0.5 as in the literature; ``step_rate`` acts on the logarithm of the step size. With ``decay`` rates fall
     to zero along half a cosine. ``warm_up`` iterations of distribution matching come first; they move only the images.
-    ``momentum``, ``precision`` and ``compiled`` are the student's :class:`Rule`. ``together``: how many of the S
+    ``momentum``, ``precision``, ``compiled`` and ``kernels`` are the student's :class:`Rule`; the last two where they
+    serve. ``together``: how many of the S
     segments are unrolled side by side; None follows the memory that is free on a GPU, and is one on a CPU.
     ``distance``: how a student is compared with its segment's end. ``averaging``: how much of the average so far, which
     is the result, each iteration keeps (Du et al. 2023, FTD, arXiv 2211.11004); 0 is no average. ``mitigation``: of
@@ -53,6 +54,7 @@ class LoopPlan:
     momentum: float = 0.0
     precision: Precision = "full"
     compiled: bool = False
+    kernels: bool = False
     together: int | None = None
     distance: Distance = field(default_factory=NormalisedL2)
     averaging: float = 0.0
@@ -70,4 +72,4 @@ class LoopPlan:
     @property
     def rule(self) -> Rule:
         """How students step and how their gradient is computed."""
-        return Rule(self.strategy, self.momentum, self.precision, self.compiled)
+        return Rule(self.strategy, self.momentum, self.precision, self.compiled, kernels=self.kernels)

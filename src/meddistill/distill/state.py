@@ -26,8 +26,8 @@ _WARM_UP_RATE = 0.05
 
 class State:
     """What a checkpoint holds: learned tensors, their average and of how many iterations it is, optimiser, iteration,
-    how many were skipped in a row, the pace of the segments, which images are being retrained, and what an objective or
-    a distance carries on.
+    how many were skipped in a row, the pace of the segments, which images are being retrained, what an objective or
+    a distance carries on, and where a GPU's kernels were tried whether they are taken.
 
     ``notes``: what the distance noted of the students of the present iteration. ``together``: how many segments go side
     by side on this machine. Neither is in a checkpoint.
@@ -36,6 +36,7 @@ class State:
     def __init__(self, first: Learned, plan: LoopPlan, carried: Params, formation: Formation) -> None:
         self.iteration, self.skipped, self.averaged, self.pace = 0, 0, 0, Pace()
         self.carried, self.notes, self.together = carried, list[Params](), 0
+        self.kernels: bool | None = None
         self._retrained = torch.ones(len(first.images), dtype=torch.bool)
         self._retrained_until = 0
         self._replaced = list[Tensor]()  # the learned tensors before images started anew
@@ -163,6 +164,8 @@ class State:
             "retrained_until": self._retrained_until,
             "pace": asdict(self.pace),
         }
+        if self.kernels is not None:
+            numbers["kernels"] = self.kernels
         metadata = {name: json.dumps(value) for name, value in numbers.items()}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         write_atomic(path, safetensors.torch.save(tensors, metadata))
@@ -174,7 +177,7 @@ class State:
             with safetensors.safe_open(path, framework="pt") as file:
                 numbers = {name: json.loads(text) for name, text in file.metadata().items()}
                 self.iteration, self.skipped = int(numbers["iteration"]), int(numbers["skipped"])
-                self.averaged = int(numbers["averaged"])
+                self.averaged, self.kernels = int(numbers["averaged"]), numbers.get("kernels")
                 self.pace, self._retrained_until = Pace(**numbers["pace"]), int(numbers["retrained_until"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             for place, variable in enumerate(self._variables):

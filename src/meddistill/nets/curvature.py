@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from meddistill.nets import first
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.network import NORM_EPSILON
 from meddistill.nets.params import Params
@@ -41,12 +42,14 @@ class Trace(NamedTuple):
 
     ``blocks``: of every block what :class:`_Traced` says. ``flat``: what the linear layers see ``(S, n, C·h·w)``.
     ``chances``: the softmax of the logits, and ``slope``, the loss's gradient with respect to them, ``(S, n, K)``.
+    ``opening``: the first block where it is gated; it is not among ``blocks`` then.
     """
 
     blocks: "tuple[_Traced, ...]"
     flat: Tensor
     chances: Tensor
     slope: Tensor
+    opening: first.Traced | None = None
 
 
 class _Traced(NamedTuple):
@@ -80,19 +83,29 @@ class Curved(NamedTuple):
     labels: Tensor
 
 
-def slopes(network: ConvNet, params: Params, images: Tensor, labels: Tensor, work: torch.dtype) -> Params:
+def slopes(
+    network: ConvNet, params: Params, images: Tensor, labels: Tensor, work: torch.dtype, gated: bool = False
+) -> Params:
     """The gradient of S losses with respect to S stacked networks, every tensor with a leading dimension S.
 
     ``images``: ``(S, n, C, H, W)``. ``labels``: soft labels ``(S, n, K)``. The loss is the mean cross-entropy of each.
+    ``gated``: without the first block's maps (:mod:`~meddistill.nets.first`).
     """
-    return slopes_of(params, trace(network, params, images, labels, work))
+    return slopes_of(params, trace(network, params, images, labels, work, gated))
 
 
-def trace(network: ConvNet, params: Params, images: Tensor, labels: Tensor, work: torch.dtype) -> Trace:
-    """What :func:`slopes_of` and :func:`curvature_of` at the same parameters share; shapes as in :func:`slopes`."""
+def trace(
+    network: ConvNet, params: Params, images: Tensor, labels: Tensor, work: torch.dtype, gated: bool = False
+) -> Trace:
+    """What :func:`slopes_of` and :func:`curvature_of` at the same parameters share; arguments as in :func:`slopes`."""
     networks, count = images.shape[:2]
-    seen, ahead = _beside(images), []
-    for block in range(network.depth):
+    opening: first.Seen | None = None
+    if gated:
+        seen, opening = first.ahead(images, params[0], params[2], params[3], work)
+    else:
+        seen = _beside(images)
+    ahead, others = [], range(int(gated), network.depth)
+    for block in others:
         weight, _, scale, shift = (param.flatten(0, 1) for param in params[4 * block : 4 * block + 4])
         normed, rate = _normalise(_convolve(seen, weight, networks))
         mask = _mask(normed, scale, shift)
@@ -104,22 +117,23 @@ def trace(network: ConvNet, params: Params, images: Tensor, labels: Tensor, work
     slope = (chances - labels) / count
     arriving = _side_by_side(torch.bmm(slope, params[-2]), seen.shape)
     blocks: list[_Traced] = []
-    for block in reversed(range(network.depth)):
-        _, weight, rate, normed, mask, pools = ahead[block]
+    for block, passed in zip(reversed(others), reversed(ahead), strict=True):
+        _, weight, rate, normed, mask, pools = passed
         by_shift, by_scale = (_dots(arriving, pool) for pool in pools)
         area, factor = mask.shape[2] * mask.shape[3], rate * params[4 * block + 2].flatten(0, 1)
         leaving = _spread(arriving * _flat(factor / 4), mask)
         leaving = _less(leaving, [(normed, factor * by_scale / area)], factor * by_shift / area).to(work)
-        blocks.insert(0, _Traced(*ahead[block], arriving, leaving, by_shift, by_scale))
+        blocks.insert(0, _Traced(*passed, arriving, leaving, by_shift, by_scale))
         if block:
             arriving = _by_input(leaving, weight, networks).to(mask.dtype)
-    return Trace(tuple(blocks), flat, chances, slope)
+    opened = None if opening is None else first.reached(opening, arriving)
+    return Trace(tuple(blocks), flat, chances, slope, opened)
 
 
 def slopes_of(params: Params, traced: Trace) -> Params:
     """The gradient with respect to the parameters, once it is traced."""
     networks = len(params[0])
-    found: list[Tensor] = []
+    found = [] if traced.opening is None else first.slopes(traced.opening)
     for kept in traced.blocks:
         by_weight = _by_weight(kept.seen, kept.leaving, kept.weight, networks)
         found += [by_weight, kept.by_scale.sum(0), kept.by_shift.sum(0)]
@@ -135,24 +149,28 @@ def curvature(
     labels: Tensor,
     work: torch.dtype,
     hessian: bool = True,
+    gated: bool = False,
 ) -> Curved:
     """The derivative of :func:`slopes`, and of the gradient of images and labels, when parameters move along ``along``.
 
     Shapes as in :func:`slopes`; ``along`` is shaped as ``params``. Without ``hessian`` the parameters' part is None.
     """
-    return curvature_of(params, along, trace(network, params, images, labels, work), hessian)
+    return curvature_of(params, along, trace(network, params, images, labels, work, gated), hessian)
 
 
 def curvature_of(params: Params, along: Params, traced: Trace, hessian: bool = True) -> Curved:
     """The same, once the gradient at ``params`` is traced."""
     networks, count = traced.chances.shape[:2]
     tangent: Tensor | None = None
+    opening, opened = traced.opening, None
+    if opening is not None:
+        tangent, opened = first.along(opening, along[0], *along[2:4])
     bent: list[_Bent] = []
-    for block, kept in enumerate(traced.blocks):
+    for block, kept in enumerate(traced.blocks, int(opening is not None)):
         tangent, bends = _block(kept, tangent, params, along, block, networks)
         bent.append(bends)
     assert tangent is not None
-    moving, shape = _per_network(tangent, networks), tangent.shape
+    moving, shape = _per_network(tangent.to(traced.flat.dtype), networks), tangent.shape
     last, last_along, bias_along = params[-2], *along[-2:]
     logits_along = torch.baddbmm(bias_along[:, None], traced.flat, last_along.transpose(1, 2))
     logits_along = logits_along + torch.bmm(moving, last.transpose(1, 2))
@@ -165,6 +183,9 @@ def curvature_of(params: Params, along: Params, traced: Trace, hessian: bool = T
     arriving = _side_by_side(torch.bmm(bending, last) + torch.bmm(slope, last_along), shape)
     for kept, bends in zip(reversed(traced.blocks), reversed(bent), strict=True):
         arriving, part = _block_back(arriving, kept, bends, networks, hessian)
+        found = part + found
+    if opening is not None and opened is not None:
+        arriving, part = first.back(arriving, opening, opened, hessian)
         found = part + found
     by_image = arriving.unflatten(1, (networks, -1)).transpose(0, 1).to(traced.flat.dtype)
     return Curved(_shaped(found, params) if hessian else None, by_image, -centred / count)

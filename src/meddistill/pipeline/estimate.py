@@ -279,7 +279,7 @@ def _objective_seconds(
         network=network,
         images=images,
         augmentation=loop.augmentation,
-        rule=replace(loop.rule, compiled=False),
+        rule=replace(loop.rule, compiled=False, kernels=False),
         real_images=loop.real_images,
         at_once=loop.segments_at_once,
         together=loop.together,
@@ -305,7 +305,7 @@ def _segment_seconds(plan: Plan, network: ConvNet, learned: Learned) -> float:
 
     def one() -> None:
         batches = student_batches(len(learned.images), loop, stream(0, "estimate", "batches"))
-        unroll(network, start, learned, batches, score, rule=replace(loop.rule, compiled=False))
+        unroll(network, start, learned, batches, score, rule=replace(loop.rule, compiled=False, kernels=False))
 
     every = plan.matching.student_steps
     asked = len(loop.distance.looks_at(every))

@@ -85,6 +85,7 @@ class Matching:
         "full", "bfloat16: most convolutions of a step, faster where hardware has it", of=PRECISIONS
     )
     compiled: bool = _setting(False, "compile the student's step where the run is long enough to earn it back")
+    kernels: bool = _setting(True, "on a GPU: the project's own kernels, where a trial at the start finds them faster")
     real_images: int = _setting(32, "of each class: warm-up, dm, dc, dsa, ncfm", low=1, high=65_536)
     together: int = _setting(0, "segments unrolled side by side; 0: from the memory that is free", low=0, high=10_000)
 
@@ -159,10 +160,12 @@ class Plan:
         return asdict(self)
 
     def identity(self) -> dict[str, Any]:
-        """The same as cards and digests have it: they know of no ``flip`` where images are mirrored, nor of
-        ``fixed_normalisation`` where there is none, as it always was.
+        """The same as cards and digests have it: they know of no ``flip`` where images are mirrored, of no
+        ``fixed_normalisation`` where there is none, and of no ``kernels`` where they may be used, as it always was.
         """
         told = self.as_dict()
+        if self.matching.kernels:
+            del told["matching"]["kernels"]
         del told["flip"], told["fixed_normalisation"]
         return told | unflipped(self.flip) | normalised(self.fixed_normalisation)
 

@@ -34,6 +34,7 @@ _STAGES = {
     "memory": "distilling",
     "memory ran out": "distilling",
     "not compiled": "distilling",
+    "no kernels": "distilling",
     "distilled": "distilling",
     "skipped": "distilling",
     "left out": "distilling",

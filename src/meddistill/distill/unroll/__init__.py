@@ -20,6 +20,7 @@ S students may be unrolled side by side on one synthetic set; the gradient is th
 ``adjoint``   the strategies that carry cotangents
 ``stretches`` which states they keep
 ``memory``    how many students fit at once
+``trial``     whether a GPU's kernels serve
 ``together``  the entry points
 """
 

@@ -53,7 +53,7 @@ def carried_back(
     ``at_once``: how many states may be kept at once; more are where fewer do not suffice or the score asks for more.
     ``traces``: of how many steps at once, of those that can leave one.
     """
-    step_by = step_of(network, rule.precision, rule.compiled)
+    step_by = step_of(network, rule.precision, rule.compiled, rule.kernels)
     walk = _Walk(step_by, students, learned, rule.momentum, through, traces)
     parts = stretches(len(students.steps), max(at_once, len(wanted)), each=2 if rule.momentum else 1)
     asked, begins, states = _sweep(walk, parts, wanted)

@@ -2,7 +2,8 @@
 
 ``reverse``   differentiates the slopes' product with the direction once more: the plain definition.
 ``forward``   pushes the direction through the slopes as a tangent; needs a network that supports it.
-``written``   the ConvNet's with instance norm, worked out by hand in :mod:`meddistill.nets.curvature`.
+``written``   the ConvNet's with instance norm, worked out by hand in :mod:`meddistill.nets.curvature`; with kernels
+              its first block keeps no maps (:mod:`meddistill.nets.first`).
 
 Measured on a CPU (benchmarks/records/engine.json), the written one is the fastest and ``forward`` the slowest;
 ``reverse`` serves other networks. Slopes alone are written too, or taken by automatic differentiation. Written slopes
@@ -49,21 +50,22 @@ class Step:
 
 
 @lru_cache(maxsize=8)
-def step_of(network: Network, precision: Precision = "full", compiled: bool = False) -> Step:
+def step_of(network: Network, precision: Precision = "full", compiled: bool = False, kernels: bool = False) -> Step:
     """The fastest step for that network; a compiled one is kept for as long as the process needs it."""
     if not isinstance(network, ConvNet) or network.norm != "instance":
         return Step(partial(automatic, network, precision), partial(reverse, network, precision))
-    tracing = Tracing(partial(traced_slopes, network, precision), traced_curvature)
-    by_hand = Step(partial(written_slopes, network, precision), partial(written, network, precision), tracing)
+    tracing = Tracing(partial(traced_slopes, network, precision, kernels=kernels), traced_curvature)
+    direct = partial(written_slopes, network, precision, kernels=kernels)
+    by_hand = Step(direct, partial(written, network, precision, kernels=kernels), tracing)
     if not compiled:
         return by_hand
     tracing = Tracing(Compiled(tracing.slopes), Compiled(tracing.curvature))
     return Step(Compiled(by_hand.slopes), Compiled(by_hand.curvature), tracing)
 
 
-def why_not_compiled(network: Network, precision: Precision) -> str | None:
+def why_not_compiled(network: Network, precision: Precision, kernels: bool = False) -> str | None:
     """The reason, where compiling this step was tried and failed."""
-    step = step_of(network, precision, True)
+    step = step_of(network, precision, True, kernels)
     parts = (part for part in (step.slopes, step.curvature, *(step.tracing or ())) if isinstance(part, Compiled))
     return next((part.failed for part in parts if part.failed), None)
 
@@ -136,10 +138,12 @@ def forward(
     return Curved(curved if hessian else None, by_image, by_label)
 
 
-def written_slopes(network: ConvNet, precision: Precision, params: Params, images: Tensor, labels: Tensor) -> Params:
+def written_slopes(
+    network: ConvNet, precision: Precision, params: Params, images: Tensor, labels: Tensor, kernels: bool = False
+) -> Params:
     """The slopes by hand."""
     with torch.no_grad():
-        return slopes(network, params, images, labels, _work(precision, params))
+        return slopes(network, params, images, labels, _work(precision, params), _gated(kernels, params))
 
 
 def written(
@@ -150,18 +154,20 @@ def written(
     images: Tensor,
     labels: Tensor,
     hessian: bool = True,
+    kernels: bool = False,
 ) -> Curved:
     """The curvature by hand."""
+    work, gated = _work(precision, params), _gated(kernels, params)
     with torch.no_grad():
-        return curvature(network, params, along, images, labels, _work(precision, params), hessian)
+        return curvature(network, params, along, images, labels, work, hessian, gated)
 
 
 def traced_slopes(
-    network: ConvNet, precision: Precision, params: Params, images: Tensor, labels: Tensor
+    network: ConvNet, precision: Precision, params: Params, images: Tensor, labels: Tensor, kernels: bool = False
 ) -> tuple[Params, Trace]:
     """The slopes by hand, and their trace."""
     with torch.no_grad():
-        traced = trace(network, params, images, labels, _work(precision, params))
+        traced = trace(network, params, images, labels, _work(precision, params), _gated(kernels, params))
         return slopes_of(params, traced), traced
 
 
@@ -173,3 +179,8 @@ def traced_curvature(params: Params, along: Params, traced: Trace, hessian: bool
 
 def _work(precision: Precision, params: Params) -> torch.dtype:
     return torch.bfloat16 if precision == "bfloat16" else params[0].dtype
+
+
+def _gated(kernels: bool, params: Params) -> bool:
+    """A GPU's kernels compute in float32 alone."""
+    return kernels and (params[0].dtype == torch.float32 or params[0].device.type != "cuda")

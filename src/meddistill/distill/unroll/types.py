@@ -64,6 +64,8 @@ class Rule:
     others being computed twice; by default what a share of one step's memory holds. More are kept where fewer do not
     suffice. ``traces``: of how many steps at once what slopes and curvature have in common is kept, others' being
     worked out twice; by default at most ten on a CPU, and none on a GPU. The gradient depends on neither.
+    ``kernels``: keep no maps of a ConvNet's first block, which a GPU's own kernels work out again where they are needed
+    (:mod:`~meddistill.nets.first`); on a CPU they only take longer.
     """
 
     strategy: Strategy = "adjoint"
@@ -72,6 +74,7 @@ class Rule:
     compiled: bool = False
     states: int | None = None
     traces: int | None = None
+    kernels: bool = False
 
 
 @dataclass(frozen=True)
