@@ -57,3 +57,12 @@ def test_kernels_are_the_plain_functions(students, count, channels, width, sides
             assert one.stride() == plain.stride()
             limit = ROUNDED if one.dtype == torch.bfloat16 else EXACT
             assert float((one.double() - other).norm()) <= limit * float(other.norm()), name
+
+
+def test_what_is_not_a_number_stays_so():
+    """A student that ran away is known by it."""
+    images, weight, planes = torch.ones(1, 1, 1, 4, 4), torch.ones(1, 9, 2), torch.ones(1, 1, 2)
+    weight[0, 3, 1] = torch.nan
+    found = gates_triton.ahead(images, weight, planes, planes)
+    assert torch.equal(found.isnan().all((0, 2, 3)), torch.tensor([False, True]))
+    assert not found[:, 0].isnan().any()

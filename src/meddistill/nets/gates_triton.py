@@ -76,7 +76,8 @@ def ahead_kernel(
     for corner in range(4):
         rows, columns = windows // low * 2 + corner // 2, windows % low * 2 + corner % 2
         seen = _patches(image, rows, columns, height, width, K, WIDE)
-        total += tl.maximum(f * tl.dot(seen, weights, input_precision="tf32x3") + t, 0.0)
+        unit = f * tl.dot(seen, weights, input_precision="tf32x3") + t
+        total += tl.where(unit < 0, 0.0, unit)  # what is not a number stays so, and tells that a student ran away
     where, there = _pooled(out, place, count, networks, windows, height // 2 * low, channels, C)
     tl.store(where, total / 4, mask=there)
 
