@@ -157,7 +157,7 @@ def small(one_thread):
     """What no option makes small: the trained networks are then worth nothing, and quick."""
     effort = CompressEffort(narrow=2, fresh=2, rounds=1, prune=2, quantise=2)
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("bench.work", "compress.recreate", "pipeline.receive", "pipeline.pack"):
+        for module in ("bench.work", "train.tutored", "pipeline.pack"):
             patch.setattr(f"meddistill.{module}.protocol_for", short)
         patch.setattr(compressing, "compress", functools.partial(compressing.compress, effort=effort))
         patch.setattr(modules, "compress_module", functools.partial(modules.compress_module, effort=effort))
