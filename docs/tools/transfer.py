@@ -15,7 +15,8 @@ TITLES = {
     "pbc_blood_64": "PBC blood cells",
     "ham10000": "HAM10000",
 }
-MATCHING, OTHER = "convnet-d3-w32", "resnet18-w16"
+MATCHING = "convnet-d3-w32"
+OTHERS = {"by itself": "resnet18-w16", "tutored": "resnet18-w16-tutored"}
 
 
 def table(record: Path) -> str:
@@ -25,10 +26,11 @@ def table(record: Path) -> str:
     """
     lines = [json.loads(line) for line in (record / "results.jsonl").read_text(encoding="utf-8").splitlines()]
     found = {(line["cohort"], line["method"], line["evaluation"]): line for line in lines}
-    heads = ["cohort", *(f"`{method}`" + ", real images" * method.startswith("random") for method in METHODS)]
+    heads = ["cohort", "ResNet-18", *(f"`{one}`" + ", real images" * one.startswith("random") for one in METHODS)]
     rows = [
-        [title, *(_cell(*(found[cohort, method, network] for network in (MATCHING, OTHER))) for method in METHODS)]
+        [title, way, *(_cell(found[cohort, one, MATCHING], found[cohort, one, other]) for one in METHODS)]
         for cohort, title in TITLES.items()
+        for way, other in OTHERS.items()
     ]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))
 

@@ -114,6 +114,21 @@ def test_the_table_of_the_fewest_images_is_its_record():
         assert cells == [kept[(*place, method(first))] for place in places], first
 
 
+def test_the_table_of_the_papers_claims_is_its_record():
+    kept, apart = recorded("bench_claims"), differences("bench_claims")
+    places = [(cohort, count) for cohort in ("covid_cxr3_112", "pbc_blood_64", "ham10000") for count in (1, 2)]
+    _, rows = table("bench.md", "\n## What the papers claim, on other cohorts\n")
+    assert {method(row[0]) for row in rows} == {name for _, _, name in kept}
+    for first, *cells, difference in rows:
+        assert cells == [kept[(*place, method(first))] for place in places], first
+        assert difference == apart.get(method(first), ""), first
+    ahead = [pairs(RECORDS / "bench_claims", "meddistill", name) for name in ("mtt", "pruned", "progressive")]
+    least = (min(float(one[place].split()[0]) for one in ahead) for place in ahead[0] if place != "all")
+    each = [f"{one:.1f}" for one in least]
+    told = " ".join(text_of("bench.md").split())
+    assert f"it is {', '.join(each[:-1])} and {each[-1]} points, {sum(map(float, each)) / 6:.1f} on average" in told
+
+
 def pairs(*asked):
     return loaded("docs/tools/pairs.py").pairs(*asked)
 
