@@ -1,6 +1,7 @@
 """The functions behind the verbs: what a receiver does with a package, on real files."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,24 @@ def test_a_single_package_trains_as_the_protocol_says(grey, tmp_path):
     assert PROTOCOL_VERSION == "2"
     assert all(map(torch.equal, trained.params, expected))
     assert trained.normalisation == norm
+
+
+def test_only_a_tutor_has_to_be_a_network_that_is_known(grey, tmp_path):
+    """A package made with a network of a later version still trains others."""
+    sent = read(grey)
+    later = replace(sent, card=replace(sent.card, recipe=replace(sent.card.recipe, network="convnet-of-tomorrow")))
+    write(tmp_path / "later.mdz", later)
+    told = []
+
+    class Display(Silent):
+        def note(self, text: str) -> None:
+            told.append(text)
+
+    api.train(tmp_path / "later.mdz", tmp_path / "m", net="vgg11-w4", seeds=1, device="cpu", progress=Display())
+    assert any("made for 'convnet-of-tomorrow': with --recipe tutored vgg11-w4" in text for text in told)
+    with pytest.raises(InputError, match="unknown network 'convnet-of-tomorrow'"):
+        api.train(tmp_path / "later.mdz", tmp_path / "n", net="vgg11-w4", recipe="tutored", seeds=1, device="cpu")
+    assert not (tmp_path / "n").exists()
 
 
 def test_several_packages_are_trained_on_together_and_each_ones_part_is_told(grey, pictures, tmp_path):

@@ -16,8 +16,8 @@ from meddistill.cohort.read import ReadOptions, places
 from meddistill.cohort.types import SPLITS, Cohort
 from meddistill.compress.load import load_model
 from meddistill.nets.find import find
-from meddistill.nets.network import Network
 from meddistill.package.read import read_judged
+from meddistill.package.text import quote
 from meddistill.package.trust import judge, warning
 from meddistill.pipeline.sides import received_sides
 from meddistill.pipeline.tell import tell
@@ -181,6 +181,8 @@ def train(
         progress.warn(found.message)
     require_writable(out)
     untrained = _untrained(combined, net)
+    if recipe == "tutored":
+        _untrained(combined, None)  # which has to be a network that is known here
     if recipe == "own":
         _require_one_as_it_is(parts, net, classes)
         model, senders = _rebuilt(untrained, parts[0], progress)
@@ -195,19 +197,17 @@ def train(
             scores=None if images is None else summarise_scores([score(model, images)[0]]),
             senders=senders,
         )
-    tutor = _untrained(combined, None).network
     for note in combined.notes:
         progress.note(note)
-    if recipe == "protocol" and tutor != untrained.network:
+    if recipe == "protocol" and combined.network != untrained.network.name:
         progress.note(
-            f"the images were made for {tutor.name}: with --recipe tutored {untrained.network.name} may learn more "
+            f"the images were made for {quote(combined.network)}: with --recipe tutored {untrained.network.name} may learn more "
             "from them"
         )
     images = None if test is None else read_images(test, untrained, test_split, options, where, progress)
     several = range(len(packages)) if len(packages) > 1 else range(0)
     fewer = [combined.without(place) for place in several] if images is not None else []
-    protocol = TUTORED_VERSION if recipe == "tutored" else PROTOCOL_VERSION
-    trials = _Trials(untrained, protocol, tutor, (combined, *fewer), images, where)
+    trials = _Trials(untrained, recipe == "tutored", (combined, *fewer), images, where)
     scores = _train_all(trials, range(seed, seed + seeds), out, progress)
     return TrainReport(
         model=out,
@@ -303,12 +303,11 @@ def _rebuilt(untrained: Model, part: Part, progress: Progress) -> tuple[Model, b
 class _Trials:
     """The :class:`~meddistill.runtime.crew.Work` of training and scoring on one of several sets with one seed.
 
-    ``protocol``: its version, as in a model's origin. ``tutor``: the network that the packages were made with.
+    ``tutored``: by a network of the kind that the packages were made with.
     """
 
     untrained: Model
-    protocol: str
-    tutor: Network
+    tutored: bool
     sets: tuple[Combined, ...]
     images: LabelledImages | None
     device: torch.device
@@ -316,11 +315,14 @@ class _Trials:
     def train(self, place: int, seed: int) -> Model:
         part = self.sets[place]
         model = replace(self.untrained, normalisation=part.normalisation)
+        version = TUTORED_VERSION if self.tutored else PROTOCOL_VERSION
+        # Nobody but a tutor has to know the network on the card.
+        tutor = _untrained(part, None).network if self.tutored else model.network
         with memory_for(model.network):
             data = received(part.images, part.labels, part.normalisation, self.device)
-            params = train_as(self.protocol, model.network, self.tutor, data, seed, flip=model.flip)
+            params = train_as(version, model.network, tutor, data, seed, flip=model.flip)
         digests = tuple(share.digest for share in part.shares)
-        return replace(model, params=params, origin=Origin(digests, self.protocol, seed, params_digest(params)))
+        return replace(model, params=params, origin=Origin(digests, version, seed, params_digest(params)))
 
     def score(self, model: Model) -> dict[str, float]:
         return {} if self.images is None else asdict(score(model, self.images)[0])
