@@ -201,8 +201,8 @@ def train(
         progress.note(note)
     if recipe == "protocol" and combined.network != untrained.network.name:
         progress.note(
-            f"the images were made for {quote(combined.network)}: with --recipe tutored {untrained.network.name} may learn more "
-            "from them"
+            f"the images were made for {quote(combined.network)}: with --recipe tutored {untrained.network.name} may "
+            "learn more from them"
         )
     images = None if test is None else read_images(test, untrained, test_split, options, where, progress)
     several = range(len(packages)) if len(packages) > 1 else range(0)
