@@ -21,7 +21,7 @@ def test_kernels_that_are_right_serve(precision):
     assert tried(precision) is None
 
 
-@pytest.mark.parametrize(("precision", "wrong"), [("full", 1.01), ("bfloat16", 1.1)])
+@pytest.mark.parametrize(("precision", "wrong"), [("full", 1.01), ("bfloat16", 1.1), ("full", float("nan"))])
 @pytest.mark.parametrize("part", ["slopes", "params", "images", "labels"])
 def test_kernels_that_are_wrong_do_not(monkeypatch, precision, wrong, part):
     def steps(network, precision="full", compiled=False, kernels=False):
@@ -49,6 +49,21 @@ def test_kernels_that_give_no_numbers_do_not(monkeypatch):
     errors = iter([float("nan"), 0.0])
     monkeypatch.setattr(trial, "_error", lambda found, exact: next(errors))
     assert tried().startswith("they are wrong: their error is nan")
+
+
+def test_kernels_that_are_right_for_the_first_student_alone_do_not(monkeypatch):
+    def steps(network, precision="full", compiled=False, kernels=False):
+        step = step_of(network, precision, compiled, kernels)
+
+        def slopes(params, images, labels):
+            found = step.slopes(params, images, labels)
+            return tuple(one[:1].expand_as(one) for one in found) if kernels else found
+
+        return replace(step, slopes=slopes)
+
+    monkeypatch.setattr(trial, "step_of", steps)
+    assert tried(students=1) is None
+    assert tried(students=3).startswith("they are wrong: their error is ")
 
 
 @pytest.mark.parametrize(("plain", "kernels", "reason"), [(2.0, 1.0, None), (1.0, 2.0, "they are slower: 2e+03 ms")])

@@ -107,14 +107,14 @@ def _problem(network: ConvNet, students: int, batch: int, device: torch.device) 
 
 
 def _in_float64(problem: _Problem) -> _Problem:
-    """The first student's."""
+    """The last student's, whom a kernel that counts students wrongly misses."""
     params, along, images, labels = problem
-    first, direction = (tuple(part[:1].double() for part in parts) for parts in (params, along))
-    return first, direction, images[:1].double(), labels[:1].double()
+    last, direction = (tuple(part[-1:].double() for part in parts) for parts in (params, along))
+    return last, direction, images[-1:].double(), labels[-1:].double()
 
 
 def _found(step: Step, problem: _Problem) -> list[Tensor]:
-    """The first student's slopes, its Hv, and its slopes' derivatives by images and labels, one tensor each."""
+    """The last student's slopes, its Hv, and its slopes' derivatives by images and labels, one tensor each."""
     params, along, images, labels = problem
     slopes = step.slopes(params, images, labels)
     found = [_flat(slopes)]  # a captured step's results last until the next call
@@ -123,12 +123,13 @@ def _found(step: Step, problem: _Problem) -> list[Tensor]:
 
 
 def _flat(parts: Params) -> Tensor:
-    return torch.cat([part[0].flatten().double() for part in parts])
+    return torch.cat([part[-1].flatten().double() for part in parts])
 
 
 def _error(found: list[Tensor], exact: list[Tensor]) -> float:
-    """The largest of all parts, relative."""
-    return max(float((one - other).norm() / other.norm()) for one, other in zip(found, exact, strict=True))
+    """The largest of all parts, relative; not a number where one of them is not."""
+    every = [(one - other).norm() / other.norm() for one, other in zip(found, exact, strict=True)]
+    return float(torch.stack(every).max())  # Python's max passes over what is not a number
 
 
 def _seconds(step: Step, problem: _Problem) -> float:
