@@ -19,6 +19,7 @@ from meddistill.nets.convnet import parse
 from meddistill.package.read import read
 from meddistill.package.readme import readme
 from meddistill.package.types import Card
+from meddistill.pipeline import sides
 from meddistill.pipeline.dp import looks_of, noisy_identity, noisy_plan
 from meddistill.pipeline.material import material
 from meddistill.pipeline.plan import Plan
@@ -195,6 +196,17 @@ def test_names_that_differ_by_side(names):
 )
 def test_names_that_do_not(names):
     assert not differ_by_side(*names)
+
+
+def test_a_thousand_names_of_a_stranger_are_each_taken_apart_once(monkeypatch):
+    apart, taken = sides._words, []
+    monkeypatch.setattr(sides, "_words", lambda name: taken.append(name) or apart(name))
+    names = [f"left {'lung ' * 18}{place}" for place in range(999)]
+    assert sides.received_sides(True, names) == ()
+    [warned] = sides.received_sides(True, [*names, names[0].replace("left", "right")])
+    assert "left" in warned.message
+    assert len(taken) == 999 + 1000
+    assert sides.received_sides(False, names) == () and len(taken) == 1999
 
 
 def test_who_leaves_the_option_out_is_warned(sided, source, tmp_path, capsys, monkeypatch):

@@ -43,9 +43,11 @@ def received_sides(flip: bool, classes: Sequence[str]) -> tuple[Problem, ...]:
 
 
 def _warned(flip: bool, classes: Sequence[str], remedy: str) -> tuple[Problem, ...]:
-    sided = [name for name in classes if _SIDES & set(_words(name))]
-    named = [f"{one} and {other}" for one, other in combinations(sided, 2) if differ_by_side(one, other)]
-    if not (flip and named):
+    """``classes`` may be a stranger's: a thousand names make half a million pairs, so each is taken apart once."""
+    taken_apart = {name: _words(name) for name in classes} if flip else {}
+    sided = [(name, words) for name, words in taken_apart.items() if not _SIDES.isdisjoint(words)]
+    named = [f"{one} and {other}" for (one, first), (other, second) in combinations(sided, 2) if _differ(first, second)]
+    if not named:
         return ()
     what = "half of the images are mirrored in training, and by their names classes differ in the side"
     return (problem("mirrored-sides", "warning", what, named, remedy),)
@@ -53,11 +55,13 @@ def _warned(flip: bool, classes: Sequence[str], remedy: str) -> tuple[Problem, .
 
 def differ_by_side(one: str, other: str) -> bool:
     """Whether two names are the same but for left and right."""
-    first, second = _words(one), _words(other)
-    if len(first) != len(second):
+    return _differ(_words(one), _words(other))
+
+
+def _differ(first: Sequence[str], second: Sequence[str]) -> bool:
+    if len(first) != len(second) or first == second:
         return False
-    differing = [frozenset(pair) for pair in zip(first, second, strict=True) if pair[0] != pair[1]]
-    return bool(differing) and all(pair in _OPPOSITE for pair in differing)
+    return all(one == other or frozenset((one, other)) in _OPPOSITE for one, other in zip(first, second, strict=True))
 
 
 def _words(name: str) -> list[str]:
