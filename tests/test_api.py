@@ -12,15 +12,19 @@ from safetensors.numpy import save as save_file
 from sklearn.metrics import roc_auc_score
 
 from meddistill import api
+from meddistill.nets.find import find
 from meddistill.package.read import read
 from meddistill.package.types import Card, CohortCounts, Images, Normalisation, Package, Recipe, Sizes, Software, Task
 from meddistill.package.write import write
 from meddistill.runtime.errors import InputError, OutputError, VerificationError
 from meddistill.runtime.progress import Silent
 from meddistill.teachers import images as teachers
+from meddistill.train.combine import Part, combine
 from meddistill.train.model import load_model
 from meddistill.train.protocol import PROTOCOL_VERSION, Protocol, train_network
 from meddistill.train.received import received
+from meddistill.train.renaming import read_renaming
+from meddistill.train.tutored import train_tutored
 
 SIDE, EACH = 8, 8
 CLASSES = ("plain", "striped")
@@ -177,6 +181,21 @@ def test_only_a_tutor_has_to_be_a_network_that_is_known(grey, tmp_path):
     with pytest.raises(InputError, match="unknown network 'convnet-of-tomorrow'"):
         api.train(tmp_path / "later.mdz", tmp_path / "n", net="vgg11-w4", recipe="tutored", seeds=1, device="cpu")
     assert not (tmp_path / "n").exists()
+
+
+def test_the_first_of_several_packages_names_the_tutor_of_them_all(grey, tmp_path):
+    """In colour where one of them is, and of all classes, whatever they are called there."""
+    tinted = package(tmp_path / "tinted.mdz", channels=3, classes=("even", "striped", "more"), seed=7000)
+    (tmp_path / "names.csv").write_text("class,becomes\neven,plain\n")
+    given = {"net": "vgg11-w4", "recipe": "tutored", "classes": tmp_path / "names.csv", "seeds": 1, "seed": 3}
+    api.train([grey, tinted], tmp_path / "m", device="cpu", **given)
+    trained, names = load_model(tmp_path / "m"), read_renaming(tmp_path / "names.csv")
+    assert trained.classes == ("plain", "striped", "more") and trained.origin.protocol == "2-tutored"
+    both = combine([Part(file.name, read(file)) for file in (grey, tinted)], names)
+    data = received(both.images, both.labels, both.normalisation, torch.device("cpu"))
+    tutor = find("convnet-d1-w8", channels=3, size=SIDE, classes=3)
+    expected = train_tutored(trained.network, tutor, data, Protocol(), 3)
+    assert all(map(torch.equal, trained.params, expected))
 
 
 def test_several_packages_are_trained_on_together_and_each_ones_part_is_told(grey, pictures, tmp_path):

@@ -178,6 +178,8 @@ def test_a_recipe_is_followed_by_the_protocol_that_it_names(model, hospital):
         made = recreate(replace(trained, network=network, origin=origin), sent)
         expected = train_network(network, data, Protocol(learning_rate=rate), origin.seed)
         assert all(map(torch.equal, made, expected))
+    later = replace(sent, card=replace(sent.card, recipe=replace(sent.card.recipe, network="convnet-of-tomorrow")))
+    assert all(map(torch.equal, recreate(trained, later), trained.params))  # nobody but a tutor has to know that one
     for unknown in ("99", "99-tutored"):
         with pytest.raises(VerificationError, match=f"recipe is of protocol {unknown},"):
             recreate(replace(trained, origin=replace(trained.origin, protocol=unknown)), sent)
