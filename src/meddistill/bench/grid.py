@@ -73,7 +73,7 @@ class Grid:
 
     ``total_images``: further sizes, of so many images in all, for the rows that :meth:`takes_total` names.
     ``matching``: networks that sets are distilled with. ``evaluation``: networks that are trained on them, ``matching``
-    among them the one that the set was distilled with; none is that one alone; with ``-tutored`` behind its name it
+    among them the one that the set was distilled with; none is that one alone. One with ``-tutored`` behind its name
     learns by way of the matching network. ``distillations``: each method makes so
     many sets of a kind, number i from the seed ``seed`` + i, with teachers and, where the source has none, splits of
     its own; ``seeds`` networks are trained on each.

@@ -372,7 +372,7 @@ def _together(network: ConvNet, plan: LoopPlan, first: Learned) -> int:
 
 
 def _are_kernels_taken(state: State, network: ConvNet, plan: LoopPlan, first: Learned, events: EventLog) -> bool:
-    """Whether they serve here; of what was decided before this run was continued only that they are right is tried."""
+    """Whether kernels serve here. A run that is continued keeps to its choice, and only tries that they are right."""
     device, batch = first.images.device, min(plan.batch, len(first.images))
     if plan.strategy == "full" or not are_there_kernels(network, device) or state.kernels is False:
         return False

@@ -26,8 +26,8 @@ class LoopPlan:
     Rates are those of the optimiser: ``adam``, whose steps do not depend on the scale of the score, or ``sgd`` with
     momentum 0.5 as in the literature; ``step_rate`` acts on the logarithm of the step size. With ``decay`` rates fall
     to zero along half a cosine. ``warm_up`` iterations of distribution matching come first; they move only the images.
-    ``momentum``, ``precision``, ``compiled`` and ``kernels`` are the student's :class:`Rule`; the last two where they
-    serve. ``together``: how many of the S
+    ``momentum``, ``precision``, ``compiled`` and ``kernels`` are the student's :class:`Rule`, the last two only where
+    they serve. ``together``: how many of the S
     segments are unrolled side by side; None follows the memory that is free on a GPU, and is one on a CPU.
     ``distance``: how a student is compared with its segment's end. ``averaging``: how much of the average so far, which
     is the result, each iteration keeps (Du et al. 2023, FTD, arXiv 2211.11004); 0 is no average. ``mitigation``: of
