@@ -21,8 +21,8 @@ from meddistill.runtime.streams import derive
 from meddistill.teachers.images import LabelledImages, measure_normalisation, split_images
 from meddistill.train.baselines import random_real
 from meddistill.train.metrics import measure
-from meddistill.train.protocol import Lesson, Protocol, TrainingSet, probabilities, real_set, train_network
-from meddistill.train.tutored import TUTORED, Tutor
+from meddistill.train.protocol import TUTORED, Lesson, Protocol, TrainingSet, probabilities, real_set, train_network
+from meddistill.train.tutored import Tutor
 
 RECORD = Path(__file__).parent / "records" / "rates.json"
 SETS = {

@@ -6,8 +6,10 @@ import json
 import re
 import sys
 
+import numpy as np
 import pytest
 from pages import ROOT
+from scipy.stats import t
 
 RECORDS = ROOT / "benchmarks/records"
 COHORTS = {"HAM10000": "ham10000", "PBC blood cells": "pbc_blood_64", "COVID-19 radiography": "covid_cxr3_112"}
@@ -201,6 +203,29 @@ def test_a_table_of_scarce_labels_is_its_record(name):
 
 def test_the_table_of_transfer_is_its_record():
     assert made("docs/tools/transfer.py", RECORDS / "bench_transfer") in text_of("bench.md")
+
+
+def test_what_tutoring_adds_is_what_the_record_says():
+    lines = map(json.loads, (RECORDS / "bench_transfer/results.jsonl").read_text().splitlines())
+    kept = {
+        (line["cohort"], line["method"], line["evaluation"]): np.array(
+            line["scores"]["test"]["as is"]["balanced_accuracy"]["per_seed"]
+        )
+        for line in lines
+    }
+    told = " ".join(text_of("bench.md").replace("−", "-").split())
+    cohorts = ("pneumoniamnist", *COHORTS.values())
+
+    def added(method, *places):
+        pairs = (kept[one, method, "resnet18-w16-tutored"] - kept[one, method, "resnet18-w16"] for one in places)
+        apart = 100 * np.mean(list(pairs), axis=0)
+        return f"{apart.mean():.1f} ± {t.ppf(0.975, 4) * apart.std(ddof=1) / 5**0.5:.1f}"
+
+    blood, skin, every = (added("meddistill", *places) for places in (("pbc_blood_64",), ("ham10000",), cohorts))
+    assert f"On blood cells that is {blood} and on HAM10000 {skin} points more than by itself; over the four" in told
+    assert f"over the four sets {every}." in told
+    assert f"{added('meddistill', 'pneumoniamnist').lstrip('-')} more than by itself" in told
+    assert f"nothing for sets of `mtt` ({added('mtt', *cohorts)} over four sets)" in told
 
 
 def test_the_table_of_audits_is_its_record():

@@ -52,6 +52,9 @@ def test_steps_for(count, steps):
         ("resnet18", "2", 0.01),
         ("vgg11-w16", "2", 0.01),
         ("vit", "2", 0.03),
+        ("convnet-d3-w32", "2-tutored", 0.03),
+        ("resnet18", "2-tutored", 0.03),
+        ("vgg11-w16", "2-tutored", 0.01),
     ],
 )
 def test_the_rate_is_that_of_the_network_and_the_version(name, version, rate):

@@ -54,7 +54,7 @@ def test_a_pupil_learns_what_its_tutor_knows_whatever_the_labels_say():
         assert (PUPIL.apply(pupil, unseen).argmax(1) == truth).float().mean() > 0.9
 
 
-def test_tutor_and_pupil_learn_by_the_protocol_at_the_usual_rate():
+def test_tutor_and_pupil_learn_by_the_protocol_each_at_its_rate():
     """Step by step, with an optimiser of PyTorch: a ResNet learns from labels at another rate, but not from a tutor.
 
     Of six images each is three times in a batch.

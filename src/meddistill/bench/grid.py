@@ -21,7 +21,7 @@ from meddistill.pretrain.loop import encoder_of
 from meddistill.pretrain.ways import ROWS, WAYS, PretrainPlan, plan_of, way_of
 from meddistill.runtime.errors import InputError
 from meddistill.train.baselines import CORESETS, RANDOM
-from meddistill.train.tutored import TUTORED
+from meddistill.train.protocol import TUTORED
 
 # Behind the name of a coreset of real images: labels from teachers.
 SOFT = "-soft"

@@ -21,8 +21,7 @@ from meddistill.pretrain.ways import IMAGENET, PROBE, ROWS, SCRATCH, PretrainPla
 from meddistill.runtime.files import write_atomic
 from meddistill.runtime.streams import derive
 from meddistill.train.baselines import RANDOM
-from meddistill.train.protocol import PROTOCOL_VERSION
-from meddistill.train.tutored import TUTORED
+from meddistill.train.protocol import PROTOCOL_VERSION, TUTORED
 
 # It changes with anything that changes a figure and is not in the protocol of training.
 BENCH_VERSION = "1"

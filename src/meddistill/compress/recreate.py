@@ -14,9 +14,9 @@ from meddistill.runtime.device import one_thread
 from meddistill.runtime.errors import InputError, VerificationError
 from meddistill.train.combine import Part, combine
 from meddistill.train.model import Model
-from meddistill.train.protocol import PROTOCOL_VERSION, TrainingSet, is_protocol
+from meddistill.train.protocol import PROTOCOL_VERSION, TUTORED, TrainingSet, is_protocol
 from meddistill.train.received import received
-from meddistill.train.tutored import TUTORED, train_as
+from meddistill.train.tutored import train_as
 
 Answers = tuple[tuple[float, ...], ...]
 
@@ -32,7 +32,7 @@ def recreate(model: Model, package: Package) -> Params:
     origin = model.origin
     if origin is None or len(origin.packages) != 1:
         raise InputError("the model was not trained from one package by meddistill train: it has no recipe")
-    if not is_protocol(origin.protocol.removesuffix(TUTORED)):
+    if not is_protocol(origin.protocol):
         raise VerificationError(
             f"the recipe is of protocol {origin.protocol}, this program knows those up to {PROTOCOL_VERSION}: "
             "use the version that wrote it, or ask for the weights themselves"

@@ -24,8 +24,14 @@ from meddistill.teachers.images import LabelledImages
 # Named on every card; docs/protocol.md says what it is. It changes with what changes a trained network by more than
 # rounding.
 PROTOCOL_VERSION = "2"
+# Behind the version's name where networks learn by way of another one (meddistill.train.tutored).
+TUTORED = "-tutored"
 # Learning rates that differ from the usual one, by version and kind of network (docs/protocol.md).
-_RATES: dict[str, dict[str, float]] = {"1": {}, "2": {"resnet18": 0.01, "vgg11": 0.01}}
+_RATES: dict[str, dict[str, float]] = {
+    "1": {},
+    "2": {"resnet18": 0.01, "vgg11": 0.01},
+    "2" + TUTORED: {"vgg11": 0.01},
+}
 # Images, and pixels of them, that are scored at once. A CPU is no faster with more, and every process needs their room.
 _SCORED = {"cpu": (64, 64 * 64**2)}
 _SCORED_ELSEWHERE = (256, 256 * 128**2)

@@ -17,10 +17,15 @@ from meddistill.nets.network import Network
 from meddistill.nets.params import Params
 from meddistill.runtime.streams import derive
 from meddistill.teachers.images import LabelledImages
-from meddistill.train.protocol import PROTOCOL_VERSION, Protocol, TrainingSet, protocol_for, train_network
+from meddistill.train.protocol import (
+    PROTOCOL_VERSION,
+    TUTORED,
+    Protocol,
+    TrainingSet,
+    protocol_for,
+    train_network,
+)
 
-# Behind the name of a protocol's version, or of an evaluated network.
-TUTORED = "-tutored"
 TUTORED_VERSION = PROTOCOL_VERSION + TUTORED
 # Mixtures that a step shows at least: of two images alone it would show two, and learn as unsteadily as from two.
 _LEAST = 16
@@ -48,13 +53,14 @@ class Tutor:
 def train_tutored(network: Network, tutor: Network, data: TrainingSet, protocol: Protocol, seed: int) -> Params:
     """Train a fresh ``tutor`` on the set, and with it a fresh ``network``; the parameters of ``network``, detached.
 
-    Both by the protocol, but for the rate, which is the usual one for every kind: what a network is shown here never
-    comes twice. Of fewer than 16 images each is there as often as makes 16 or more mixtures a step. The tutor's own
-    stream is derived from ``seed``. Raises as :func:`train_network`.
+    Both by the protocol, at the rates of :data:`TUTORED_VERSION`. Of fewer than 16 images each is there as often as
+    makes 16 or more mixtures a step. The tutor's own stream is derived from ``seed``. Raises as :func:`train_network`.
     """
-    usual = replace(protocol, learning_rate=Protocol.learning_rate)
-    found = Tutor(tutor, train_network(tutor, data, usual, derive(seed, "tutor")))
-    return train_network(network, _repeated(data), usual, seed, lesson=found.lesson)
+    own, pupils = (
+        replace(protocol, learning_rate=protocol_for(one, TUTORED_VERSION).learning_rate) for one in (tutor, network)
+    )
+    found = Tutor(tutor, train_network(tutor, data, own, derive(seed, "tutor")))
+    return train_network(network, _repeated(data), pupils, seed, lesson=found.lesson)
 
 
 def _repeated(data: TrainingSet) -> TrainingSet:
@@ -73,7 +79,7 @@ def train_as(
     ``tutor``: the network that the set was matched with. Raises KeyError for an unknown version, and as
     :func:`train_network`.
     """
-    protocol = protocol_for(network, version.removesuffix(TUTORED), flip=flip)
+    protocol = protocol_for(network, version, flip=flip)
     if version.endswith(TUTORED):
         return train_tutored(network, tutor, data, protocol, seed)
     return train_network(network, data, protocol, seed)
