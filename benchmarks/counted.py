@@ -39,6 +39,7 @@ from meddistill.distill.unroll.stacked import stack
 from meddistill.distill.unroll.step import step_of
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
+from meddistill.nets.curvature import slopes
 from meddistill.nets.gradient import automatic_gradient
 from meddistill.runtime.streams import stream
 from meddistill.teachers.images import LabelledImages, Normalisation
@@ -48,6 +49,7 @@ BATCH, STEPS, BYTES = 10, 80, 24e9  # of HoP-TM's recipes, and what the goal of 
 TEACHERS = {"covid": ConvNet(128, 5, 1, 112, 3), "pneumonia": ConvNet(32, 3, 1, 28, 2)}
 TEACHER_BATCH = {"covid": 256, "pneumonia": 64}
 TEACHER_STEPS = 100 * 50 * 28  # 100 teachers, 50 epochs of 7,199 images
+TEACHER_WAYS = ("float32", "bfloat16", "compiled float32, with kernels", "compiled bfloat16, with kernels")
 AT_ONCE = 32
 # How often the project's kernels multiply patches with a matrix of weights, in TF32: three times where exactly.
 _PRODUCTS = {"gates_ahead": 3, "gates_along": 4, "gates_sums": 4, "gates_onto": 5}
@@ -247,8 +249,11 @@ def _compiled(network: ConvNet, rule: Rule, eager: Cost, steps: int, room: Room,
     return found
 
 
-def teacher(name: str, *, half: bool) -> Cost:
-    """One step of one teacher: its batch, its gradient, its parameters; without the drawing, which the host does."""
+def teacher(name: str, *, half: bool, kernels: bool = False) -> Cost:
+    """One step of one teacher: its batch, its gradient, its parameters; without the drawing, which the host does.
+
+    ``kernels``: the gradient by hand, compiled; what ``half`` leaves in float32 is rounded to TF32 then.
+    """
     network, count = TEACHERS[name], TEACHER_BATCH[name]
     every = LabelledImages(
         torch.empty(2 * count, network.channels, network.size, network.size, dtype=torch.uint8, device="meta"),
@@ -265,7 +270,8 @@ def teacher(name: str, *, half: bool) -> Cost:
         found = [piece.unflatten(1, shape) for piece, shape in _pieces(flat, network)]
         flat.sub_(torch.cat([one.flatten(1) for one in found], 1), alpha=0.01)
 
-    return counted(beside).plus(_gradient(network, count, half=half))
+    gradient = _by_kernels(network, count, half=half) if kernels else _gradient(network, count, half=half)
+    return counted(beside).plus(gradient)
 
 
 def _pieces(flat: Tensor, network: ConvNet) -> Iterator[tuple[Tensor, torch.Size]]:
@@ -280,6 +286,24 @@ def _gradient(network: ConvNet, count: int, *, half: bool) -> Cost:
         return counted(lambda: automatic_gradient(network, params, images, labels, autocast=half), "cpu")
 
 
+def _by_kernels(network: ConvNet, count: int, *, half: bool) -> Cost:
+    """One launch, as it is captured."""
+
+    def work(*given: Any) -> Any:
+        with torch.no_grad():
+            return slopes(network, *given, torch.bfloat16 if half else torch.float32, gated=True)
+
+    def arguments(device: str) -> Any:
+        params = tuple(torch.randn(1, *shape, device=device) for shape in network.shapes)
+        images = torch.randn(1, count, network.channels, network.size, network.size, device=device)
+        return params, images, torch.rand(1, count, network.classes, device=device).softmax(2)
+
+    given = arguments("meta")
+    eager = counted(lambda: work(*given))
+    found = replace(eager, launches=1, bytes=fused(work, arguments("cpu"))["bytes"])
+    return found.in_tf32() if half else found
+
+
 def goals(kept: dict[str, Any], card: Card) -> list[dict[str, Any]]:
     """Every goal, what the counts allow at most for each way, what bounds it, and whether that is enough."""
     small = kept["memory"]["80"] / kept["memory"]["10"]
@@ -291,14 +315,19 @@ def goals(kept: dict[str, Any], card: Card) -> list[dict[str, Any]]:
     ]
     whole = _minutes(kept["d5-112"], card)
     found.append(_against("10,000 segments of D5 112×112 within 24 GB, in minutes", 10, whole, most=True))
-    covid = {way: Cost(**kept["teachers"]["covid"][way]) for way in ("float32", "bfloat16")}
+    covid = {way: Cost(**kept["teachers"]["covid"][way]) for way in TEACHER_WAYS}
     minutes = {way: _times(cost.seconds(card), TEACHER_STEPS / 60) for way, cost in covid.items()}
     found.append(_against("100 teachers × 50 epochs, D5 112×112, in minutes", 10, minutes, most=True))
-    one = Cost(**kept["teachers"]["pneumonia"]["float32"])
-    (alone, _), (many, bound) = one.seconds(card), one.seconds(card, AT_ONCE)
-    at_once = {"float32": (alone / many, bound)}
+    singly = {way: Cost(**kept["teachers"]["pneumonia"][way]) for way in TEACHER_WAYS if "float32" in way}
+    at_once = {way: _gained(one, card) for way, one in singly.items()}
     found.append(_against(f"{AT_ONCE} teachers at once over one after another, PneumoniaMNIST", 20, at_once))
     return found
+
+
+def _gained(one: Cost, card: Card) -> tuple[float, str]:
+    """How many times faster so many at once are than one after another in the same way."""
+    (alone, _), (many, bound) = one.seconds(card), one.seconds(card, AT_ONCE)
+    return alone / many, bound
 
 
 def _against(goal: str, reach: float, ways: dict[str, tuple[float, str]], *, most: bool = False) -> dict[str, Any]:
@@ -379,8 +408,7 @@ def measure(card: Card) -> dict[str, Any]:
         name: {
             "network": network.name,
             "batch": TEACHER_BATCH[name],
-            "float32": asdict(teacher(name, half=False)),
-            "bfloat16": asdict(teacher(name, half=True)),
+            **{way: asdict(teacher(name, half="bfloat16" in way, kernels="kernels" in way)) for way in TEACHER_WAYS},
         }
         for name, network in TEACHERS.items()
     }

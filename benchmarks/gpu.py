@@ -46,6 +46,7 @@ from meddistill.distill.unroll.memory import free_bytes, room_for, traces_at_onc
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import Params
+from meddistill.nets.trial import why_wrong
 from meddistill.runtime.device import choose, give_back, is_out_of_memory
 
 BATCH, STEPS, ROUNDS = 10, 80, 3  # of HoP-TM's recipes; of every measurement
@@ -150,7 +151,7 @@ def kernel_rows(network: ConvNet, rule: Rule, device: str, sizes: tuple[int, ...
             rows.append({"precision": precision, "students": size, "compiled": rule.compiled} | found._asdict())
             print(network.name, json.dumps(rows[-1]), flush=True)
             freed(device)
-            if wrong := trial.why_wrong(found, precision):
+            if wrong := why_wrong(found, precision == "bfloat16"):
                 raise SystemExit(f"the kernels do not serve {network.name} in {precision}: {wrong}")
     return rows
 

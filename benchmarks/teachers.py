@@ -136,10 +136,11 @@ def end_points(
     return torch.cat([state.params for state in ends])
 
 
-def at_once(network: ConvNet, images: LabelledImages, plan: TeacherPlan, folder: Path, processes: int) -> None:
-    """All teachers as a run trains them."""
+def at_once(network: ConvNet, images: LabelledImages, plan: TeacherPlan, folder: Path, processes: int) -> bool | None:
+    """All teachers as a run trains them; whether by a GPU's kernels, the trial of which is part of it."""
     store = TrajectoryStore(folder, plan.snapshots, network.parameters)
-    teach(network, images, plan, 0, store, events=EventLog(), progress=Silent(), processes=processes)
+    teach(network, images, plan, 0, store, events=EventLog(), progress=Silent(), processes=processes, kernels=True)
+    return store.kernels
 
 
 def plainly(network: ConvNet, images: LabelledImages, plan: TeacherPlan) -> None:
@@ -168,9 +169,11 @@ def race(network: ConvNet, images: LabelledImages, plan: TeacherPlan, processes:
         with one_thread():
             one_after_another()
 
+    taken: list[bool | None] = []
+
     def together() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            at_once(network, images, plan, Path(folder), processes)
+            taken.append(at_once(network, images, plan, Path(folder), processes))
 
     works = {
         "one_after_another": one_after_another,
@@ -185,7 +188,8 @@ def race(network: ConvNet, images: LabelledImages, plan: TeacherPlan, processes:
             times[name].append(round(seconds(work, images.device), 2))
     best = min(min(values) for name, values in times.items() if name.startswith("one_after_another"))
     ratios = {"ratio": best, "ratio_to_plainly": min(times["plainly"])}
-    return times | {name: round(taken / min(times["at_once"]), 2) for name, taken in ratios.items()}
+    found = {name: round(other / min(times["at_once"]), 2) for name, other in ratios.items()}
+    return times | found | {"kernels": taken}
 
 
 def storages(trajectory: Tensor, network: ConvNet) -> dict[str, Any]:
@@ -241,13 +245,14 @@ def target(
     done |= {"teachers": count, "steps": whole.steps, "batch": whole.batch}
     done["side_by_side"] = side_by_side(built, whole, device)
     done["difference_from_alone"] = check(built, images, replace(whole, batch=min(8, whole.batch)), steps=2)
+    kernels: list[bool | None] = []
     try:
         with tempfile.TemporaryDirectory() as folder:
-            taken = seconds(lambda: at_once(built, images, whole, Path(folder), 1), device)
+            taken = seconds(lambda: kernels.append(at_once(built, images, whole, Path(folder), 1)), device)
     except (MeddistillError, RuntimeError, MemoryError) as error:  # what was measured before is not lost
         return done | {"failed": f"{type(error).__name__}: {error}"}
     flops = 6 * multiplications(built) * whole.count * whole.steps * whole.batch
-    done["seconds"] = round(taken, 1)
+    done |= {"seconds": round(taken, 1), "kernels": kernels[0]}
     return done | {"operations": f"{flops:.3g}", "tera_operations_a_second": round(flops / taken / 1e12, 2)}
 
 

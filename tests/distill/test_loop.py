@@ -18,10 +18,11 @@ from meddistill.distill.overlap import Mitigation
 from meddistill.distill.segments import ContinuousSegments, ProgressiveSegments, RandomSegments
 from meddistill.distill.start import first_images
 from meddistill.distill.state import State
-from meddistill.distill.unroll import Learned, Outcome, Truncated, compiled, unroll
+from meddistill.distill.unroll import Learned, Outcome, Truncated, unroll
 from meddistill.distill.unroll import together as side_by_side
 from meddistill.distill.unroll.stacked import stack
 from meddistill.distill.unroll.step import step_of
+from meddistill.nets import compiled
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import flatten, unflatten

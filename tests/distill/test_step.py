@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tests.distill.test_unroll import close, network_of, noise, start_of
 
 from meddistill.distill.distance import normalised_l2
-from meddistill.distill.unroll import Batch, Learned, Rule, compiled, step, unroll
-from meddistill.distill.unroll.compiled import Compiled
-from meddistill.nets import curvature
+from meddistill.distill.unroll import Batch, Learned, Rule, step, unroll
+from meddistill.nets import compiled, curvature
+from meddistill.nets.compiled import Compiled
 from meddistill.nets.convnet import ConvNet
 from meddistill.runtime.streams import stream
 

@@ -8,6 +8,7 @@ import torch
 from meddistill.distill.unroll import trial
 from meddistill.distill.unroll.step import step_of
 from meddistill.nets.convnet import ConvNet
+from meddistill.nets.trial import are_there_kernels, problem_of
 
 CPU, NETWORK = torch.device("cpu"), ConvNet(4, 2, 3, 9, 3)
 
@@ -47,7 +48,7 @@ def test_kernels_that_are_wrong_do_not(monkeypatch, precision, wrong, part):
 
 def test_kernels_that_give_no_numbers_do_not(monkeypatch):
     errors = iter([float("nan"), 0.0])
-    monkeypatch.setattr(trial, "_error", lambda found, exact: next(errors))
+    monkeypatch.setattr(trial, "error_of", lambda found, exact: next(errors))
     assert tried().startswith("they are wrong: their error is nan")
 
 
@@ -69,14 +70,14 @@ def test_kernels_that_are_right_for_the_first_student_alone_do_not(monkeypatch):
 @pytest.mark.parametrize(("plain", "kernels", "reason"), [(2.0, 1.0, None), (1.0, 2.0, "they are slower: 2e+03 ms")])
 def test_kernels_serve_where_they_are_faster(monkeypatch, plain, kernels, reason):
     seconds = iter([kernels, plain])
-    monkeypatch.setattr(trial, "_seconds", lambda step, problem: next(seconds))
+    monkeypatch.setattr(trial, "_seconds", lambda step, problem, along: next(seconds))
     found = tried(timed=True)
     assert found is reason if reason is None else found.startswith(reason)
 
 
 def test_steps_are_timed():
-    problem = trial._problem(NETWORK, 2, 3, CPU)
-    assert 0 < trial._seconds(step_of(NETWORK), problem) < 60
+    problem = problem_of(NETWORK, 2, 3, CPU)
+    assert 0 < trial._seconds(step_of(NETWORK), problem, problem.params) < 60
 
 
 @pytest.mark.parametrize("error", [ModuleNotFoundError("No module named 'triton'"), RuntimeError("line 1\nline 2")])
@@ -92,7 +93,7 @@ def test_whatever_fails_is_a_reason(monkeypatch, error):
 
 def test_kernels_are_for_a_gpu_and_the_network_that_they_were_written_for():
     cuda = torch.device("cuda")
-    assert trial.are_there_kernels(NETWORK, cuda)
-    assert not trial.are_there_kernels(NETWORK, CPU)
-    assert not trial.are_there_kernels(ConvNet(4, 2, 3, 9, 3, "group"), cuda)
-    assert not trial.are_there_kernels(object(), cuda)
+    assert are_there_kernels(NETWORK, cuda)
+    assert not are_there_kernels(NETWORK, CPU)
+    assert not are_there_kernels(ConvNet(4, 2, 3, 9, 3, "group"), cuda)
+    assert not are_there_kernels(object(), cuda)

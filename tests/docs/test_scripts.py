@@ -28,7 +28,7 @@ def gpu():
     ids=["plain", "traces", "compiled", "kernels"],
 )
 def test_a_published_recipe_is_measured_row_by_row(gpu, rule, monkeypatch):
-    monkeypatch.setattr("meddistill.distill.unroll.compiled.has_compiler", lambda device: False)
+    monkeypatch.setattr("meddistill.nets.compiled.has_compiler", lambda device: False)
     told = []
     found = gpu.recipe_rows("tiny", TINY, [1, 3], rule, "cpu", steps=3, told=lambda so: told.append(so["rows"][:]))
     assert [(row["precision"], row["students"], row["together"]) for row in found["rows"]] == [
@@ -111,8 +111,8 @@ def test_kernels_are_checked_before_they_are_measured(gpu, monkeypatch):
     assert [(row["precision"], row["students"]) for row in done[1][1]] == [
         (precision, size) for precision in ("full", "bfloat16") for size in (1, 8, 23)
     ]
-    monkeypatch.setattr(gpu.trial, "_error", lambda found, exact: 1 + len(done))
-    monkeypatch.setattr(gpu.trial, "_TIMES", 0.1)
+    monkeypatch.setattr(gpu.trial, "error_of", lambda found, exact: 1 + len(done))
+    monkeypatch.setattr("meddistill.nets.trial._TIMES", 0.1)
     with pytest.raises(SystemExit, match="the kernels do not serve convnet-d2-w4 in full: they are wrong"):
         gpu.kernel_rows(TINY, Rule(), "cpu")
 
@@ -239,6 +239,20 @@ def test_kernels_are_counted_by_what_they_read_and_put_out_and_multiply():
     pixels, made_up = script.BATCH * 16 * 16, 32  # of 27
     assert kernels == replace(kernels, float32=0, bfloat16=0, tf32=2 * 27 * 2 * pixels * made_up * 32)
     assert kernels.bytes < plain.bytes / 3
+
+
+def test_a_teacher_by_kernels_is_counted(monkeypatch):
+    """Compiled, its gradient is one launch of fewer bytes; in bfloat16 nothing is left to float32."""
+    script = loaded("benchmarks/counted.py")
+    monkeypatch.setitem(script.TEACHERS, "tiny", replace(TINY, depth=2, width=32, size=16))
+    monkeypatch.setitem(script.TEACHER_BATCH, "tiny", 8)
+    plain, exact, half = (
+        script.teacher("tiny", half=half, kernels=kernels)
+        for half, kernels in ((False, False), (False, True), (True, True))
+    )
+    assert exact.launches == half.launches < plain.launches / 2
+    assert half.bytes < exact.bytes < plain.bytes
+    assert half.float32 == 0 < half.bfloat16 < half.tf32 + half.bfloat16 == exact.float32 + exact.tf32
 
 
 def test_a_bound_is_the_longest_of_three():

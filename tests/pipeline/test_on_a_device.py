@@ -11,6 +11,7 @@ from meddistill.distill.unroll import Batch, Learned, Rule, Student, unroll_many
 from meddistill.distill.unroll.step import why_not_compiled
 from meddistill.nets.augment import Augmentation
 from meddistill.nets.convnet import ConvNet
+from meddistill.nets.gradient import Kernels
 from meddistill.runtime.device import choose
 from meddistill.runtime.streams import stream
 from meddistill.teachers.images import LabelledImages, Normalisation
@@ -116,7 +117,12 @@ def test_a_captured_step_is_the_step(device):
     assert apart(found, gradient("cpu", Rule("full"))) < 1e-9
 
 
-def test_teachers_at_once_are_those_of_a_cpu(device):
+@pytest.mark.parametrize("kernels", [None, Kernels(), Kernels(compiled=True)], ids=["plain", "kernels", "compiled"])
+def test_teachers_at_once_are_those_of_a_cpu(device, kernels):
+    if kernels is not None and device.type == "cuda":
+        pytest.importorskip("triton")
+    if kernels is not None and kernels.compiled and device.type == "cpu":
+        pytest.skip("takes a minute, for what a CPU never does")
     generator = stream(0, "images")
     pixels = torch.randint(256, (30, 3, 8, 8), generator=generator, dtype=torch.uint8)
     labels = torch.arange(30) % 3
@@ -126,7 +132,10 @@ def test_teachers_at_once_are_those_of_a_cpu(device):
         return LabelledImages(pixels.to(where), labels.to(where), 255, 3, Normalisation((0.5,) * 3, (0.25,) * 3))
 
     ends = []
-    train_teachers(NETWORK, images(device), plan, 0, [0, 1, 2], keep=lambda state: ends.append(state.params))
+    teachers = [0, 1, 2]
+    train_teachers(
+        NETWORK, images(device), plan, 0, teachers, keep=lambda state: ends.append(state.params), kernels=kernels
+    )
     for teacher, end in enumerate(ends[-1]):
         alone = train_teacher(NETWORK, images("cpu"), plan, 0, teacher)
         assert float((end - alone[-1]).norm() / (alone[-1] - alone[0]).norm()) < 1e-2

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from meddistill.nets.convnet import ConvNet
+from meddistill.nets.gradient import Kernels
 from meddistill.pipeline import estimate
 from meddistill.pipeline import teach as teaching
 from meddistill.pipeline.plan import Plan, Teachers
@@ -72,6 +73,57 @@ def test_groups_are_those_trained_alone_and_go_on_after_an_interruption(images, 
     assert sorted(path.name for path in stores["stopped"].folder.iterdir()) == [
         f"teacher-000{teacher}.safetensors" for teacher in range(5)
     ]
+
+
+@pytest.mark.parametrize("reason", ["no luck", None])
+def test_kernels_are_tried_once_a_folder_and_taken_where_they_serve(images, pairs, monkeypatch, tmp_path, reason):
+    """On a CPU they are not; here it is said that it were a GPU. Who goes on does not choose again."""
+    tried, taken, plan, log = [], set(), PLAN.teacher_plan(), tmp_path / "events"
+    plain, store = (trajectory_store(tmp_path / name, PLAN, NETWORK) for name in ("plain", "kernels"))
+    teach(NETWORK, images, plan, 0, plain, events=EventLog(log), progress=Silent(), kernels=True)
+
+    def trial(network, plan, kernels, teachers, device, timed):
+        tried.append((teachers, kernels.compiled, timed))
+        return reason
+
+    def train(*some, kernels, **named):
+        taken.add(kernels)
+        return training.train_teachers(*some, kernels=kernels, **named)
+
+    monkeypatch.setattr(teaching, "are_there_kernels", lambda *_: True)
+    monkeypatch.setattr(teaching, "why_no_kernels", trial)
+    monkeypatch.setattr("meddistill.teachers.crew.train_teachers", train)
+    for points in (1, 9):
+        with pytest.raises(KeyboardInterrupt):
+            watch = Interrupting(points)
+            teach(NETWORK, images, plan, 0, store, events=EventLog(log), progress=watch, kernels=True)
+    for _ in range(2):  # the second time nothing is left to train, and nothing is tried
+        teach(NETWORK, images, plan, 0, store, events=EventLog(log), progress=Silent(), kernels=True)
+    assert tried == [(2, False, True), *([(2, False, False)] * 2 if reason is None else [])]
+    assert taken == {Kernels() if reason is None else None} and store.kernels is (reason is None)
+    for teacher in range(5):
+        found, expected = (one.trajectory(teacher) for one in (store, plain))
+        torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
+        assert torch.equal(found, expected) == (reason is not None)
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [one["reason"] for one in told if one["event"] == "teachers without kernels"] == [reason] * bool(reason)
+
+
+def test_teachers_that_were_begun_without_kernels_go_on_without(images, pairs, monkeypatch, tmp_path):
+    monkeypatch.setattr(teaching, "why_no_kernels", lambda *_, **named: pytest.fail("tried"))
+    store, plan = trajectory_store(tmp_path / "teachers", PLAN, NETWORK), PLAN.teacher_plan()
+    with pytest.raises(KeyboardInterrupt):
+        teach(NETWORK, images, plan, 0, store, events=EventLog(), progress=Interrupting(5))
+    monkeypatch.setattr(teaching, "are_there_kernels", lambda *_: True)
+    teach(NETWORK, images, plan, 0, store, events=EventLog(), progress=Silent(), kernels=True)
+    assert store.kernels is False and not (store.folder / "kernels.json").exists()
+
+
+def test_a_decision_that_cannot_be_read_is_told(tmp_path):
+    store = trajectory_store(tmp_path, PLAN, NETWORK)
+    (tmp_path / "kernels.json").write_text("{")
+    with pytest.raises(MeddistillError, match=r"cannot read .*kernels.json"):
+        assert store.kernels
 
 
 def test_plans_share_teachers_unless_their_beginnings_differ():

@@ -34,13 +34,14 @@ from meddistill.distill.unroll import (
     Student,
     unroll_many,
 )
-from meddistill.distill.unroll.compiled import pays
 from meddistill.distill.unroll.memory import free_bytes, room_for, traces_at_once
 from meddistill.distill.unroll.step import operations, why_not_compiled
 from meddistill.distill.unroll.together import how_many
-from meddistill.distill.unroll.trial import are_there_kernels, why_no_kernels
+from meddistill.distill.unroll.trial import why_no_kernels
+from meddistill.nets.compiled import pays
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.params import Params, unflatten
+from meddistill.nets.trial import are_there_kernels
 from meddistill.runtime.device import sent
 from meddistill.runtime.errors import MeddistillError
 from meddistill.runtime.events import EventLog

@@ -1,6 +1,7 @@
 """Train the teachers of a plan, continuing what an earlier, interrupted run has left; and see how they learned."""
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,8 +13,11 @@ import torch
 from torch import Tensor
 
 from meddistill.cohort.types import Cohort
+from meddistill.nets.compiled import pays
 from meddistill.nets.convnet import ConvNet, parse
+from meddistill.nets.gradient import Kernels
 from meddistill.nets.params import unflatten
+from meddistill.nets.trial import are_there_kernels
 from meddistill.pipeline.folder import filling, identify
 from meddistill.pipeline.plan import Plan, normalised, unflipped
 from meddistill.runtime.errors import InputError
@@ -26,6 +30,7 @@ from meddistill.teachers.images import LabelledImages
 from meddistill.teachers.storage import Storage, is_convex
 from meddistill.teachers.store import Task, TrajectoryStore
 from meddistill.teachers.train import TeacherPlan, side_by_side
+from meddistill.teachers.trial import why_no_kernels
 from meddistill.train.metrics import Scores, measure
 from meddistill.train.protocol import probabilities
 
@@ -71,7 +76,16 @@ def taught(
                 "which any device may then use, or choose another folder with --teachers"
             )
         begun = time.monotonic()
-        teach(network, train, plan.teacher_plan(), plan.seed, store, events=events, progress=progress)
+        teach(
+            network,
+            train,
+            plan.teacher_plan(),
+            plan.seed,
+            store,
+            events=events,
+            progress=progress,
+            kernels=plan.matching.kernels,
+        )
         seconds = time.monotonic() - begun
         curve = learning_curve(network, store, plan.teachers.count, val, plan.seed, events)
     return Taught(network, store, curve, seconds)
@@ -87,16 +101,18 @@ def teach(
     events: EventLog,
     progress: Progress,
     processes: int | None = None,
+    kernels: bool = False,
 ) -> None:
     """Fill ``store`` with the trajectories of all teachers; the store is this process's alone.
 
     ``processes``: how many may train on a CPU, by default as many as PyTorch would take threads; the bytes do not
-    depend on it.
+    depend on it. ``kernels``: a GPU's may be taken.
     """
     store.tidy()
     step = side_by_side(network, plan, train.device)
     groups = [tuple(range(first, min(first + step, plan.count))) for first in range(0, plan.count, step)]
     tasks = [task for group in groups for task in store.waiting(group)]
+    taken = _kernels(network, plan, train.device, store, events) if kernels and tasks else None
     with progress.stage("teaching", plan.count * (plan.snapshots - 1)) as stage:
         stage.advance(_points_there(plan, tasks))
 
@@ -109,8 +125,27 @@ def teach(
             if news.lost is not None:
                 events.write("helper lost", code=news.lost)
 
-        job = Job(network, train, plan, seed, store, SECONDS_BETWEEN_PARTS)
+        job = Job(network, train, plan, seed, store, SECONDS_BETWEEN_PARTS, taken)
         train_all(job, tasks, processes, report)
+
+
+def _kernels(
+    network: ConvNet, plan: TeacherPlan, device: torch.device, store: TrajectoryStore, events: EventLog
+) -> Kernels | None:
+    """How these teachers take a GPU's kernels, if they do.
+
+    Of what was decided before only that they are right is tried. Teachers that were begun without go on without.
+    """
+    decided = store.kernels
+    if decided is False or not are_there_kernels(network, device):
+        return None
+    together = min(plan.count, side_by_side(network, plan, device))
+    kernels = Kernels(compiled=pays(plan.steps * math.ceil(plan.count / together), 0, device))
+    reason = why_no_kernels(network, plan, kernels, together, device, timed=decided is None)
+    if reason is not None:
+        events.write("teachers without kernels", reason=reason)
+    store.decide(reason is None)
+    return kernels if reason is None else None
 
 
 def trajectory_store(folder: Path, plan: Plan, network: ConvNet) -> TrajectoryStore:

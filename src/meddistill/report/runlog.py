@@ -29,6 +29,7 @@ Points = tuple[Point, ...]
 _STAGES = {
     "teacher": "training the teachers",
     "fewer teachers": "training the teachers",
+    "teachers without kernels": "training the teachers",
     "teachers": "measuring the teachers",
     "window": "measuring the teachers",
     "memory": "distilling",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from meddistill.nets.convnet import ConvNet
+from meddistill.nets.gradient import Kernels
 from meddistill.runtime import crew
 from meddistill.runtime.device import give_back, is_out_of_memory
 from meddistill.teachers.images import LabelledImages
@@ -20,6 +21,7 @@ class Job:
     """All that training a group takes but the group; the :class:`~meddistill.runtime.crew.Work` of helpers.
 
     ``seconds_between_states``: how often the state of a training is kept; the result does not depend on it.
+    ``kernels``: a GPU's, where they are taken.
     """
 
     network: ConvNet
@@ -28,6 +30,7 @@ class Job:
     seed: int
     store: TrajectoryStore
     seconds_between_states: float
+    kernels: Kernels | None = None
 
     def do(self, task: Sequence[int], tell: crew.Tell) -> None:
         """Train the group ``task`` from where the store says it stands; tell how many points are new."""
@@ -73,7 +76,7 @@ def train_group(job: Job, task: Task, tell: crew.Tell) -> None:
             tell(len(group))
 
     try:
-        train_teachers(job.network, job.images, job.plan, job.seed, group, state=state, keep=keep)
+        train_teachers(job.network, job.images, job.plan, job.seed, group, state=state, keep=keep, kernels=job.kernels)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

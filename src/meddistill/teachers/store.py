@@ -129,6 +129,24 @@ class TrajectoryStore:
             if interrupted is not None and set(interrupted[0]) & set(group):
                 _unlink(self.path(teacher, "state"))
 
+    @property
+    def kernels(self) -> bool | None:
+        """Whether these teachers are trained by a GPU's kernels; None where that is not decided and none has begun."""
+        try:
+            return bool(json.loads(self._decision.read_text()))
+        except FileNotFoundError:
+            return False if any(self.folder.glob("teacher-*.safetensors")) else None
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {self._decision} ({error}): delete it to do without kernels") from None
+
+    def decide(self, kernels: bool) -> None:
+        """Keep whether they are, for all who go on here."""
+        write_atomic(self._decision, json.dumps(kernels).encode())
+
+    @property
+    def _decision(self) -> Path:
+        return self.folder / "kernels.json"
+
     def path(self, teacher: int, kind: str = "") -> Path:
         """The file of a whole trajectory, or its ``part`` or ``state``."""
         return self.folder / f"teacher-{teacher:04d}{kind and '.' + kind}.safetensors"

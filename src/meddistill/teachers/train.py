@@ -16,7 +16,7 @@ from torch import Tensor
 
 from meddistill.nets.augment import Augmentation, Draw
 from meddistill.nets.convnet import ConvNet
-from meddistill.nets.gradient import gradient
+from meddistill.nets.gradient import Kernels, gradient
 from meddistill.nets.params import Params, Shapes, flatten, sound
 from meddistill.runtime.device import sent
 from meddistill.runtime.errors import MeddistillError
@@ -113,10 +113,12 @@ def train_teachers(
     *,
     keep: Callable[[State], None],
     state: State | None = None,
+    kernels: Kernels | None = None,
 ) -> None:
     """Train K teachers side by side and call ``keep`` with their state at every point, the untrained one included.
 
-    ``state``: where an interrupted training stood; ``keep`` is then called for later points only. Each teacher's
+    ``state``: where an interrupted training stood; ``keep`` is then called for later points only. ``kernels``: how
+    gradients take a GPU's, if they do. Each teacher's
     trajectory is that of the teacher trained alone but for the rounding of sums. The type of the parameters is that of
     ``state``, float32 without one. Raises :class:`MeddistillError` if a teacher diverges.
     """
@@ -129,7 +131,7 @@ def train_teachers(
     velocity = None if state.velocity is None else state.velocity.to(images.device, copy=True)
     for snapshot in range(state.snapshots, plan.snapshots):
         for step in range((snapshot - 1) * plan.snapshot_every, snapshot * plan.snapshot_every):
-            slope = _slope(network, batches.draw(step, params.dtype), plan.arithmetic)
+            slope = _slope(network, batches.draw(step, params.dtype), plan.arithmetic, kernels)
             move = direction(plan.optimiser, slope, params, rho=plan.rho, alpha=plan.alpha, adaptive=plan.adaptive)
             if velocity is not None:
                 move = velocity.mul_(plan.momentum).add_(move)
@@ -189,14 +191,16 @@ class Batches:
         return dict(zip(steps, zip(rows, changes, strict=True), strict=True))
 
 
-def _slope(network: ConvNet, batch: Batch, arithmetic: Arithmetic) -> Callable[[Tensor], Tensor]:
+def _slope(
+    network: ConvNet, batch: Batch, arithmetic: Arithmetic, kernels: Kernels | None
+) -> Callable[[Tensor], Tensor]:
     """The gradient of each teacher's mean cross-entropy on its batch, as a function of ``(K, P)`` parameters."""
     inputs, labels = batch
     targets = F.one_hot(labels, network.classes).to(inputs.dtype)
 
     def slope(params: Tensor) -> Tensor:
         stacked = _stacked(params, network.shapes)
-        found = gradient(network, stacked, inputs, targets, autocast=arithmetic == "bfloat16")
+        found = gradient(network, stacked, inputs, targets, autocast=arithmetic == "bfloat16", kernels=kernels)
         return torch.cat([one.flatten(1) for one in found], 1)
 
     return slope

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from meddistill.distill.unroll.compiled import Compiled
 from meddistill.distill.unroll.types import Network, Precision
+from meddistill.nets.compiled import Compiled
 from meddistill.nets.convnet import ConvNet
 from meddistill.nets.curvature import Curved, Trace, curvature, curvature_of, slopes, slopes_of, trace
 from meddistill.nets.params import Params, leaves
