@@ -448,7 +448,17 @@ def test_what_bounds_a_gpu_is_its_record():
         ("the same", WITH_KERNELS),
         ("share of the bf16 matrix rate", WITH_KERNELS[1:]),
         ("10", ["step by step, with kernels", *WITH_KERNELS]),
+        ("100 teachers × 50 epochs", ["compiled bfloat16, with kernels"]),
     ]
+    plain, kernels = (
+        kept["teachers"]["covid"][way]["bytes"] for way in ("bfloat16", "compiled bfloat16, with kernels")
+    )
+    assert f"in bfloat16 moves {kernels / plain:.2f} of the bytes at D5" in page
+    without, at_once = (
+        max(one["bytes"] / card["memory"], sum(one[kind] / card[kind] for kind in ("float32", "tf32")))
+        for one in (kept["teachers"]["pneumonia"][way] for way in ("float32", "compiled float32, with kernels"))
+    )
+    assert f"with kernels they take {at_once / without:.2f} of the time that they take without" in page
     shares = []
     for recipe in ("d5-112", "d3-32"):
         plain, kernels = (kept[recipe]["ways"][way] for way in ("compiled", WITH_KERNELS[0]))
