@@ -21,7 +21,7 @@ def test_kernels_that_are_right_serve(arithmetic):
     assert tried(arithmetic) is None
 
 
-@pytest.mark.parametrize(("arithmetic", "wrong"), [("float32", 1.01), ("bfloat16", 1.2)])
+@pytest.mark.parametrize(("arithmetic", "wrong"), [("float32", 1.01), ("bfloat16", 2.0), ("float32", float("nan"))])
 def test_kernels_that_are_wrong_do_not(monkeypatch, arithmetic, wrong):
     def changed(*some, kernels=None, **named):
         found = gradient(*some, kernels=kernels, **named)
