@@ -289,9 +289,9 @@ def _gradient(network: ConvNet, count: int, *, half: bool) -> Cost:
 def _by_kernels(network: ConvNet, count: int, *, half: bool) -> Cost:
     """One launch, as it is captured."""
 
-    def work(*given: Any) -> Any:
+    def work(params: Any, images: Tensor, labels: Tensor) -> Any:
         with torch.no_grad():
-            return slopes(network, *given, torch.bfloat16 if half else torch.float32, gated=True)
+            return slopes(network, params, images, labels, torch.bfloat16 if half else torch.float32, gated=True)
 
     def arguments(device: str) -> Any:
         params = tuple(torch.randn(1, *shape, device=device) for shape in network.shapes)
