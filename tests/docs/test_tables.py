@@ -205,6 +205,21 @@ def test_the_table_of_transfer_is_its_record():
     assert made("docs/tools/transfer.py", RECORDS / "bench_transfer") in text_of("bench.md")
 
 
+def test_the_table_of_formations_is_its_record():
+    lines = map(json.loads, (RECORDS / "bench_formations/results.jsonl").read_text().splitlines())
+    kept = {
+        (line["cohort"], line["method"], line["evaluation"]): shown(
+            line["scores"]["test"]["as is"]["balanced_accuracy"].values()
+        )
+        for line in lines
+    }
+    (_, *headers), rows = table("bench.md", "\n## How small the images should be\n")
+    networks = {"ConvNet": "convnet-d3-w32", "ResNet-18, tutored": "resnet18-w16-tutored"}
+    for cohort, network, *cells in rows:
+        assert cells == [kept[COHORTS[cohort], method(one), networks[network]] for one in headers[1:]], cohort
+    assert len(rows) == 6
+
+
 def test_what_tutoring_adds_is_what_the_record_says():
     lines = map(json.loads, (RECORDS / "bench_transfer/results.jsonl").read_text().splitlines())
     kept = {
