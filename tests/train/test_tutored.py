@@ -104,10 +104,10 @@ def test_real_images_can_be_learned_by_way_of_another_network_too():
 def test_a_version_says_which_way():
     images, labels = striped(6, 3)
     data = synthetic_set(images, torch.eye(2)[labels])
-    tutored = train_as(TUTORED_VERSION, PUPIL, TUTOR, data, 1, flip=False)
+    tutored = train_as(TUTORED_VERSION, PUPIL, TUTOR.name, data, 1, flip=False)
     by_hand = train_tutored(PUPIL, TUTOR, data, protocol_for(PUPIL, flip=False), 1)
-    plain = train_as("2", PUPIL, TUTOR, data, 1, flip=False)
+    plain = train_as("2", PUPIL, TUTOR.name, data, 1, flip=False)
     assert all(map(torch.equal, tutored, by_hand))
     assert all(map(torch.equal, plain, train_network(PUPIL, data, protocol_for(PUPIL, flip=False), 1)))
     with pytest.raises(KeyError):
-        train_as("99-tutored", PUPIL, TUTOR, data, 1)
+        train_as("99-tutored", PUPIL, TUTOR.name, data, 1)

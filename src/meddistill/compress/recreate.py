@@ -7,14 +7,13 @@ of the original, from which a reader sees how far its own model is from that.
 
 import torch
 
-from meddistill.nets.find import find
 from meddistill.nets.params import Params
 from meddistill.package.types import Package
 from meddistill.runtime.device import one_thread
 from meddistill.runtime.errors import InputError, VerificationError
 from meddistill.train.combine import Part, combine
 from meddistill.train.model import Model
-from meddistill.train.protocol import PROTOCOL_VERSION, TUTORED, TrainingSet, is_protocol
+from meddistill.train.protocol import PROTOCOL_VERSION, TrainingSet, is_protocol
 from meddistill.train.received import received
 from meddistill.train.tutored import train_as
 
@@ -38,12 +37,8 @@ def recreate(model: Model, package: Package) -> Params:
             "use the version that wrote it, or ask for the weights themselves"
         )
     with one_thread():
-        tutor = model.network
-        if origin.protocol.endswith(TUTORED):  # nobody else has to know the network on the card
-            named = package.card.recipe.network
-            tutor = find(named, channels=tutor.channels, size=tutor.size, classes=tutor.classes)
-        data = _data(model, package)
-        return train_as(origin.protocol, model.network, tutor, data, origin.seed, flip=model.flip)
+        data, matched = _data(model, package), package.card.recipe.network
+        return train_as(origin.protocol, model.network, matched, data, origin.seed, flip=model.flip)
 
 
 def answers(model: Model, package: Package) -> Answers:

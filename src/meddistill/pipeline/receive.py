@@ -316,11 +316,9 @@ class _Trials:
         part = self.sets[place]
         model = replace(self.untrained, normalisation=part.normalisation)
         version = TUTORED_VERSION if self.tutored else PROTOCOL_VERSION
-        # Nobody but a tutor has to know the network on the card.
-        tutor = _untrained(part, None).network if self.tutored else model.network
         with memory_for(model.network):
             data = received(part.images, part.labels, part.normalisation, self.device)
-            params = train_as(version, model.network, tutor, data, seed, flip=model.flip)
+            params = train_as(version, model.network, part.network, data, seed, flip=model.flip)
         digests = tuple(share.digest for share in part.shares)
         return replace(model, params=params, origin=Origin(digests, version, seed, params_digest(params)))
 

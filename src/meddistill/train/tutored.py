@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from meddistill.nets.find import find
 from meddistill.nets.network import Network
 from meddistill.nets.params import Params
 from meddistill.runtime.streams import derive
@@ -72,14 +73,15 @@ def _repeated(data: TrainingSet) -> TrainingSet:
 
 
 def train_as(
-    version: str, network: Network, tutor: Network, data: TrainingSet, seed: int, *, flip: bool = True
+    version: str, network: Network, matched: str, data: TrainingSet, seed: int, *, flip: bool = True
 ) -> Params:
     """Train ``network`` as a model's origin says: by that version of the protocol, :data:`TUTORED` behind it or not.
 
-    ``tutor``: the network that the set was matched with. Raises KeyError for an unknown version, and as
-    :func:`train_network`.
+    ``matched``: the network that the set was matched with; nothing but a tutor has to be known here. Raises
+    :class:`InputError` for an unknown one, KeyError for an unknown version, and as :func:`train_network`.
     """
     protocol = protocol_for(network, version, flip=flip)
-    if version.endswith(TUTORED):
-        return train_tutored(network, tutor, data, protocol, seed)
-    return train_network(network, data, protocol, seed)
+    if not version.endswith(TUTORED):
+        return train_network(network, data, protocol, seed)
+    tutor = find(matched, channels=network.channels, size=network.size, classes=network.classes)
+    return train_tutored(network, tutor, data, protocol, seed)
