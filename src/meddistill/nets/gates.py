@@ -20,6 +20,7 @@ maps and are what the kernels are held against. Without ``exact`` a GPU may roun
 what decides m, and tangents are put out in bfloat16.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -140,72 +141,31 @@ def _(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @ahead.register_fake
-def _(images: Tensor, weight: Tensor, factor: Tensor, threshold: Tensor) -> Tensor:
+def _(images: Tensor, weight: Tensor, *_: Tensor) -> Tensor:
     return pooled_like(images, weight.shape[2], images.dtype)
 
 
 @along.register_fake
-def _(
-    images: Tensor,
-    weight: Tensor,
-    weight_along: Tensor,
-    factor: Tensor,
-    threshold: Tensor,
-    factor_along: Tensor,
-    threshold_along: Tensor,
-    exact: bool,
-) -> Tensor:
-    return pooled_like(images, weight.shape[2], dtype_of_tangents(images, exact))
+def _(images: Tensor, weight: Tensor, *others: Any) -> Tensor:
+    return pooled_like(images, weight.shape[2], dtype_of_tangents(images, exact=others[-1]))
 
 
 @sums.register_fake
-def _(images: Tensor, weight: Tensor, factor: Tensor, threshold: Tensor, slope: Tensor, exact: bool) -> Tensor:
+def _(images: Tensor, weight: Tensor, *_: Any) -> Tensor:
     return images.new_empty((*images.shape[:2], weight.shape[1] + 1, weight.shape[2]))
 
 
 @onto.register_fake
-def _(
-    images: Tensor,
-    weight: Tensor,
-    weight_along: Tensor,
-    factor: Tensor,
-    threshold: Tensor,
-    factor_along: Tensor,
-    slope: Tensor,
-    slope_along: Tensor,
-    rest: Tensor,
-    exact: bool,
-) -> Tensor:
+def _(images: Tensor, weight: Tensor, *_: Any) -> Tensor:
     return images.new_empty((*images.shape[:2], weight.shape[1], *images.shape[3:]))
 
 
-@moments.register_kernel("cuda")
-def _(*given: Any) -> Any:
-    return _kernels().moments(*given)
-
-
-@ahead.register_kernel("cuda")
-def _(*given: Any) -> Any:
-    return _kernels().ahead(*given)
-
-
-@along.register_kernel("cuda")
-def _(*given: Any) -> Any:
-    return _kernels().along(*given)
-
-
-@sums.register_kernel("cuda")
-def _(*given: Any) -> Any:
-    return _kernels().sums(*given)
-
-
-@onto.register_kernel("cuda")
-def _(*given: Any) -> Any:
-    return _kernels().onto(*given)
-
-
-def _kernels() -> Any:
-    """Imported where a GPU asks for them: they need Triton."""
+def _kernel(name: str, *given: Any) -> Any:
+    """The kernel of that name. They are imported where a GPU asks for them: they need Triton."""
     from meddistill.nets import gates_triton
 
-    return gates_triton
+    return getattr(gates_triton, name)(*given)
+
+
+for _name, _operator in {"moments": moments, "ahead": ahead, "along": along, "sums": sums, "onto": onto}.items():
+    _operator.register_kernel("cuda", partial(_kernel, _name))
