@@ -136,8 +136,7 @@ def _kernels(
 
     Of what was decided before only that they are right is tried. Teachers that were begun without go on without.
     """
-    decided = store.kernels
-    if decided is False or not are_there_kernels(network, device):
+    if not are_there_kernels(network, device) or (decided := store.kernels) is False:
         return None
     together = min(plan.count, side_by_side(network, plan, device))
     kernels = Kernels(compiled=pays(plan.steps * math.ceil(plan.count / together), 0, device))
