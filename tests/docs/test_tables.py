@@ -33,11 +33,14 @@ def record(name):
 
 def recorded(name):
     """Balanced accuracy of a record as a table shows it, by cohort, images a class and method."""
+    return {place: shown(one.values()) for place, one in balanced(name, "images_per_class", "method").items()}
+
+
+def balanced(name, *keys):
+    """Balanced accuracy on test images of every line of a record, by cohort and these keys."""
     lines = map(json.loads, (RECORDS / name / "results.jsonl").read_text().splitlines())
     return {
-        (one["cohort"], one["images_per_class"], one["method"]): shown(
-            one["scores"]["test"]["as is"]["balanced_accuracy"].values()
-        )
+        tuple(one[key] for key in ("cohort", *keys)): one["scores"]["test"]["as is"]["balanced_accuracy"]
         for one in lines
     }
 
@@ -102,13 +105,7 @@ def test_a_table_of_the_benchmark_is_its_record(heading, name):
 
 
 def test_the_table_of_the_fewest_images_is_its_record():
-    lines = map(json.loads, (RECORDS / "bench_fewest/results.jsonl").read_text().splitlines())
-    kept = {
-        (one["cohort"], one["total_images"], one["method"]): shown(
-            one["scores"]["test"]["as is"]["balanced_accuracy"].values()
-        )
-        for one in lines
-    }
+    kept = {place: shown(one.values()) for place, one in balanced("bench_fewest", "total_images", "method").items()}
     places = [(cohort, count) for cohort in ("pneumoniamnist", "ham10000") for count in (1, 2, 5)]
     _, rows = table("bench.md", "\n## The fewest images\n")
     assert {method(row[0]) for row in rows} == {name for _, _, name in kept}
@@ -206,13 +203,7 @@ def test_the_table_of_transfer_is_its_record():
 
 
 def test_the_table_of_formations_is_its_record():
-    lines = map(json.loads, (RECORDS / "bench_formations/results.jsonl").read_text().splitlines())
-    kept = {
-        (line["cohort"], line["method"], line["evaluation"]): shown(
-            line["scores"]["test"]["as is"]["balanced_accuracy"].values()
-        )
-        for line in lines
-    }
+    kept = {place: shown(one.values()) for place, one in balanced("bench_formations", "method", "evaluation").items()}
     (_, *headers), rows = table("bench.md", "\n## How small the images should be\n")
     networks = {"ConvNet": "convnet-d3-w32", "ResNet-18, tutored": "resnet18-w16-tutored"}
     for cohort, network, *cells in rows:
@@ -221,13 +212,8 @@ def test_the_table_of_formations_is_its_record():
 
 
 def test_what_tutoring_adds_is_what_the_record_says():
-    lines = map(json.loads, (RECORDS / "bench_transfer/results.jsonl").read_text().splitlines())
-    kept = {
-        (line["cohort"], line["method"], line["evaluation"]): np.array(
-            line["scores"]["test"]["as is"]["balanced_accuracy"]["per_seed"]
-        )
-        for line in lines
-    }
+    found = balanced("bench_transfer", "method", "evaluation")
+    kept = {place: np.array(one["per_seed"]) for place, one in found.items()}
     told = " ".join(text_of("bench.md").replace("−", "-").split())
     cohorts = ("pneumoniamnist", *COHORTS.values())
 
