@@ -120,6 +120,9 @@ def test_the_card_tells_a_plan_that_makes_the_same_again(strangers_package):
         name: value for name, value in card.recipe.plan.items() if name in told
     }
     assert (plan.method, plan.network, plan.start) == (card.recipe.method, card.recipe.network, card.recipe.start)
+    # What a card does not tell was not there, whatever the method may say by now.
+    smooth = replace(card, recipe=replace(card.recipe, plan={**card.recipe.plan, "matching.smoothing": 3}))
+    assert (plan.matching.smoothing, shadows.plan_of(smooth).matching.smoothing) == (0, 3)
     merged = replace(card, recipe=replace(card.recipe, method="merge"))
     with pytest.raises(InputError, match="the recipe on the card"):
         shadows.plan_of(merged)

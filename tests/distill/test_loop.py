@@ -625,6 +625,53 @@ def test_a_point_between_two_snapshots_is_on_the_straight_way(matching):
     assert torch.equal(flatten(matching.params(1, float(last), torch.device("cpu"))), matching.store.snapshot(1, last))
 
 
+@pytest.mark.parametrize(
+    ("point", "reach", "averaged"),
+    [
+        (5, 0, [5]),
+        (5, 2, [3, 4, 5, 6, 7]),
+        (0, 2, [0]),  # the untrained network, as it is
+        (1, 2, [0, 1, 2]),
+        (3, 9, [0, 1, 2, 3, 4, 5, 6]),
+        (9, 2, [7, 8, 9, 10]),  # 10 is the last
+        (10, 3, [7, 8, 9, 10]),
+    ],
+)
+def test_a_smooth_point_is_the_mean_of_snapshots_around_it(matching, point, reach, averaged):
+    found = flatten(replace(matching, smoothing=reach).params(1, point, torch.device("cpu")))
+    points = [matching.store.snapshot(1, index) for index in averaged]
+    assert torch.allclose(found, sum(points) / len(points), rtol=1e-6, atol=1e-7)
+    if len(averaged) == 1:
+        assert torch.equal(found, points[0])
+
+
+def test_a_place_between_two_smooth_points_is_on_the_straight_way(matching):
+    smooth = replace(matching, smoothing=2)
+    before, after = (flatten(smooth.params(0, point, torch.device("cpu"))) for point in (4, 5))
+    found = flatten(smooth.params(0, 4.25, torch.device("cpu")))
+    assert torch.allclose(found, before + (after - before) / 4, rtol=1e-5, atol=1e-7)
+
+
+def test_a_student_of_smoothed_teachers_starts_and_ends_at_smooth_points(matching, first):
+    """What a run reads is smoothed, whoever reads it: it agrees with a run on a store that holds the means."""
+    smooth = replace(matching, smoothing=2)
+    means = {
+        (k, point): flatten(smooth.params(k, point, torch.device("cpu")))
+        for k in range(2)
+        for point in range(TEACHING.snapshots)
+    }
+
+    class Means:
+        snapshots = TEACHING.snapshots
+
+        def snapshot(self, teacher, index):
+            return means[teacher, index]
+
+    found, wanted = (distill(first, one, PLAN, SEED) for one in (smooth, replace(matching, store=Means())))
+    assert same(found, wanted)
+    assert not same(found, distill(first, matching, PLAN, SEED))
+
+
 def test_on_a_convexified_trajectory_every_point_is_on_the_straight_way(first, matching, tmp_path):
     sizes = tuple(shape.numel() for shape in NETWORK.shapes)
     store = TrajectoryStore(tmp_path, TEACHING.snapshots, NETWORK.parameters, "convex2", sizes=sizes)

@@ -211,6 +211,38 @@ def test_the_table_of_formations_is_its_record():
     assert len(rows) == 6
 
 
+def test_the_table_of_smoothing_is_its_record():
+    kept = recorded("bench_smooth")
+    (_, _, *headers, last), rows = table("bench.md", "\n## What smoothing adds\n")
+    apart = pairs(RECORDS / "bench_smooth", "meddistill-smooth", "meddistill")
+    assert last == "`meddistill-smooth` to `meddistill`"
+    for cohort, count, *cells, difference in rows:
+        place = COHORTS.get(cohort, "pneumoniamnist"), int(count)
+        assert cells == [kept[(*place, method(one))] for one in headers], place
+        assert difference == apart[f"{place[0]}, {place[1]} a class, convnet-d3-w32"], place
+    assert len(rows) == len(apart) - 1 == 12
+    found, told = balanced("bench_smooth", "images_per_class", "method"), " ".join(text_of("bench.md").split())
+    small, every = tuple(COHORTS.values()), (*COHORTS.values(), "pneumoniamnist")
+
+    def over(one, other, counts, cohorts=every):
+        places = [(cohort, count) for cohort in cohorts for count in counts]
+        mine, theirs = (np.mean([found[(*place, name)]["per_seed"] for place in places], 0) for name in (one, other))
+        ahead = 100 * (mine - theirs)
+        return f"{ahead.mean():+.1f} ± {t.ppf(0.975, 4) * ahead.std(ddof=1) / 5**0.5:.1f}"
+
+    smooth, plain, real, sizes = "meddistill-smooth", "meddistill", "random-soft", (1, 2, 10)
+    for words in (
+        f"adds {over(smooth, plain, sizes)} points to `meddistill` and {over('mtt-smooth', 'mtt', sizes)} to `mtt`",
+        f"gains {over(smooth, plain, [10], small)} points at ten images a class,",
+        f"{over(smooth, plain, [2], small)} at two and {over(smooth, plain, [1], small)} at one",
+        f"`meddistill` is {over(plain, 'mtt', [10])} points over `mtt` there",
+        f"it is {over(plain, real, [10], small)} over those, with smoothing {over(smooth, real, [10], small)}",
+        f"`meddistill` is {over(plain, 'mtt', sizes)} points on all twelve cells,",
+        f"{over(plain, 'mtt', [1])} at one image a class and {over(plain, 'mtt', [2])} at two",
+    ):
+        assert words in told, words
+
+
 def test_what_tutoring_adds_is_what_the_record_says():
     found = balanced("bench_transfer", "method", "evaluation")
     kept = {place: np.array(one["per_seed"]) for place, one in found.items()}

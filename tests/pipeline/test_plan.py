@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from meddistill.distill.distance import Pruned
-from meddistill.distill.methods import METHODS, find
+from meddistill.distill.methods import METHODS, Method, find
 from meddistill.distill.segments import ContinuousSegments, Pace, ProgressiveSegments, WideningSegments
 from meddistill.nets.convnet import parse
 from meddistill.pipeline.estimate import Costs, Shape, estimate, fit_to_time, measure_costs
@@ -28,6 +28,7 @@ from meddistill.pipeline.plan import (
     checked,
     default_depth,
     override,
+    setting_names,
 )
 from meddistill.pipeline.plan_file import from_toml, read_plan, to_toml
 from meddistill.pipeline.teach import learning_window
@@ -62,7 +63,9 @@ plans = parts(
     teachers=parts(
         Teachers, count=st.integers(1, 100), steps=st.integers(1000, 10_000), snapshot_every=st.integers(1, 10)
     ),
-    matching=parts(Matching, segment=st.integers(1, 100), earliest_start=st.integers(-1, 0)),
+    matching=parts(
+        Matching, segment=st.integers(1, 100), smoothing=st.integers(-1, 50), earliest_start=st.integers(-1, 0)
+    ),
     soft_label=parts(SoftLabel, distilled_steps=st.integers(0, 1000), epochs=st.integers(1, 4)),
     evaluation=parts(Evaluation),
 ).filter(lambda plan: plan.teachers == as_needed(plan.teachers, find(plan.method)))
@@ -206,7 +209,7 @@ def test_a_plan_from_code_is_checked_too():
 
 
 def test_a_flat_plan_holds_every_setting():
-    without = Matching(kernels=False)
+    without = Matching(kernels=False, smoothing=1)
     flat = Plan(flip=False, fixed_normalisation=True, teachers=Teachers(count=9), matching=without).flat()
     assert flat["teachers.count"] == 9
     assert not any(isinstance(value, dict) or is_dataclass(value) for value in flat.values())
@@ -215,10 +218,59 @@ def test_a_flat_plan_holds_every_setting():
     )
 
 
-def test_a_card_knows_of_kernels_only_where_they_are_switched_off():
-    """Packages and identities of runs are what they were before there were any."""
+def test_a_card_knows_of_kernels_and_smoothing_only_where_they_are_not_as_ever():
+    """As it was before there were any."""
     assert Plan(matching=Matching(kernels=False)).flat()["matching.kernels"] is False
-    assert not any("kernels" in name for name in Plan().flat())
+    assert Plan(matching=Matching(smoothing=3)).flat()["matching.smoothing"] == 3
+    assert not any("kernels" in name or "smoothing" in name for name in Plan().flat())
+    assert {"matching.kernels", "matching.smoothing"} < setting_names()
+
+
+@pytest.mark.parametrize(("steps", "most"), [(360, 18), (90, 4), (70, 3), (40, 2)])
+def test_no_two_points_of_a_trajectory_are_the_mean_of_the_same_snapshots(monkeypatch, steps, most):
+    monkeypatch.setitem(METHODS, "smooth", Method("smooth", "", "", smoothing=4))
+    teachers = Teachers(steps=steps)
+    assert Plan(method="smooth", teachers=teachers).smoothed == min(4, most)
+    fine, far = (Plan(teachers=teachers, matching=Matching(smoothing=reach)) for reach in (most, most + 1))
+    assert checked(fine) == fine
+    with pytest.raises(InputError, match=rf"matching\.smoothing is {most + 1}, .* use at most {most}"):
+        checked(far)
+
+
+def test_where_there_are_no_teachers_nothing_is_smoothed():
+    plan = override(Plan(matching=Matching(smoothing=4)), method="dm")
+    assert plan.smoothed == 0
+    assert "smoothing" not in plan.identity()["matching"]
+
+
+def test_a_plan_says_the_smoothing_or_the_method_does(monkeypatch):
+    monkeypatch.setitem(METHODS, "smooth", Method("smooth", "", "", smoothing=4))
+    asked = {
+        name: Plan(method=method, matching=Matching(smoothing=reach))
+        for name, method, reach in (
+            ("own", "smooth", -1),
+            ("same", "smooth", 4),
+            ("none", "smooth", 0),
+            ("other", "mtt", -1),
+            ("given", "mtt", 4),
+        )
+    }
+    assert {name: plan.smoothed for name, plan in asked.items()} == {
+        "own": 4,
+        "same": 4,
+        "none": 0,
+        "other": 0,
+        "given": 4,
+    }
+    assert asked["own"].identity() == asked["same"].identity() != asked["none"].identity()
+    assert "smoothing" not in asked["none"].identity()["matching"]
+
+
+def test_what_identifies_a_plan_has_the_formation_of_its_images():
+    """Another version of a method may have another one of its own."""
+    assert Plan(method="meddistill").identity()["formation"] == Plan(method="meddistill").flat()["formation"] == 2
+    assert Plan(method="meddistill").identity() == Plan(method="meddistill", formation=2).identity()
+    assert Plan(method="mtt").identity() == Plan(method="mtt", formation=1).identity()
 
 
 @pytest.mark.parametrize(

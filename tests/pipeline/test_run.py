@@ -19,6 +19,7 @@ from meddistill.distill.loop import distill
 from meddistill.distill.methods import DEFAULT_METHOD, METHODS
 from meddistill.nets.convnet import parse
 from meddistill.package.read import read, verify
+from meddistill.pipeline import run as running
 from meddistill.pipeline.estimate import Costs
 from meddistill.pipeline.evaluate import evaluation_seeds
 from meddistill.pipeline.folder import RunFolder, filling
@@ -365,6 +366,26 @@ def test_a_run_on_trajectories_in_fewer_bytes(fresh, storage):
     report = run(fresh)
     assert read(fresh.out).card.recipe.plan["teachers.storage"] == storage
     assert report.plan.teachers.optimiser == "gsam"
+
+
+@pytest.mark.parametrize(("asked", "smoothing"), [(-1, 0), (0, 0), (1, 1)])
+def test_trajectories_are_smoothed_as_the_plan_says_and_the_card_and_the_log_say_so(
+    fresh, monkeypatch, asked, smoothing
+):
+    fresh.plan.write_text(SHORT.replace("segment = 1", f"segment = 1\nsmoothing = {asked}"))
+    given, real = [], running.distill
+
+    def noting(first, matching, *rest, **more):
+        given.append(matching.smoothing)
+        return real(first, matching, *rest, **more)
+
+    monkeypatch.setattr(running, "distill", noting)
+    report = run(fresh)
+    assert given == [smoothing]
+    assert read(fresh.out).card.recipe.plan.get("matching.smoothing", 0) == smoothing
+    begun = json.loads((report.run / "events.jsonl").read_text().splitlines()[0])
+    assert begun["plan"] == json.loads(json.dumps(report.plan.in_force()))
+    assert begun["plan"]["matching"]["smoothing"] == smoothing
 
 
 def test_leaks_stop_a_run_before_it_leaves_anything(fresh, tmp_path, source):

@@ -219,11 +219,11 @@ def test_a_run_of_the_default_method_has_its_package(amount, saved, package, log
     count = plan.count(2)
     images = replace(package().card.images, count=count, per_class=count // 2 * (not plan.total_images))
     saved(per_class=count // 2, images=images, recipe=recipe)
-    begun = {**log[0], "plan": plan.as_dict()}
+    begun = {**log[0], "plan": plan.in_force()}
     page = shown(logged(begun, *log[1:]))
     assert "8 synthetic grey images" in page.text
     for other in (override(plan, images_per_class=3), override(plan, total_images=3), replace(plan, formation=1)):
-        page = shown(logged({**log[0], "plan": other.as_dict()}, *log[1:]))
+        page = shown(logged({**log[0], "plan": other.in_force()}, *log[1:]))
         assert "No package made by this run stands beside its folder" in page.text
 
 

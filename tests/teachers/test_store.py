@@ -82,6 +82,21 @@ def test_a_trajectory_is_read_as_it_was_written(store):
         store.snapshot(3, 5)
 
 
+@pytest.mark.parametrize(("first", "last"), [(0, 4), (1, 3), (2, 2)])
+def test_the_mean_of_some_points_is_that_of_the_points_read_one_by_one(make, storage, first, last):
+    store = make(storage=storage)
+    store.save(0, TRAJECTORY[:5])
+    points = [store.snapshot(0, index) for index in range(first, last + 1)]
+    assert torch.equal(store.mean(0, first, last), torch.stack(points).mean(0))
+
+
+@pytest.mark.parametrize(("first", "last"), [(-1, 2), (3, 2), (3, 5)])
+def test_there_is_no_mean_of_points_that_are_not_there(store, first, last):
+    store.save(0, TRAJECTORY[:5])
+    with pytest.raises(IndexError, match=f"no snapshots {first} to {last}"):
+        store.mean(0, first, last)
+
+
 def test_a_file_is_one_that_any_reader_of_safetensors_takes(make, storage):
     store = make(storage=storage)
     store.save(0, TRAJECTORY[:5])

@@ -295,6 +295,13 @@ def test_a_trial_has_images_as_small_as_the_method_stores(tmp_path):
     assert problems_of(bad(formation=8)) == []
 
 
+@pytest.mark.parametrize(("smoothing", "reach"), [(0, 0), (2, 2), (1000, 4)])
+def test_a_trial_smooths_trajectories_as_the_method_says_as_far_as_its_own_go(smoothing, reach, tmp_path):
+    method = replace(METHODS["mtt"], smoothing=smoothing)
+    assert trial_of(method, tmp_path).matching.smoothing == reach
+    assert problems_of(method) == []
+
+
 @pytest.mark.parametrize(
     ("part", "value", "expected"),
     [
@@ -307,6 +314,7 @@ def test_a_trial_has_images_as_small_as_the_method_stores(tmp_path):
         ("formation", 0, "expected a whole number from 1 to 8"),
         ("formation", 3.5, "expected a whole number from 1 to 8"),
         ("formation", True, "expected a whole number from 1 to 8"),
+        ("smoothing", -1, "expected a whole number from 0 to 1000"),
     ],
 )
 def test_a_part_that_means_nothing_is_refused(part, value, expected):

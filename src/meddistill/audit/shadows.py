@@ -246,6 +246,7 @@ def plan_of(card: Card) -> Plan:
             place = nested.setdefault(section, {}) if dot else nested
             place[key or name] = value
     nested.setdefault("evaluation", {})["seeds"] = 0
+    nested.setdefault("matching", {}).setdefault("smoothing", 0)  # cards tell of it where there is some
     return from_mapping(nested, "the recipe on the card")
 
 

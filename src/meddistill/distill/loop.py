@@ -61,13 +61,14 @@ class Matching:
     """What the loop matches against: the matching network, its teachers' trajectories, and how many there are.
 
     ``store`` is None where there are no teachers. ``images``: the training images, which a warm-up, the mitigation of
-    overlap and objectives need.
+    overlap and objectives need. ``smoothing``: how many snapshots on each side of one are averaged with it.
     """
 
     network: ConvNet
     store: TrajectoryStore | None
     teachers: int
     images: LabelledImages | None = None
+    smoothing: int = 0
 
     @property
     def trajectories(self) -> TrajectoryStore:
@@ -84,12 +85,24 @@ class Matching:
         return self.images
 
     def params(self, teacher: int, point: float, device: torch.device) -> Params:
-        """A point of a teacher's trajectory, as the network takes it; between two snapshots on the straight way."""
+        """A smooth point of a teacher's trajectory, as the network takes it; between two on the straight way."""
         before = math.floor(point)
-        flat = self.trajectories.snapshot(teacher, before)
+        flat = self._smooth(teacher, before)
         if point > before:
-            flat = torch.lerp(flat, self.trajectories.snapshot(teacher, before + 1), point - before)
+            flat = torch.lerp(flat, self._smooth(teacher, before + 1), point - before)
         return unflatten(sent(flat, device), self.network.shapes)
+
+    def _smooth(self, teacher: int, index: int) -> Tensor:
+        """The mean of a snapshot and those around it: as many before as after, but for the last ones.
+
+        What the small batches of a teacher's steps add to its way by accident no synthetic image can teach a student;
+        the mean of several points holds less of it (stochastic weight averaging: Izmailov et al. 2018, arXiv
+        1803.05407). The untrained network stays as it is, for students start there.
+        """
+        store, reach = self.trajectories, min(self.smoothing, index)
+        if not reach:
+            return store.snapshot(teacher, index)
+        return store.mean(teacher, index - reach, min(index + reach, store.snapshots - 1))
 
     def any_params(self, generator: torch.Generator, device: torch.device) -> Params:
         """A random point of a random trajectory; a random network where there are no teachers."""

@@ -22,6 +22,7 @@ from meddistill.runtime.errors import InputError
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _LONGEST_NAME = 40
 _LARGEST_FORMATION = 8
+LARGEST_SMOOTHING = 1000
 # Of parts that are plain values: whether one is right, and what is.
 _PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "labels": (lambda value: value in get_args(Labels), "hard, learned or taught"),
@@ -34,6 +35,10 @@ _PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "formation": (
         lambda value: type(value) is int and 1 <= value <= _LARGEST_FORMATION,
         f"a whole number from 1 to {_LARGEST_FORMATION}",
+    ),
+    "smoothing": (
+        lambda value: type(value) is int and 0 <= value <= LARGEST_SMOOTHING,
+        f"a whole number from 0 to {LARGEST_SMOOTHING}",
     ),
 }
 
@@ -49,8 +54,10 @@ class Method:
     :class:`~meddistill.distill.loop_plan.LoopPlan`. ``flat_teachers``: they must be trained with SAM or GSAM;
     ``convex_teachers``: they must be kept as ``convex2`` to ``convex4``. ``mitigates_overlap``: images of a class that
     become too similar start anew. ``objective``: what a method of another family than trajectory matching lowers;
-    labels and formation apart, nothing else here concerns it. ``formation``: f, where f² images of 1/f of the side take
-    the place of each (:mod:`~meddistill.distill.formation`), unless the plan says otherwise.
+    labels, formation and smoothing apart, nothing else here concerns it. ``formation``: f, where f² images of 1/f of
+    the side take the place of each (:mod:`~meddistill.distill.formation`), unless the plan says otherwise.
+    ``smoothing``: how many snapshots on each side of one are averaged with it
+    (:class:`~meddistill.distill.loop.Matching`), likewise.
     """
 
     name: str
@@ -67,6 +74,7 @@ class Method:
     highest_score: float = math.inf
     objective: Objective | None = None
     formation: int = 1
+    smoothing: int = 0
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST_NAME:

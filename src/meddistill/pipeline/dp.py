@@ -91,7 +91,8 @@ def protect(
     statement = _statement(plan, unit, Budget.accountant, spending.history, groups)
     # Where segments may start is not asked of validation images: anywhere.
     window = (0, noisy.snapshots - 1 - plan.matching.segment)
-    return Protected(Matching(network, store, plan.teachers.count, shell), find(plan.method), window, statement)
+    matching = Matching(network, store, plan.teachers.count, shell, plan.smoothed)
+    return Protected(matching, find(plan.method), window, statement)
 
 
 def require_small_delta(plan: Plan, prepared: Prepared) -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 from meddistill.cohort.types import Fit
 from meddistill.distill.formation import stored_side
 from meddistill.distill.loop_plan import LoopPlan
-from meddistill.distill.methods import DEFAULT_METHOD, Method, find, names
+from meddistill.distill.methods import DEFAULT_METHOD, LARGEST_SMOOTHING, Method, find, names
 from meddistill.distill.objective import Objective
 from meddistill.distill.overlap import Fresh, Mitigation
 from meddistill.distill.segments import STAGES
@@ -62,6 +62,12 @@ class Matching:
     iterations: int = _setting(400, "of trajectory matching", low=1, high=10_000_000)
     student_steps: int = _setting(10, "steps of the student on the synthetic images (N)", low=1, high=1000)
     segment: int = _setting(4, "length of the matched piece of a trajectory, in snapshots", low=1, high=100_000)
+    smoothing: int = _setting(
+        -1,
+        "snapshots on each side that a point of a trajectory is averaged with; -1: the method's own",
+        low=-1,
+        high=LARGEST_SMOOTHING,
+    )
     earliest_start: int = _setting(
         -1, "first snapshot a segment may start at; -1: once teachers have learned most", low=-1, high=100_000
     )
@@ -159,13 +165,22 @@ class Plan:
         """JSON-able, nested."""
         return asdict(self)
 
+    def in_force(self) -> dict[str, Any]:
+        """The same with the formation and the smoothing that a run has: a method's own may be others one day."""
+        told = self.as_dict() | {"formation": self.formed}
+        told["matching"]["smoothing"] = self.smoothed
+        return told
+
     def identity(self) -> dict[str, Any]:
-        """The same as cards and digests have it: they know of no ``flip`` where images are mirrored, of no
-        ``fixed_normalisation`` where there is none, and of no ``kernels`` where they may be used, as it always was.
+        """What is in force as cards and digests have it: they know of no ``flip`` where images are mirrored, of no
+        ``fixed_normalisation`` or ``smoothing`` where there is none, and of no ``kernels`` where they may be used, as
+        it always was.
         """
-        told = self.as_dict()
+        told = self.in_force()
         if self.matching.kernels:
             del told["matching"]["kernels"]
+        if not self.smoothed:
+            del told["matching"]["smoothing"]
         del told["flip"], told["fixed_normalisation"]
         return told | unflipped(self.flip) | normalised(self.fixed_normalisation)
 
@@ -190,6 +205,14 @@ class Plan:
         """The formation f: f² images of 1/f of the side take the place of each that was asked for."""
         own = find(self.method).formation
         return self.formation or (own if stored_side(self.size, own) >= _LEAST_STORED else 1)
+
+    @property
+    def smoothed(self) -> int:
+        """How many snapshots on each side a point of a trajectory is averaged with; 0 where there are no teachers."""
+        if not self.teachers.count:
+            return 0
+        own = min(find(self.method).smoothing, (self.teacher_plan().snapshots - 1) // 2)
+        return own if self.matching.smoothing < 0 else self.matching.smoothing
 
     @property
     def stored_size(self) -> int:
@@ -222,7 +245,7 @@ class Plan:
         ``method``: another than the plan's, which need not have been installed.
         """
         part, method = asdict(self.matching), method or find(self.method)
-        for name in ("step_size", "segment", "earliest_start", "latest_start"):
+        for name in ("step_size", "segment", "smoothing", "earliest_start", "latest_start"):
             del part[name]
         return LoopPlan(
             **part
@@ -276,7 +299,8 @@ def normalised(fixed: bool) -> dict[str, Any]:
 
 def setting_names() -> frozenset[str]:
     """Every setting of a plan, by the name that a card has it under."""
-    return frozenset(replace(Plan(), flip=False, fixed_normalisation=True).flat())
+    told = Matching(kernels=False, smoothing=1)
+    return frozenset(replace(Plan(), flip=False, fixed_normalisation=True, matching=told).flat())
 
 
 def protected(plan: Plan, teachers: int) -> Plan:
@@ -361,6 +385,11 @@ def _misfits(plan: Plan) -> list[str]:
         problems.append(
             f"formation is {plan.formation}, which leaves {plan.stored_size} of {plan.size} pixels a side: use a lower "
             f"one, so that at least {_LEAST_STORED} are left"
+        )
+    if 2 * plan.smoothed > (last := plan.teacher_plan().snapshots - 1):
+        problems.append(
+            f"matching.smoothing is {plan.smoothed}, by which both ends of a segment may be the mean of the same "
+            f"snapshots: use at most {last // 2}, half of the {last} snapshots behind the untrained network"
         )
     problems += _unprotected(plan) if plan.privacy.epsilon else []
     steps = max(plan.step_sizes(classes) for classes in (1, MAX_CLASSES))

@@ -262,7 +262,7 @@ def _settle_plan(
     plan = checked(plan)
     folder.begin(identity, plan)
     made_with = {"version": __version__, "torch": torch.__version__, "device": device.type}
-    folder.events.write("begun", **made_with, classes=list(cohort.classes), plan=plan.as_dict())
+    folder.events.write("begun", **made_with, classes=list(cohort.classes), plan=plan.in_force())
     return plan, budget
 
 
@@ -297,7 +297,7 @@ def _distil(
         matching, window, method = proved.matching, proved.window, proved.method
     elif plan.teachers.count:
         store, window = _teach(request, plan, data, folder, budget, progress)
-        matching = replace(matching, store=store, teachers=plan.teachers.count)
+        matching = replace(matching, store=store, teachers=plan.teachers.count, smoothing=plan.smoothed)
     elif budget is not None:
         budget.leave_time_to_evaluate(0.0)
     return distill(

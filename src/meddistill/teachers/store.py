@@ -66,6 +66,18 @@ class TrajectoryStore:
                 raise IndexError(f"{path} has no snapshot {index}")
             return self._point(file, index)
 
+    def mean(self, teacher: int, first: int, last: int) -> Tensor:
+        """The mean of the points from ``first`` to ``last``, ``(P,)``: the file is opened once."""
+        path = self.path(teacher)
+        with self._open(path) as file:
+            if not 0 <= first <= last < self._rows(file, path):
+                raise IndexError(f"{path} has no snapshots {first} to {last}")
+            if self.storage == "float32":
+                points: Tensor = file.get_slice("trajectory")[first : last + 1]
+            else:
+                points = torch.stack([self._point(file, index) for index in range(first, last + 1)])
+            return points.mean(0)
+
     def trajectory(self, teacher: int) -> Tensor:
         """All points, ``(snapshots, P)``."""
         return torch.stack([self.snapshot(teacher, index) for index in range(self.snapshots)])
