@@ -211,6 +211,22 @@ def test_the_table_of_formations_is_its_record():
     assert len(rows) == 6
 
 
+def test_the_table_of_formations_of_more_images_is_its_record():
+    kept = recorded("bench_formations_more")
+    apart = pairs(RECORDS / "bench_formations_more", "meddistill-16", "meddistill")
+    (_, _, *headers, _), rows = table("bench.md", "\n### With more images\n")
+    for cohort, count, *cells, difference in rows:
+        place = COHORTS[cohort], int(count)
+        assert cells == [kept[(*place, method(one))] for one in headers], place
+        assert difference == apart[f"{place[0]}, {place[1]} a class, convnet-d3-w32"], place
+    assert len(rows) == len(apart) - 1 == 6
+    found = balanced("bench_formations_more", "images_per_class", "method")
+    two = {name: [found[cohort, 2, name]["per_seed"] for cohort in COHORTS.values()] for name in map(method, headers)}
+    ahead = 100 * (np.mean(two["meddistill-16"], 0) - np.mean(two["meddistill"], 0))
+    told = f"{ahead.mean():+.1f} ± {t.ppf(0.975, 4) * ahead.std(ddof=1) / 5**0.5:.1f} on average, surely on one"
+    assert told in " ".join(text_of("bench.md").split())
+
+
 def test_the_table_of_smoothing_is_its_record():
     kept = recorded("bench_smooth")
     (_, _, *headers, last), rows = table("bench.md", "\n## What smoothing adds\n")
