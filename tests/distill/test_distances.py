@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -23,6 +23,7 @@ from meddistill.distill.distance import (
 from meddistill.runtime.streams import stream
 
 SHAPES = ((3, 2), (4,))
+LEAST_KEPT = 1e-6  # of a segment's squared length; where what counts holds less, every parameter does
 
 
 def params(seed, scale=1.0):
@@ -196,6 +197,7 @@ def test_the_slope_of_the_shape_is_finite_where_the_student_stands_still():
 
 @settings(max_examples=50)
 @given(seed=st.integers(0, 2**32), share=st.floats(0, 0.999), known=st.booleans(), noise=st.floats(0.01, 1))
+@example(seed=18345473, share=0.0, known=False, noise=1.0)  # what counts hardly moves, so that every parameter does
 def test_parameters_count_once_they_were_easy(seed, share, known, noise):
     distance = SelfPaced(threshold=0.02, growth=1.3, growths=10, shape_weight=0.7)
     start, middle, target, mine = (params(seed + place) for place in range(4))
@@ -209,7 +211,9 @@ def test_parameters_count_once_they_were_easy(seed, share, known, noise):
     highest = 0.02 * 1.3 ** int(10 * share) * mean
     counts = [bool(b) or (e - t) ** 2 < highest for e, t, _, b in rows]
     assert [bool(value) for value in numbers(distance.noted(states, seen))] == counts
-    kept = [row for row, yes in zip(rows, counts, strict=True) if yes] or rows
+    kept = [row for row, yes in zip(rows, counts, strict=True) if yes]
+    if sum((s - t) ** 2 for _, t, s, _ in kept) <= LEAST_KEPT * mean * len(rows):
+        kept = rows
     easy = sum((e - t) ** 2 for e, t, *_ in kept) / sum((s - t) ** 2 for _, t, s, _ in kept)
     shape = float(shape_distance((start, mine, end), (start, middle, target)))
     assert float(distance(states, seen)) == pytest.approx(easy + 0.7 * shape)
