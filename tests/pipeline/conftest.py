@@ -8,6 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from meddistill.pipeline import run as running
+
 SIDE, IMAGES = 10, 40
 PLAN = """
 images_per_class = 2
@@ -58,3 +60,16 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def plan_text() -> str:
     return PLAN
+
+
+@pytest.fixture
+def matched(monkeypatch):
+    """What runs of the test hand to ``distill`` to match against, in order."""
+    given, real = [], running.distill
+
+    def noting(first, matching, *rest, **more):
+        given.append(matching)
+        return real(first, matching, *rest, **more)
+
+    monkeypatch.setattr(running, "distill", noting)
+    return given

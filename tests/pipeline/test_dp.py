@@ -182,33 +182,18 @@ def test_nothing_behind_the_release_touches_training_images(made, tmp_path, monk
     assert again.out.read_bytes() == before
 
 
-def test_what_distilling_is_given_has_no_images(made, tmp_path, monkeypatch):
-    again, given = copied(made, tmp_path), []
-    real = running.distill
-
-    def noting(first, matching, *rest, **more):
-        given.append(matching)
-        return real(first, matching, *rest, **more)
-
-    monkeypatch.setattr(running, "distill", noting)
-    run(again)
-    (matching,) = given
+def test_what_distilling_is_given_has_no_images(made, tmp_path, matched):
+    run(copied(made, tmp_path))
+    (matching,) = matched
     assert len(matching.real) == 0
     assert matching.real.pixels.untyped_storage().nbytes() == 0
 
 
-def test_noised_trajectories_are_smoothed_as_the_plan_says(source, tmp_path, monkeypatch):
-    asked, given = request_in(tmp_path, source, "teachers"), []
+def test_noised_trajectories_are_smoothed_as_the_plan_says(source, tmp_path, matched):
+    asked = request_in(tmp_path, source, "teachers")
     asked.plan.write_text(asked.plan.read_text().replace("segment = 1", "segment = 1\nsmoothing = 1"))
-    real = running.distill
-
-    def noting(first, matching, *rest, **more):
-        given.append(matching.smoothing)
-        return real(first, matching, *rest, **more)
-
-    monkeypatch.setattr(running, "distill", noting)
     run(asked)
-    assert given == [1]
+    assert [matching.smoothing for matching in matched] == [1]
 
 
 def test_noise_does_not_follow_from_the_seed(made, tmp_path, source):

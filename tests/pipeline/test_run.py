@@ -19,7 +19,6 @@ from meddistill.distill.loop import distill
 from meddistill.distill.methods import DEFAULT_METHOD, METHODS
 from meddistill.nets.convnet import parse
 from meddistill.package.read import read, verify
-from meddistill.pipeline import run as running
 from meddistill.pipeline.estimate import Costs
 from meddistill.pipeline.evaluate import evaluation_seeds
 from meddistill.pipeline.folder import RunFolder, filling
@@ -369,19 +368,10 @@ def test_a_run_on_trajectories_in_fewer_bytes(fresh, storage):
 
 
 @pytest.mark.parametrize(("asked", "smoothing"), [(-1, 0), (0, 0), (1, 1)])
-def test_trajectories_are_smoothed_as_the_plan_says_and_the_card_and_the_log_say_so(
-    fresh, monkeypatch, asked, smoothing
-):
+def test_trajectories_are_smoothed_as_the_plan_says_and_the_card_and_the_log_say_so(fresh, matched, asked, smoothing):
     fresh.plan.write_text(SHORT.replace("segment = 1", f"segment = 1\nsmoothing = {asked}"))
-    given, real = [], running.distill
-
-    def noting(first, matching, *rest, **more):
-        given.append(matching.smoothing)
-        return real(first, matching, *rest, **more)
-
-    monkeypatch.setattr(running, "distill", noting)
     report = run(fresh)
-    assert given == [smoothing]
+    assert [matching.smoothing for matching in matched] == [smoothing]
     assert read(fresh.out).card.recipe.plan.get("matching.smoothing", 0) == smoothing
     begun = json.loads((report.run / "events.jsonl").read_text().splitlines()[0])
     assert begun["plan"] == json.loads(json.dumps(report.plan.in_force()))

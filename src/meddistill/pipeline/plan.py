@@ -211,8 +211,13 @@ class Plan:
         """How many snapshots on each side a point of a trajectory is averaged with; 0 where there are no teachers."""
         if not self.teachers.count:
             return 0
-        own = min(find(self.method).smoothing, (self.teacher_plan().snapshots - 1) // 2)
+        own = min(find(self.method).smoothing, self.most_smoothing)
         return own if self.matching.smoothing < 0 else self.matching.smoothing
+
+    @property
+    def most_smoothing(self) -> int:
+        """Half of the snapshots behind the untrained network: no two points are then the mean of the same ones."""
+        return (self.teacher_plan().snapshots - 1) // 2
 
     @property
     def stored_size(self) -> int:
@@ -386,10 +391,11 @@ def _misfits(plan: Plan) -> list[str]:
             f"formation is {plan.formation}, which leaves {plan.stored_size} of {plan.size} pixels a side: use a lower "
             f"one, so that at least {_LEAST_STORED} are left"
         )
-    if 2 * plan.smoothed > (last := plan.teacher_plan().snapshots - 1):
+    if plan.smoothed > plan.most_smoothing:
         problems.append(
             f"matching.smoothing is {plan.smoothed}, by which both ends of a segment may be the mean of the same "
-            f"snapshots: use at most {last // 2}, half of the {last} snapshots behind the untrained network"
+            f"snapshots: use at most {plan.most_smoothing}, half of the {plan.teacher_plan().snapshots - 1} snapshots "
+            "behind the untrained network"
         )
     problems += _unprotected(plan) if plan.privacy.epsilon else []
     steps = max(plan.step_sizes(classes) for classes in (1, MAX_CLASSES))

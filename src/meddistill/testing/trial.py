@@ -164,7 +164,7 @@ def trial_of(method: Method, folder: Path) -> Trial:
     )
     loop = plan.loop_plan(_WINDOW, method)
     loop = loop if method.warms_up else replace(loop, warm_up=0)
-    smoothing = min(method.smoothing, (plan.teacher_plan().snapshots - 1) // 2)
+    smoothing = min(method.smoothing, plan.most_smoothing)
     matching = Matching(network, store, plan.teachers.count if store else 0, images, smoothing)
     return Trial(method, loop, matching, first, folder)
 
