@@ -7,13 +7,15 @@ from itertools import islice, pairwise
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meddistill.distill import loop, loop_plan
 from meddistill.distill.distance import Pruned, SelfPaced, Weighted, normalised_l2
 from meddistill.distill.formation import Formation
 from meddistill.distill.labels import class_of_each, first_logits, taught_logits
 from meddistill.distill.loop import Matching, distill, student_batches
-from meddistill.distill.loop_plan import LoopPlan
+from meddistill.distill.loop_plan import LoopPlan, usual_batch
 from meddistill.distill.overlap import Mitigation
 from meddistill.distill.segments import ContinuousSegments, ProgressiveSegments, RandomSegments
 from meddistill.distill.start import first_images
@@ -415,6 +417,19 @@ def test_students_see_every_image_before_they_see_one_again(count, batch, sizes)
     rows = torch.cat([b.rows for b in batches])
     for begin in range(0, len(rows) - count + 1, count):
         assert sorted(rows[begin : begin + count].tolist()) == list(range(count))
+
+
+@given(count=st.integers(1, 2000), steps=st.integers(1, 60))
+def test_usual_batches_hold_four_times_all_images_or_are_the_largest(count, steps):
+    batch = usual_batch(count, steps)
+    assert 32 <= batch <= 128
+    assert batch * steps >= 4 * count or batch == 128
+    assert (batch - 1) * steps < 4 * count or batch == 32
+    plan = replace(PLAN, student_steps=steps, batch=0)
+    batches = student_batches(count, plan, stream(0, "batches"))
+    assert len(batches[0].rows) == plan.batch_of(count) == min(batch, count)
+    times = torch.bincount(torch.cat([each.rows for each in batches]), minlength=count)
+    assert times.max() - times.min() <= 1
 
 
 def test_a_segment_that_is_not_finite_is_left_out_of_its_iteration(first, matching, tmp_path):

@@ -219,7 +219,7 @@ def test_the_table_of_formations_is_its_record():
 
 def test_the_table_of_formations_of_more_images_is_its_record():
     kept = recorded("bench_formations_more")
-    apart = pairs(RECORDS / "bench_formations_more", "meddistill-16", "meddistill")
+    apart = pairs(RECORDS / "bench_formations_more", "meddistill-16", "meddistill-4")
     (_, _, *headers, _), rows = table("bench.md", "\n### With more images\n")
     for cohort, count, *cells, difference in rows:
         place = COHORTS[cohort], int(count)
@@ -228,15 +228,15 @@ def test_the_table_of_formations_of_more_images_is_its_record():
     assert len(rows) == len(apart) - 1 == 6
     found = balanced("bench_formations_more", "images_per_class", "method")
     two = {name: [found[cohort, 2, name]["per_seed"] for cohort in COHORTS.values()] for name in map(method, headers)}
-    told = f"{ahead(two['meddistill-16'], two['meddistill'])} on average, surely on one"
+    told = f"{ahead(two['meddistill-16'], two['meddistill-4'])} on average, surely on one"
     assert told in " ".join(text_of("bench.md").split())
 
 
 def test_the_table_of_smoothing_is_its_record():
     kept = recorded("bench_smooth")
     (_, _, *headers, last), rows = table("bench.md", "\n## What smoothing adds\n")
-    apart = pairs(RECORDS / "bench_smooth", "meddistill-smooth", "meddistill")
-    assert last == "`meddistill-smooth` to `meddistill`"
+    apart = pairs(RECORDS / "bench_smooth", "meddistill-4-smooth", "meddistill-4")
+    assert last == "`meddistill-4-smooth` to `meddistill-4`"
     for cohort, count, *cells, difference in rows:
         place = COHORTS.get(cohort, "pneumoniamnist"), int(count)
         assert cells == [kept[(*place, method(one))] for one in headers], place
@@ -249,14 +249,14 @@ def test_the_table_of_smoothing_is_its_record():
         places = [(cohort, count) for cohort in cohorts for count in counts]
         return ahead(*([found[(*place, name)]["per_seed"] for place in places] for name in (one, other)))
 
-    smooth, plain, real, sizes = "meddistill-smooth", "meddistill", "random-soft", (1, 2, 10)
+    smooth, plain, real, sizes = "meddistill-4-smooth", "meddistill-4", "random-soft", (1, 2, 10)
     for words in (
-        f"adds {over(smooth, plain, sizes)} points to `meddistill` and {over('mtt-smooth', 'mtt', sizes)} to `mtt`",
+        f"adds {over(smooth, plain, sizes)} points to `meddistill-4` and {over('mtt-smooth', 'mtt', sizes)} to `mtt`",
         f"gains {over(smooth, plain, [10], small)} points at ten images a class,",
         f"{over(smooth, plain, [2], small)} at two and {over(smooth, plain, [1], small)} at one",
-        f"`meddistill` is {over(plain, 'mtt', [10])} points over `mtt` there",
+        f"`meddistill-4` is {over(plain, 'mtt', [10])} points over `mtt` there",
         f"it is {over(plain, real, [10], small)} over those, with smoothing {over(smooth, real, [10], small)}",
-        f"`meddistill` is {over(plain, 'mtt', sizes)} points on all twelve cells,",
+        f"`meddistill-4` is {over(plain, 'mtt', sizes)} points on all twelve cells,",
         f"{over(plain, 'mtt', [1])} at one image a class and {over(plain, 'mtt', [2])} at two",
     ):
         assert words in told, words

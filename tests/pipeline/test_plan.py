@@ -98,6 +98,27 @@ def test_a_method_brings_its_formation_where_images_are_large_enough():
     assert Plan(method="mtt-soft", size=28, formation=3, total_images=2).count(5) == 18
 
 
+@pytest.mark.parametrize(
+    ("size", "asked", "side"),
+    [
+        (32, {"images_per_class": 1}, 8),
+        (32, {"images_per_class": 4}, 8),
+        (32, {"images_per_class": 5}, 16),
+        (64, {"images_per_class": 4}, 16),
+        (64, {"images_per_class": 50}, 32),
+        (31, {"images_per_class": 1}, 15),
+        (16, {"images_per_class": 1}, 8),
+        (32, {"total_images": 1}, 8),
+        (32, {"total_images": 8}, 8),
+        (32, {"total_images": 9}, 16),
+    ],
+)
+def test_sixteen_images_take_the_place_of_one_where_few_are_asked_for_and_eight_pixels_are_left(size, asked, side):
+    plan = Plan(size=size, **asked)
+    assert plan.stored_size == side
+    assert plan.count(3) == plan.asked(3) * (size // side) ** 2
+
+
 def test_the_file_explains_its_settings():
     text = to_toml(Plan())
     assert "# A plan of meddistill. Edit it" in text
@@ -204,8 +225,8 @@ def test_another_size_brings_its_depth_and_keeps_the_width():
 
 
 def test_a_plan_from_code_is_checked_too():
-    with pytest.raises(InputError, match=r"matching\.batch is 0"):
-        checked(replace(Plan(), matching=Matching(batch=0)))
+    with pytest.raises(InputError, match=r"matching\.batch is -1"):
+        checked(replace(Plan(), matching=Matching(batch=-1)))
 
 
 def test_a_flat_plan_holds_every_setting():
@@ -271,6 +292,16 @@ def test_what_identifies_a_plan_has_the_formation_of_its_images():
     assert Plan(method="meddistill").identity()["formation"] == Plan(method="meddistill").flat()["formation"] == 2
     assert Plan(method="meddistill").identity() == Plan(method="meddistill", formation=2).identity()
     assert Plan(method="mtt").identity() == Plan(method="mtt", formation=1).identity()
+
+
+def test_the_batch_that_is_told_of_so_many_classes_is_the_one_that_students_have():
+    plan, own = Plan(size=32), Plan(size=32, matching=Matching(batch=7))
+    assert plan.identity()["matching"]["batch"] == 0  # a digest knows of no classes
+    for classes, batch in ((2, 32), (3, 48), (8, 128)):
+        count = plan.count(classes)
+        assert plan.flat(classes)["matching.batch"] == plan.in_force(classes)["matching"]["batch"] == batch
+        assert plan.loop_plan((0, 9)).batch_of(count) == min(batch, count)
+        assert own.flat(classes)["matching.batch"] == own.loop_plan((0, 9)).batch_of(count) == 7
 
 
 @pytest.mark.parametrize(

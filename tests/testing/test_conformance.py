@@ -290,7 +290,7 @@ def test_a_network_that_bends_between_two_points_accuses_nobody():
 
 
 def test_a_trial_has_images_as_small_as_the_method_stores(tmp_path):
-    assert trial_of(METHODS["meddistill"], tmp_path).first.images.shape[-2:] == (4, 4)
+    assert trial_of(METHODS["meddistill"], tmp_path).first.images.shape[-2:] == (2, 2)
     assert trial_of(METHODS["mtt"], tmp_path).first.images.shape[-2:] == (8, 8)
     assert problems_of(bad(formation=8)) == []
 

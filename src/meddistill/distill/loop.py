@@ -302,9 +302,10 @@ def _student(
 def student_batches(count: int, plan: LoopPlan, generator: torch.Generator) -> list[Batch]:
     """The batches of N student steps: the ``count`` synthetic images in random order, again and again."""
     rows: list[Tensor] = []
+    batch = plan.batch_of(count)
     while len(rows) < plan.student_steps:
-        order = torch.randperm(count, generator=generator) if count > plan.batch else torch.arange(count)
-        rows += order.split(plan.batch)
+        order = torch.randperm(count, generator=generator) if count > batch else torch.arange(count)
+        rows += order.split(batch)
     rows = rows[: plan.student_steps]
     draws = plan.augmentation.draws([len(chosen) for chosen in rows], generator)
     return [Batch(chosen, draw) for chosen, draw in zip(rows, draws, strict=True)]
@@ -374,12 +375,12 @@ def _compiling_pays(network: ConvNet, plan: LoopPlan, first: Learned) -> bool:
     if device.type != "cpu":
         launches = math.ceil(launches / _together(network, plan, first))
     steps = plan.iterations * launches * plan.student_steps
-    return pays(steps, operations(network, min(plan.batch, len(first.images))), device)
+    return pays(steps, operations(network, plan.batch_of(len(first.images))), device)
 
 
 def _together(network: ConvNet, plan: LoopPlan, first: Learned) -> int:
     """How many segments go side by side: settled once for a run, so that its steps have one shape."""
-    batch, steps, device = min(plan.batch, len(first.images)), plan.student_steps, first.images.device
+    batch, steps, device = plan.batch_of(len(first.images)), plan.student_steps, first.images.device
     asked = len(plan.distance.looks_at(steps))
     together = plan.together or how_many(network, plan.rule, batch, steps, plan.segments_at_once, device, asked)
     return min(together, plan.segments_at_once)
@@ -387,7 +388,7 @@ def _together(network: ConvNet, plan: LoopPlan, first: Learned) -> int:
 
 def _are_kernels_taken(state: State, network: ConvNet, plan: LoopPlan, first: Learned, events: EventLog) -> bool:
     """Whether kernels serve here. A run that is continued keeps to its choice, and only tries that they are right."""
-    device, batch = first.images.device, min(plan.batch, len(first.images))
+    device, batch = first.images.device, plan.batch_of(len(first.images))
     if plan.strategy == "full" or not are_there_kernels(network, device) or state.kernels is False:
         return False
     timed = state.kernels is None
@@ -400,7 +401,7 @@ def _are_kernels_taken(state: State, network: ConvNet, plan: LoopPlan, first: Le
 
 def _tell_room(network: ConvNet, plan: LoopPlan, first: Learned, together: int, events: EventLog) -> None:
     """How segments are unrolled, and the memory that is counted for it."""
-    batch, rule, device = min(plan.batch, len(first.images)), plan.rule, first.images.device
+    batch, rule, device = plan.batch_of(len(first.images)), plan.rule, first.images.device
     steps, asked = plan.student_steps, len(plan.distance.looks_at(plan.student_steps))
     room = room_for(network, rule, batch, steps, asked, traces_at_once(network, rule, batch, device))
     events.write(

@@ -16,19 +16,21 @@ Optimiser = Literal["adam", "sgd"]
 # A segment's score starts at 1; beyond this the student ran away and its gradient is worth nothing. A warm-up has no
 # student, and its score is large wherever the classes look alike.
 _RUNAWAY_SCORE = 10.0
+# Batches larger than 128 have not been measured (docs/bench.md, "What larger batches add").
+_LEAST_BATCH, _PASSES, _LARGEST_BATCH = 32, 4, 128
 
 
 @dataclass(frozen=True)
 class LoopPlan:
     """How a synthetic set is optimised.
 
-    ``student_steps`` N, with ``batch`` synthetic images a step; ``segments_at_once`` S, whose gradients are averaged.
-    Rates are those of the optimiser: ``adam``, whose steps do not depend on the scale of the score, or ``sgd`` with
-    momentum 0.5 as in the literature; ``step_rate`` acts on the logarithm of the step size. With ``decay`` rates fall
-    to zero along half a cosine. ``warm_up`` iterations of distribution matching come first; they move only the images.
-    ``momentum``, ``precision``, ``compiled`` and ``kernels`` are the student's :class:`Rule`, the last two only where
-    they serve. ``together``: how many of the S
-    segments are unrolled side by side; None follows the memory that is free on a GPU, and is one on a CPU.
+    ``student_steps`` N, with ``batch`` synthetic images a step, 0 for :func:`usual_batch`; ``segments_at_once`` S,
+    whose gradients are averaged. Rates are those of the optimiser: ``adam``, whose steps do not depend on the scale of
+    the score, or ``sgd`` with momentum 0.5 as in the literature; ``step_rate`` acts on the logarithm of the step size.
+    With ``decay`` rates fall to zero along half a cosine. ``warm_up`` iterations of distribution matching come first;
+    they move only the images. ``momentum``, ``precision``, ``compiled`` and ``kernels`` are the student's
+    :class:`Rule`, the last two only where they serve. ``together``: how many of the S segments are unrolled side by
+    side; None follows the memory that is free on a GPU, and is one on a CPU.
     ``distance``: how a student is compared with its segment's end. ``averaging``: how much of the average so far, which
     is the result, each iteration keeps (Du et al. 2023, FTD, arXiv 2211.11004); 0 is no average. ``mitigation``: of
     overlap between images. ``objective``: what an iteration lowers instead of the distance to a segment; ``segments``,
@@ -64,6 +66,10 @@ class LoopPlan:
     taught_labels: bool = False
     highest_score: float = math.inf
 
+    def batch_of(self, count: int) -> int:
+        """How many of ``count`` synthetic images a student's step sees."""
+        return min(count, self.batch or usual_batch(count, self.student_steps))
+
     @property
     def highest(self) -> float:
         """The highest score with which a segment counts."""
@@ -73,3 +79,11 @@ class LoopPlan:
     def rule(self) -> Rule:
         """How students step and how their gradient is computed."""
         return Rule(self.strategy, self.momentum, self.precision, self.compiled, kernels=self.kernels)
+
+
+def usual_batch(count: int, steps: int) -> int:
+    """The images of a batch with which ``steps`` hold four times as many as the ``count`` of them: 32 to 128.
+
+    A student that sees an image once or not at all ends where that draw leads it, and the images' gradient is noise.
+    """
+    return min(max(math.ceil(_PASSES * count / steps), _LEAST_BATCH), _LARGEST_BATCH)

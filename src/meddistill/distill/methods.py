@@ -55,9 +55,9 @@ class Method:
     ``convex_teachers``: they must be kept as ``convex2`` to ``convex4``. ``mitigates_overlap``: images of a class that
     become too similar start anew. ``objective``: what a method of another family than trajectory matching lowers;
     labels, formation and smoothing apart, nothing else here concerns it. ``formation``: f, where f² images of 1/f of
-    the side take the place of each (:mod:`~meddistill.distill.formation`), unless the plan says otherwise.
-    ``smoothing``: how many snapshots on each side of one are averaged with it
-    (:class:`~meddistill.distill.loop.Matching`), likewise.
+    the side take the place of each (:mod:`~meddistill.distill.formation`), unless the plan says otherwise; a plan
+    halves it where they would be too small, or too many. ``smoothing``: how many snapshots on each side of one are
+    averaged with it (:class:`~meddistill.distill.loop.Matching`), likewise.
     """
 
     name: str
@@ -125,10 +125,10 @@ METHODS: dict[str, Method] = {
     for method in (
         Method(
             name="meddistill",
-            summary="this project's own: mtt-soft with four images of half the side in the place of each",
+            summary="this project's own: mtt-soft with four small images in the place of each, of few sixteen",
             source="mtt-soft, with the multi-formation of Kim et al. 2022, arXiv 2205.14959",
             labels="learned",
-            formation=2,
+            formation=4,
         ),
         Method(
             name="mtt",

@@ -52,7 +52,7 @@ def make_card(
             stored=plan.stored_size if plan.stored_size < cohort.size else None,
         ),
         normalisation=CardNormalisation(mean=normalisation.mean, std=normalisation.std),
-        recipe=_recipe(plan, leak),
+        recipe=_recipe(plan, len(cohort.classes), leak),
         cohort=CohortCounts(counts={split: cohort.counts(split) for split in SPLITS}),
         contains_real_images=plan.start == "real",
         results=card_results(judged, results) if judged.seeds else None,
@@ -96,8 +96,8 @@ def announcing(card: Card, canaries: int) -> Card:
     return replace(withholding_counts(card), recipe=recipe, terms=replace(card.terms, limits=limits))
 
 
-def _recipe(plan: Plan, leak: Leak) -> Recipe:
-    told = {name: value for name, value in plan.flat().items() if name not in _RECIPE_FIELDS}
+def _recipe(plan: Plan, classes: int, leak: Leak) -> Recipe:
+    told = {name: value for name, value in plan.flat(classes).items() if name not in _RECIPE_FIELDS}
     return Recipe(
         method=plan.method, seed=plan.seed, start=plan.start, network=plan.network, plan=told | {"leak": leak}
     )

@@ -309,7 +309,7 @@ def _segment_seconds(plan: Plan, network: ConvNet, learned: Learned) -> float:
 
     every = plan.matching.student_steps
     asked = len(loop.distance.looks_at(every))
-    batch = min(loop.batch, len(learned.images))
+    batch = loop.batch_of(len(learned.images))
     traces = traces_at_once(network, loop.rule, batch, learned.images.device)
     whole = room_for(network, loop.rule, batch, every, asked, traces)
     more = SHARE_OF_SLOPES * whole.taken_twice + (SHARE_OF_TRACE * whole.untraced if traces >= steps else 0)

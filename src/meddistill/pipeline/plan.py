@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from meddistill.cohort.types import Fit
 from meddistill.distill.formation import stored_side
-from meddistill.distill.loop_plan import LoopPlan
+from meddistill.distill.loop_plan import LoopPlan, usual_batch
 from meddistill.distill.methods import DEFAULT_METHOD, LARGEST_SMOOTHING, Method, find, names
 from meddistill.distill.objective import Objective
 from meddistill.distill.overlap import Fresh, Mitigation
@@ -77,7 +77,7 @@ class Matching:
         low=-1,
         high=100_000,
     )
-    batch: int = _setting(32, "synthetic images a student step", low=1, high=65_536)
+    batch: int = _setting(0, "synthetic images a student step; 0: more where there are more", low=0, high=65_536)
     segments_at_once: int = _setting(1, "segments whose gradients are averaged (S)", low=1, high=10_000)
     optimiser: str = _setting("adam", "adam, or sgd as in the literature", of=("adam", "sgd"))
     image_rate: float = _setting(0.03, "learning rate of the images", low=0, high=1e6)
@@ -117,6 +117,9 @@ class Evaluation:
 
 # Of smaller images nobody sees what they show.
 _LEAST_STORED = 8
+# A class has at most so many images where a method's own formation is above 2: with more of them larger ones teach more
+# (docs/bench.md, "How small the images should be").
+_MOST_OF_THE_SMALLEST = 64
 
 
 @dataclass(frozen=True)
@@ -165,18 +168,23 @@ class Plan:
         """JSON-able, nested."""
         return asdict(self)
 
-    def in_force(self) -> dict[str, Any]:
-        """The same with the formation and the smoothing that a run has: a method's own may be others one day."""
+    def in_force(self, classes: int = 0) -> dict[str, Any]:
+        """The same with the formation, the smoothing and, of so many classes, the batch that a run has.
+
+        What is usual, or a method's own, may be something else one day. Without ``classes`` a usual batch is told as 0.
+        """
         told = self.as_dict() | {"formation": self.formed}
         told["matching"]["smoothing"] = self.smoothed
+        if classes and not self.matching.batch:
+            told["matching"]["batch"] = usual_batch(self.count(classes), self.matching.student_steps)
         return told
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self, classes: int = 0) -> dict[str, Any]:
         """What is in force as cards and digests have it: they know of no ``flip`` where images are mirrored, of no
         ``fixed_normalisation`` or ``smoothing`` where there is none, and of no ``kernels`` where they may be used, as
         it always was.
         """
-        told = self.in_force()
+        told = self.in_force(classes)
         if self.matching.kernels:
             del told["matching"]["kernels"]
         if not self.smoothed:
@@ -184,10 +192,10 @@ class Plan:
         del told["flip"], told["fixed_normalisation"]
         return told | unflipped(self.flip) | normalised(self.fixed_normalisation)
 
-    def flat(self) -> dict[str, int | float | str | bool]:
+    def flat(self, classes: int = 0) -> dict[str, int | float | str | bool]:
         """Every value of :meth:`identity` under one name, sections with a dot: what a card holds."""
         pairs: dict[str, int | float | str | bool] = {}
-        for name, value in self.identity().items():
+        for name, value in self.identity(classes).items():
             pairs |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
         return pairs
 
@@ -203,8 +211,19 @@ class Plan:
     @property
     def formed(self) -> int:
         """The formation f: f² images of 1/f of the side take the place of each that was asked for."""
-        own = find(self.method).formation
-        return self.formation or (own if stored_side(self.size, own) >= _LEAST_STORED else 1)
+        return self.formation or self._own_formation()
+
+    def _own_formation(self) -> int:
+        """The method's, halved until images are not too small nor, above 2, too many of a class.
+
+        Images asked for in all count as those of two classes, since a plan knows of no more.
+        """
+        own, each = find(self.method).formation, self.total_images / 2 or self.images_per_class
+        while own > 1 and stored_side(self.size, own) < _LEAST_STORED:
+            own //= 2
+        while own > 2 and each * own**2 > _MOST_OF_THE_SMALLEST:
+            own //= 2
+        return own
 
     @property
     def smoothed(self) -> int:

@@ -262,7 +262,7 @@ def _settle_plan(
     plan = checked(plan)
     folder.begin(identity, plan)
     made_with = {"version": __version__, "torch": torch.__version__, "device": device.type}
-    folder.events.write("begun", **made_with, classes=list(cohort.classes), plan=plan.in_force())
+    folder.events.write("begun", **made_with, classes=list(cohort.classes), plan=plan.in_force(len(cohort.classes)))
     return plan, budget
 
 
