@@ -123,6 +123,11 @@ def test_the_card_tells_a_plan_that_makes_the_same_again(strangers_package):
     # What a card does not tell was not there, whatever the method may say by now.
     smooth = replace(card, recipe=replace(card.recipe, plan={**card.recipe.plan, "matching.smoothing": 3}))
     assert (plan.matching.smoothing, shadows.plan_of(smooth).matching.smoothing) == (0, 3)
+    # An older one tells 0 for the formation that its method had, which its images show.
+    for size, stored, formation in ((32, 16, 2), (31, 10, 3), (32, None, 1)):
+        recipe = replace(card.recipe, plan={**card.recipe.plan, "formation": 0, "size": size})
+        older = replace(card, images=replace(card.images, size=size, stored=stored), recipe=recipe)
+        assert shadows.plan_of(older).formation == formation
     merged = replace(card, recipe=replace(card.recipe, method="merge"))
     with pytest.raises(InputError, match="the recipe on the card"):
         shadows.plan_of(merged)

@@ -251,7 +251,7 @@ NETWORKS = ("convnet-d3-w32", "resnet18-w16", "resnet18-w16-tutored")
         ("cpu", "night", EVERY, (1, 2, 10), OLD, ("convnet-d3-w32",), (208, 384)),
         ("cpu", "own", EVERY[1:], (1,), OWN, ("convnet-d3-w32",), (21, 42)),
         ("cpu", "transfer", EVERY, (1,), ("meddistill", "mtt", "random"), NETWORKS, (48, 64)),
-        ("cpu", "claims", EVERY[1:], (1, 2, 10), CLAIMS, NETWORKS[:1], (54, 102)),
+        ("cpu", "claims", EVERY[1:], (1, 2), CLAIMS, NETWORKS[:1], (36, 69)),
         ("gpu", "hour", EVERY, (1, 10), ("meddistill", "mtt", "mtt-soft", "random"), None, (220, 400)),
     ],
 )

@@ -217,31 +217,73 @@ def test_the_table_of_formations_is_its_record():
     assert len(rows) == 6
 
 
-def test_the_table_of_formations_of_more_images_is_its_record():
-    kept = recorded("bench_formations_more")
-    apart = pairs(RECORDS / "bench_formations_more", "meddistill-16", "meddistill-4")
-    (_, _, *headers, _), rows = table("bench.md", "\n### With more images\n")
-    for cohort, count, *cells, difference in rows:
-        place = COHORTS[cohort], int(count)
-        assert cells == [kept[(*place, method(one))] for one in headers], place
+def cells_are_recorded(heading, name, one, other, cells):
+    """Under a heading: cohort, images a class, a figure for every method, how far two of them are apart."""
+    kept, apart = recorded(name), pairs(RECORDS / name, one, other)
+    (_, _, *headers, _), rows = table("bench.md", heading)
+    for cohort, count, *figures, difference in rows:
+        place = COHORTS.get(cohort, "pneumoniamnist"), int(count)
+        assert figures == [kept[(*place, method(each))] for each in headers], place
         assert difference == apart[f"{place[0]}, {place[1]} a class, convnet-d3-w32"], place
-    assert len(rows) == len(apart) - 1 == 6
+    assert len(rows) == len(apart) - 1 == cells
+    assert {one, other} <= set(map(method, headers))
+
+
+def test_the_table_of_formations_of_more_images_is_its_record():
+    names = "meddistill-16", "meddistill-4"
+    cells_are_recorded("\n### With more images\n", "bench_formations_more", *names, 6)
     found = balanced("bench_formations_more", "images_per_class", "method")
-    two = {name: [found[cohort, 2, name]["per_seed"] for cohort in COHORTS.values()] for name in map(method, headers)}
-    told = f"{ahead(two['meddistill-16'], two['meddistill-4'])} on average, surely on one"
-    assert told in " ".join(text_of("bench.md").split())
+    two = ([found[cohort, 2, name]["per_seed"] for cohort in COHORTS.values()] for name in names)
+    assert f"{ahead(*two)} on average, surely on one" in " ".join(text_of("bench.md").split())
+
+
+def test_the_table_of_formations_at_28_pixels_is_its_record():
+    record = RECORDS / "bench_formations_28"
+    lines = [json.loads(line) for line in (record / "results.jsonl").read_text().splitlines()]
+    kept = {(one["images_per_class"], one["evaluation"], one["method"]): one for one in lines}
+    networks = {"ConvNet": "convnet-d3-w32", "ResNet-18, tutored": "resnet18-w16-tutored"}
+    apart = pairs(record, "meddistill-9", "meddistill-4")
+    (_, _, *headers, _), rows = table("bench.md", "\n### At 28 pixels\n")
+    for count, network, *cells, difference in rows:
+        place = int(count), networks[network]
+        found = [kept[(*place, method(one))]["scores"]["test"]["as is"]["balanced_accuracy"] for one in headers]
+        assert cells == [shown(one.values()) for one in found], place
+        assert difference == apart[f"pneumoniamnist, {count} a class, {networks[network]}"], place
+    assert len(rows) == len(apart) - 1 == 4
+    told = " ".join(text_of("bench.md").split("### At 28 pixels")[1].split())
+    lost = {
+        (count, name): shown(kept[count, "resnet18-w16-tutored", name]["drop"].values())
+        for count in (1, 2)
+        for name in ("meddistill-4", "meddistill-9")
+    }
+    assert f"falls from {lost[1, 'meddistill-4']} to {lost[1, 'meddistill-9']} points" in told
+    assert f"{lost[2, 'meddistill-4']} with four and {lost[2, 'meddistill-9']} with nine" in told
+    assert f"{apart['all']} points over the four cells" in told
+
+
+def test_the_table_of_batches_is_its_record():
+    names = "meddistill", "meddistill-4"
+    cells_are_recorded("\n## What larger batches add\n", "bench_batches", *names, 4)
+    found, told = balanced("bench_batches", "method"), " ".join(text_of("bench.md").split())
+    small = tuple(COHORTS.values())
+    every = (*small, "pneumoniamnist")
+
+    def over(one, other, cohorts=small):
+        return ahead(*([found[cohort, name]["per_seed"] for cohort in cohorts] for name in (one, other)))
+
+    for words in (
+        f"adds {over(*names)} points on the three sets",
+        f"in about the time of small ones {over('meddistill-short', 'meddistill-4')}",
+        f"`mtt-128` is {over('mtt-128', 'mtt')} points over `mtt`",
+        f"{over('meddistill', 'random-soft')} points over as many random real images with soft labels",
+        f"{over('meddistill', 'mtt', every)} points over `mtt` and {over('meddistill', 'mtt-128', every)} over",
+    ):
+        assert words in told, words
 
 
 def test_the_table_of_smoothing_is_its_record():
-    kept = recorded("bench_smooth")
-    (_, _, *headers, last), rows = table("bench.md", "\n## What smoothing adds\n")
-    apart = pairs(RECORDS / "bench_smooth", "meddistill-4-smooth", "meddistill-4")
-    assert last == "`meddistill-4-smooth` to `meddistill-4`"
-    for cohort, count, *cells, difference in rows:
-        place = COHORTS.get(cohort, "pneumoniamnist"), int(count)
-        assert cells == [kept[(*place, method(one))] for one in headers], place
-        assert difference == apart[f"{place[0]}, {place[1]} a class, convnet-d3-w32"], place
-    assert len(rows) == len(apart) - 1 == 12
+    cells_are_recorded("\n## What smoothing adds\n", "bench_smooth", "meddistill-4-smooth", "meddistill-4", 12)
+    assert "| `meddistill-4-smooth` to `meddistill-4` |" in text_of("bench.md")
     found, told = balanced("bench_smooth", "images_per_class", "method"), " ".join(text_of("bench.md").split())
     small, every = tuple(COHORTS.values()), (*COHORTS.values(), "pneumoniamnist")
 

@@ -16,6 +16,7 @@ from meddistill.distill.distance import Pruned
 from meddistill.distill.methods import METHODS, Method, find
 from meddistill.distill.segments import ContinuousSegments, Pace, ProgressiveSegments, WideningSegments
 from meddistill.nets.convnet import parse
+from meddistill.pipeline import estimate as estimates
 from meddistill.pipeline.estimate import Costs, Shape, estimate, fit_to_time, measure_costs
 from meddistill.pipeline.plan import (
     Evaluation,
@@ -106,6 +107,8 @@ def test_a_method_brings_its_formation_where_images_are_large_enough():
         (32, {"images_per_class": 5}, 16),
         (64, {"images_per_class": 4}, 16),
         (64, {"images_per_class": 50}, 32),
+        (128, {"images_per_class": 1}, 32),
+        (129, {"images_per_class": 1}, 64),
         (31, {"images_per_class": 1}, 15),
         (16, {"images_per_class": 1}, 8),
         (32, {"total_images": 1}, 8),
@@ -486,6 +489,22 @@ def test_the_cost_of_every_method_is_measured(name, monkeypatch):
     costs = measure_costs(plan, Shape(1, 2, 50, 20), torch.device("cpu"))
     assert min(costs.iteration, costs.warm_up, costs.evaluation, costs.full) > 0
     assert (costs.teacher_step > 0) == (plan.teachers.count > 0)
+
+
+def test_batches_are_timed_as_large_as_the_run_has_them(monkeypatch):
+    """Two steps are timed of ten; so few would usually have larger batches."""
+    timed, real = [], estimates.student_batches
+
+    def noting(*asked):
+        found = real(*asked)
+        timed.extend(len(batch.rows) for batch in found)
+        return found
+
+    monkeypatch.setattr(estimates, "student_batches", noting)
+    monkeypatch.setattr(estimates, "_REPEATS", 1)
+    plan = Plan(size=8, network="convnet-d1-w8", images_per_class=20)
+    measure_costs(plan, Shape(1, 3, 50, 20), torch.device("cpu"))
+    assert plan.loop_plan((0, 9)).batch_of(plan.count(3)) == max(timed) == 32
 
 
 def test_images_in_all_take_the_place_of_images_per_class():

@@ -378,6 +378,15 @@ def test_trajectories_are_smoothed_as_the_plan_says_and_the_card_and_the_log_say
     assert begun["plan"]["matching"]["smoothing"] == smoothing
 
 
+@pytest.mark.parametrize(("asked", "batch"), [(0, 32), (3, 3)])
+def test_card_and_log_tell_the_batch_that_students_had(fresh, asked, batch):
+    fresh.plan.write_text(SHORT.replace("batch = 4", f"batch = {asked}"))
+    report = run(fresh)
+    assert read(fresh.out).card.recipe.plan["matching.batch"] == batch
+    begun = json.loads((report.run / "events.jsonl").read_text().splitlines()[0])
+    assert (begun["plan"]["matching"]["batch"], report.plan.matching.batch) == (batch, asked)
+
+
 def test_leaks_stop_a_run_before_it_leaves_anything(fresh, tmp_path, source):
     for split, start, end in (("train", 0, 20), ("val", 20, 30), ("test", 30, 40)):
         for name in ("clear", "ill"):

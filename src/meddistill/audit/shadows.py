@@ -245,6 +245,8 @@ def plan_of(card: Card) -> Plan:
             section, dot, key = name.partition(".")
             place = nested.setdefault(section, {}) if dot else nested
             place[key or name] = value
+    # An older card tells 0 for what its method had then.
+    nested["formation"] = nested.get("formation") or card.images.size // (card.images.stored or card.images.size)
     nested.setdefault("evaluation", {})["seeds"] = 0
     nested.setdefault("matching", {}).setdefault("smoothing", 0)  # cards tell of it where there is some
     return from_mapping(nested, "the recipe on the card")

@@ -68,7 +68,7 @@ def limits_problems(count: int, channels: int, size: int, classes: int) -> list[
         (
             count * channels * size**2 <= MAX_PIXELS,
             f"{count * channels * size**2} pixel values in all; a package holds at most {MAX_PIXELS}: "
-            "ask for fewer images a class or a smaller size",
+            "ask for fewer images a class, a smaller size or, in a plan, a lower formation",
         ),
         (
             _tensor_bytes(count, channels, size, classes) <= MAX_TENSORS_BYTES,

@@ -297,7 +297,9 @@ def _segment_seconds(plan: Plan, network: ConvNet, learned: Learned) -> float:
     And for those that leave no trace where these two do.
     """
     steps = min(2, plan.matching.student_steps)
-    loop = replace(plan.loop_plan((0, 0)), student_steps=steps)
+    loop, every = plan.loop_plan((0, 0)), plan.matching.student_steps
+    batch = loop.batch_of(len(learned.images))
+    loop = replace(loop, student_steps=steps, batch=batch)  # a usual batch depends on the steps: the run's is timed
     start, target = _params(network, learned.images.device), _params(network, learned.images.device, "target")
 
     def score(states: Mapping[int, Params]) -> torch.Tensor:
@@ -307,9 +309,7 @@ def _segment_seconds(plan: Plan, network: ConvNet, learned: Learned) -> float:
         batches = student_batches(len(learned.images), loop, stream(0, "estimate", "batches"))
         unroll(network, start, learned, batches, score, rule=replace(loop.rule, compiled=False, kernels=False))
 
-    every = plan.matching.student_steps
     asked = len(loop.distance.looks_at(every))
-    batch = loop.batch_of(len(learned.images))
     traces = traces_at_once(network, loop.rule, batch, learned.images.device)
     whole = room_for(network, loop.rule, batch, every, asked, traces)
     more = SHARE_OF_SLOPES * whole.taken_twice + (SHARE_OF_TRACE * whole.untraced if traces >= steps else 0)

@@ -118,8 +118,9 @@ class Evaluation:
 # Of smaller images nobody sees what they show.
 _LEAST_STORED = 8
 # A class has at most so many images where a method's own formation is above 2: with more of them larger ones teach more
-# (docs/bench.md, "How small the images should be").
-_MOST_OF_THE_SMALLEST = 64
+# (docs/bench.md, "How small the images should be"). Nor is it above 2 for larger images than these: each of the small
+# ones costs a network as much time as a large one, and their advantage has been measured up to 64 pixels.
+_MOST_OF_THE_SMALLEST, _LARGEST_OF_SMALLEST = 64, 128
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ class Plan:
         """
         told = self.as_dict() | {"formation": self.formed}
         told["matching"]["smoothing"] = self.smoothed
-        if classes and not self.matching.batch:
+        if classes and not self.matching.batch and self.objective() is None:
             told["matching"]["batch"] = usual_batch(self.count(classes), self.matching.student_steps)
         return told
 
@@ -214,15 +215,15 @@ class Plan:
         return self.formation or self._own_formation()
 
     def _own_formation(self) -> int:
-        """The method's, halved until images are not too small nor, above 2, too many of a class.
+        """The method's, halved until images are not too small; above 2 also until they are few and of small ones.
 
         Images asked for in all count as those of two classes, since a plan knows of no more.
         """
         own, each = find(self.method).formation, self.total_images / 2 or self.images_per_class
         while own > 1 and stored_side(self.size, own) < _LEAST_STORED:
             own //= 2
-        while own > 2 and each * own**2 > _MOST_OF_THE_SMALLEST:
-            own //= 2
+        while own > 2 and (each * own**2 > _MOST_OF_THE_SMALLEST or self.size > _LARGEST_OF_SMALLEST):
+            own = max(2, own // 2)
         return own
 
     @property
