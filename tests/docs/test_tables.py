@@ -88,7 +88,13 @@ ANEW = ", measured anew"
 
 
 @pytest.mark.parametrize(
-    ("heading", "name"), [("The hour", "bench_hour"), ("Other cohorts", "bench_own"), ("Every method", "bench_peers")]
+    ("heading", "name"),
+    [
+        ("The hour", "bench_hour"),
+        ("Other cohorts", "bench_own"),
+        ("Every method", "bench_peers"),
+        ("Every method on other cohorts", "bench_peers_more"),
+    ],
 )
 def test_a_table_of_the_benchmark_is_its_record(heading, name):
     (_, *headers, last), rows = table("bench.md", f"\n## {heading}\n")
@@ -161,6 +167,15 @@ def test_differences_that_sentences_tell_are_those_of_the_records():
     page = " ".join(text_of("bench.md").split("## What the parts add")[1].replace("−", "-").split())
     for one, other in (("mtt-small", "mtt"), ("pruned-small", "mtt-small"), ("progressive-small", "mtt-small")):
         assert pairs(RECORDS / "bench_ablation", one, other)["all"].lstrip("+-") in page
+    page = " ".join(text_of("bench.md").split("## Every method on other cohorts")[1].split())
+    for one, other, cohort in (
+        ("meddistill", "ftd", "covid_cxr3_112"),
+        ("meddistill", "mct", "pbc_blood_64"),
+        ("mct", "mtt", "pbc_blood_64"),
+        ("hop-tm", "mtt", "pbc_blood_64"),
+    ):
+        found = pairs(RECORDS / "bench_peers_more", one, other)[f"{cohort}, 1 a class, convnet-d3-w32"]
+        assert found.removeprefix("+") in page, (one, other)
     told = " ".join(text_of("methods.md").split())
     apart = differences("bench_hour"), differences("bench_own")
     anew = pairs(RECORDS / "bench_progressive", "progressive", "mtt", RECORDS / "bench_hour")["all"]
