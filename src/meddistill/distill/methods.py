@@ -56,8 +56,8 @@ class Method:
     become too similar start anew. ``objective``: what a method of another family than trajectory matching lowers;
     labels, formation and smoothing apart, nothing else here concerns it. ``formation``: f, where f² images of 1/f of
     the side take the place of each (:mod:`~meddistill.distill.formation`), unless the plan says otherwise; a plan
-    halves it where they would be too small, or too many. ``smoothing``: how many snapshots on each side of one are
-    averaged with it (:class:`~meddistill.distill.loop.Matching`), likewise.
+    halves it where they would be too small, too many or of large images. ``smoothing``: how many snapshots on
+    each side of one are averaged with it (:class:`~meddistill.distill.loop.Matching`), likewise.
     """
 
     name: str

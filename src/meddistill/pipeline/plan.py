@@ -117,10 +117,10 @@ class Evaluation:
 
 # Of smaller images nobody sees what they show.
 _LEAST_STORED = 8
-# A class has at most so many images where a method's own formation is above 2: with more of them larger ones teach more
-# (docs/bench.md, "How small the images should be"). Nor is it above 2 for larger images than these: each of the small
-# ones costs a network as much time as a large one, and their advantage has been measured up to 64 pixels.
-_MOST_OF_THE_SMALLEST, _LARGEST_OF_SMALLEST = 64, 128
+# A method's own formation is above 2 only where a class has at most so many small images: of more of them larger ones
+# teach more (docs/bench.md, "How small the images should be"). And only for images of at most this side: each small one
+# costs a network as much time as one of full size, and nothing has been measured of larger ones.
+_MOST_OF_A_CLASS, _LARGEST_SIDE = 64, 128
 
 
 @dataclass(frozen=True)
@@ -215,14 +215,14 @@ class Plan:
         return self.formation or self._own_formation()
 
     def _own_formation(self) -> int:
-        """The method's, halved until images are not too small; above 2 also until they are few and of small ones.
+        """The method's, halved until images are not too small; above 2 also where they are too many, or of large ones.
 
         Images asked for in all count as those of two classes, since a plan knows of no more.
         """
         own, each = find(self.method).formation, self.total_images / 2 or self.images_per_class
         while own > 1 and stored_side(self.size, own) < _LEAST_STORED:
             own //= 2
-        while own > 2 and (each * own**2 > _MOST_OF_THE_SMALLEST or self.size > _LARGEST_OF_SMALLEST):
+        while own > 2 and (each * own**2 > _MOST_OF_A_CLASS or self.size > _LARGEST_SIDE):
             own = max(2, own // 2)
         return own
 
