@@ -188,7 +188,7 @@ def test_the_first_of_several_packages_names_the_tutor_of_them_all(grey, tmp_pat
     tinted = package(tmp_path / "tinted.mdz", channels=3, classes=("even", "striped", "more"), seed=7000)
     (tmp_path / "names.csv").write_text("class,becomes\neven,plain\n")
     given = {"net": "vgg11-w4", "recipe": "tutored", "classes": tmp_path / "names.csv", "seeds": 1, "seed": 3}
-    api.train([grey, tinted], tmp_path / "m", device="cpu", **given)
+    assert api.train([grey, tinted], tmp_path / "m", device="cpu", **given).as_dict()["recipe"] == "tutored"
     trained, names = load_model(tmp_path / "m"), read_renaming(tmp_path / "names.csv")
     assert trained.classes == ("plain", "striped", "more") and trained.origin.protocol == "2-tutored"
     both = combine([Part(file.name, read(file)) for file in (grey, tinted)], names)

@@ -151,7 +151,8 @@ def test_distillation_results_are_tables():
 def test_training_with_and_without_a_test_source():
     bare = {"model": "m.safetensors", "network": "convnet-d3-w64", "seeds": 5, "seconds": 3.0}
     assert "AUROC" not in rendered(receiving.training, bare)
-    shown = rendered(receiving.training, {**bare, **measured(0.8), "test_images": 624})
+    shown = rendered(receiving.training, {**bare, "recipe": "tutored", **measured(0.8), "test_images": 624})
+    assert "recipe" in shown and "tutored" in shown
     assert "624 real images" in shown
     assert "85.0 ± 1.2" in shown
 

@@ -71,7 +71,7 @@ def test_the_package_has_a_step_size_for_each_step_and_says_what_was_planned(mad
 def test_its_own_recipe_gives_the_model_that_the_card_has_scores_of(made, tmp_path):
     card = read(made.out).card
     report = api.train(made.out, tmp_path / "m.st", recipe="own", test=made.source, device="cpu").as_dict()
-    assert report["senders"] is True
+    assert (report["senders"], report["recipe"]) == (True, "own")
     assert report["seeds"] == 1
     assert is_the_senders(card, load_model(tmp_path / "m.st").params)
     for metric in ("balanced_accuracy", "auroc", "accuracy"):
@@ -86,6 +86,7 @@ def test_the_protocol_takes_the_package_as_any_other(made, tmp_path):
     card = read(made.out).card
     report = api.train(made.out, tmp_path / "m.st", seeds=1, test=made.source, device="cpu").as_dict()
     assert "senders" not in report
+    assert report["recipe"] == "protocol"
     assert 0 <= report["auroc"]["mean"] <= 1
     assert {split: list(rows) for split, rows in card.results.splits.items()} == {
         split: ["distilled", "own"] for split in ("val", "test")

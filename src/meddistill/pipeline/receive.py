@@ -80,7 +80,8 @@ class Contribution:
 class TrainReport:
     """A trained model, and its scores over seeds where test images were given.
 
-    ``senders``: by a package's own recipe, whether the model is the sender's to the last bit; None by the protocol.
+    ``recipe``: how networks learned. ``senders``: by a package's own recipe, whether the model is the sender's to the
+    last bit; None by another one.
     ``contributions`` and ``reconciled``: of several packages, what each gave and what had to be reconciled.
     """
 
@@ -93,12 +94,14 @@ class TrainReport:
     contributions: tuple[Contribution, ...] = ()
     reconciled: tuple[str, ...] = ()
     senders: bool | None = None
+    recipe: RecipeName = "protocol"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
         document: dict[str, Any] = {
             "model": str(self.model),
             "network": self.network,
+            "recipe": self.recipe,
             "seeds": self.seeds,
             "seconds": round(self.seconds, 1),
         }
@@ -196,6 +199,7 @@ def train(
             test_images=None if images is None else len(images),
             scores=None if images is None else summarise_scores([score(model, images)[0]]),
             senders=senders,
+            recipe=recipe,
         )
     for note in combined.notes:
         progress.note(note)
@@ -221,6 +225,7 @@ def train(
             for place in several
         ),
         reconciled=combined.notes,
+        recipe=recipe,
     )
 
 

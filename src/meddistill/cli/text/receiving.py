@@ -25,7 +25,8 @@ def training(document: Document, console: Console) -> None:
         fields(console, [*measured, ("calibration error %", percent(document.get(CALIBRATION)))])
         console.print()
     _contributions(document.get("packages", ()), console)
-    fields(console, [("network", document.get("network")), ("model", document.get("model")), ("time", took(document))])
+    told = [(key, document.get(key)) for key in ("network", "recipe", "model")]
+    fields(console, [*told, ("time", took(document))])
 
 
 def _contributions(packages: Sequence[Document], console: Console) -> None:
