@@ -226,7 +226,7 @@ def test_no_package_is_no_training(tmp_path):
 def test_train_without_test_images_has_no_scores(grey, tmp_path):
     answer = api.train(grey, tmp_path / "m", net="convnet-d2-w4", seeds=1, device="cpu").as_dict()
     assert answer["network"] == "convnet-d2-w4"
-    assert answer.keys() == {"model", "network", "seeds", "seconds"}
+    assert answer.keys() == {"model", "network", "recipe", "seeds", "seconds"}
 
 
 @pytest.mark.parametrize(
