@@ -275,8 +275,8 @@ def test_the_table_of_formations_at_28_pixels_is_its_record():
         for count in (1, 2)
         for name in ("meddistill-4", "meddistill-9")
     }
-    assert f"falls from {lost[1, 'meddistill-4']} to {lost[1, 'meddistill-9']} points" in told
-    assert f"{lost[2, 'meddistill-4']} with four and {lost[2, 'meddistill-9']} with nine" in told
+    for count, words in ((1, "points with four and {} with nine at one image a class,"), (2, "and {} at two")):
+        assert f"{lost[count, 'meddistill-4']} {words.format(lost[count, 'meddistill-9'])}" in told
     assert f"{apart['all']} points over the four cells" in told
 
 
