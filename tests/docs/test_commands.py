@@ -44,6 +44,7 @@ BEFORE = {
     "docs/audit.md": {"SOURCE": "pictures", "lungs.mdw": "model.mdw"},
     "docs/audit-for-an-officer.md": {"chest": "pictures", "chest.mdz": "lungs.mdz", "st-mary.pem": "key.pem"},
     "docs/bench.md": {"DATA": "data", "recipes": "recipes"},
+    "docs/compared.md": {"DATA": "data", "recipes": "recipes"},
     "docs/choose-method.md": {"chest": "pictures", "grid.toml": "grid.toml"},
     "docs/cli.md": {
         "SOURCE": "pictures",

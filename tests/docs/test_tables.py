@@ -77,7 +77,7 @@ def test_benchmarks_write_a_record_as_it_stands(tmp_path):
 
 def test_the_table_of_the_ablation_is_its_record():
     kept, apart = recorded("bench_ablation"), differences("bench_ablation")
-    _, rows = table("bench.md", "## What the parts add")
+    _, rows = table("compared.md", "## What the parts add")
     assert {method(row[0]) for row in rows} == {name for _, _, name in kept} - {"random-soft"}
     for name, _, figures, difference in rows:
         assert figures == kept["pneumoniamnist", 1, method(name)]
@@ -97,7 +97,7 @@ ANEW = ", measured anew"
     ],
 )
 def test_a_table_of_the_benchmark_is_its_record(heading, name):
-    (_, *headers, last), rows = table("bench.md", f"\n## {heading}\n")
+    (_, *headers, last), rows = table("compared.md", f"\n## {heading}\n")
     found, paired = recorded(name), differences(name)
     anew = [method(first.removesuffix(ANEW)) for first, *_ in rows if first.endswith(ANEW)]
     assert anew == (["progressive"] if name == "bench_hour" else [])
@@ -119,7 +119,7 @@ def test_a_table_of_the_benchmark_is_its_record(heading, name):
 def test_the_table_of_the_fewest_images_is_its_record():
     kept = {place: shown(one.values()) for place, one in balanced("bench_fewest", "total_images", "method").items()}
     places = [(cohort, count) for cohort in ("pneumoniamnist", "ham10000") for count in (1, 2, 5)]
-    _, rows = table("bench.md", "\n## The fewest images\n")
+    _, rows = table("compared.md", "\n## The fewest images\n")
     assert {method(row[0]) for row in rows} == {name for _, _, name in kept}
     for first, *cells in rows:
         assert cells == [kept[(*place, method(first))] for place in places], first
@@ -128,7 +128,7 @@ def test_the_table_of_the_fewest_images_is_its_record():
 def test_the_table_of_the_papers_claims_is_its_record():
     kept, apart = recorded("bench_claims"), differences("bench_claims")
     places = [(cohort, count) for cohort in ("covid_cxr3_112", "pbc_blood_64", "ham10000") for count in (1, 2)]
-    _, rows = table("bench.md", "\n## What the papers claim, on other cohorts\n")
+    _, rows = table("compared.md", "\n## What the papers claim, on other cohorts\n")
     assert {method(row[0]) for row in rows} == {name for _, _, name in kept}
     for first, *cells, difference in rows:
         assert cells == [kept[(*place, method(first))] for place in places], first
@@ -136,7 +136,7 @@ def test_the_table_of_the_papers_claims_is_its_record():
     ahead = [pairs(RECORDS / "bench_claims", "meddistill", name) for name in ("mtt", "pruned", "progressive")]
     least = (min(float(one[place].split()[0]) for one in ahead) for place in ahead[0] if place != "all")
     each = [f"{one:.1f}" for one in least]
-    told = " ".join(text_of("bench.md").split())
+    told = " ".join(text_of("compared.md").split())
     assert f"it is {', '.join(each[:-1])} and {each[-1]} points, {sum(map(float, each)) / 6:.1f} on average" in told
 
 
@@ -164,10 +164,10 @@ def test_pairs_of_a_record_are_those_of_the_benchmark(tmp_path):
 
 
 def test_differences_that_sentences_tell_are_those_of_the_records():
-    page = " ".join(text_of("bench.md").split("## What the parts add")[1].replace("−", "-").split())
+    page = " ".join(text_of("compared.md").split("## What the parts add")[1].replace("−", "-").split())
     for one, other in (("mtt-small", "mtt"), ("pruned-small", "mtt-small"), ("progressive-small", "mtt-small")):
         assert pairs(RECORDS / "bench_ablation", one, other)["all"].lstrip("+-") in page
-    page = " ".join(text_of("bench.md").split("## Every method on other cohorts")[1].split())
+    page = " ".join(text_of("compared.md").split("## Every method on other cohorts")[1].split())
     for one, other, cohort in (
         ("meddistill", "ftd", "covid_cxr3_112"),
         ("meddistill", "mct", "pbc_blood_64"),
@@ -224,12 +224,12 @@ def test_a_table_of_scarce_labels_is_its_record(name):
 
 
 def test_the_table_of_transfer_is_its_record():
-    assert made("docs/tools/transfer.py", RECORDS / "bench_transfer") in text_of("bench.md")
+    assert made("docs/tools/transfer.py", RECORDS / "bench_transfer") in text_of("compared.md")
 
 
 def test_the_table_of_formations_is_its_record():
     kept = {place: shown(one.values()) for place, one in balanced("bench_formations", "method", "evaluation").items()}
-    (_, *headers), rows = table("bench.md", "\n## How small the images should be\n")
+    (_, *headers), rows = table("compared.md", "\n## How small the images should be\n")
     networks = {"ConvNet": "convnet-d3-w32", "ResNet-18, tutored": "resnet18-w16-tutored"}
     for cohort, network, *cells in rows:
         assert cells == [kept[COHORTS[cohort], method(one), networks[network]] for one in headers[1:]], cohort
@@ -239,7 +239,7 @@ def test_the_table_of_formations_is_its_record():
 def cells_are_recorded(heading, name, one, other, cells):
     """Under a heading: cohort, images a class, a figure for every method, how far two of them are apart."""
     kept, apart = recorded(name), pairs(RECORDS / name, one, other)
-    (_, _, *headers, _), rows = table("bench.md", heading)
+    (_, _, *headers, _), rows = table("compared.md", heading)
     for cohort, count, *figures, difference in rows:
         place = COHORTS.get(cohort, "pneumoniamnist"), int(count)
         assert figures == [kept[(*place, method(each))] for each in headers], place
@@ -253,7 +253,7 @@ def test_the_table_of_formations_of_more_images_is_its_record():
     cells_are_recorded("\n### With more images\n", "bench_formations_more", *names, 6)
     found = balanced("bench_formations_more", "images_per_class", "method")
     two = ([found[cohort, 2, name]["per_seed"] for cohort in COHORTS.values()] for name in names)
-    assert f"{ahead(*two)} on average, surely on one" in " ".join(text_of("bench.md").split())
+    assert f"{ahead(*two)} on average, surely on one" in " ".join(text_of("compared.md").split())
 
 
 def test_the_table_of_formations_at_28_pixels_is_its_record():
@@ -262,14 +262,14 @@ def test_the_table_of_formations_at_28_pixels_is_its_record():
     kept = {(one["images_per_class"], one["evaluation"], one["method"]): one for one in lines}
     networks = {"ConvNet": "convnet-d3-w32", "ResNet-18, tutored": "resnet18-w16-tutored"}
     apart = pairs(record, "meddistill-9", "meddistill-4")
-    (_, _, *headers, _), rows = table("bench.md", "\n### At 28 pixels\n")
+    (_, _, *headers, _), rows = table("compared.md", "\n### At 28 pixels\n")
     for count, network, *cells, difference in rows:
         place = int(count), networks[network]
         found = [kept[(*place, method(one))]["scores"]["test"]["as is"]["balanced_accuracy"] for one in headers]
         assert cells == [shown(one.values()) for one in found], place
         assert difference == apart[f"pneumoniamnist, {count} a class, {networks[network]}"], place
     assert len(rows) == len(apart) - 1 == 4
-    told = " ".join(text_of("bench.md").split("### At 28 pixels")[1].split())
+    told = " ".join(text_of("compared.md").split("### At 28 pixels")[1].split())
     lost = {
         (count, name): shown(kept[count, "resnet18-w16-tutored", name]["drop"].values())
         for count in (1, 2)
@@ -283,7 +283,7 @@ def test_the_table_of_formations_at_28_pixels_is_its_record():
 def test_the_table_of_batches_is_its_record():
     names = "meddistill", "meddistill-4"
     cells_are_recorded("\n## What larger batches add\n", "bench_batches", *names, 4)
-    found, told = balanced("bench_batches", "method"), " ".join(text_of("bench.md").split())
+    found, told = balanced("bench_batches", "method"), " ".join(text_of("compared.md").split())
     small = tuple(COHORTS.values())
     every = (*small, "pneumoniamnist")
 
@@ -302,8 +302,8 @@ def test_the_table_of_batches_is_its_record():
 
 def test_the_table_of_smoothing_is_its_record():
     cells_are_recorded("\n## What smoothing adds\n", "bench_smooth", "meddistill-4-smooth", "meddistill-4", 12)
-    assert "| `meddistill-4-smooth` to `meddistill-4` |" in text_of("bench.md")
-    found, told = balanced("bench_smooth", "images_per_class", "method"), " ".join(text_of("bench.md").split())
+    assert "| `meddistill-4-smooth` to `meddistill-4` |" in text_of("compared.md")
+    found, told = balanced("bench_smooth", "images_per_class", "method"), " ".join(text_of("compared.md").split())
     small, every = tuple(COHORTS.values()), (*COHORTS.values(), "pneumoniamnist")
 
     def over(one, other, counts, cohorts=every):
@@ -326,7 +326,7 @@ def test_the_table_of_smoothing_is_its_record():
 def test_what_tutoring_adds_is_what_the_record_says():
     found = balanced("bench_transfer", "method", "evaluation")
     kept = {place: np.array(one["per_seed"]) for place, one in found.items()}
-    told = " ".join(text_of("bench.md").replace("−", "-").split())
+    told = " ".join(text_of("compared.md").replace("−", "-").split())
     cohorts = ("pneumoniamnist", *COHORTS.values())
 
     def added(method, *places):

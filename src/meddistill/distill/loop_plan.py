@@ -16,7 +16,7 @@ Optimiser = Literal["adam", "sgd"]
 # A segment's score starts at 1; beyond this the student ran away and its gradient is worth nothing. A warm-up has no
 # student, and its score is large wherever the classes look alike.
 _RUNAWAY_SCORE = 10.0
-# Batches larger than 128 have not been measured (docs/bench.md, "What larger batches add").
+# Batches larger than 128 have not been measured (docs/compared.md, "What larger batches add").
 _LEAST_BATCH, _PASSES, _LARGEST_BATCH = 32, 4, 128
 
 
