@@ -140,6 +140,26 @@ def test_the_table_of_the_papers_claims_is_its_record():
     assert f"it is {', '.join(each[:-1])} and {each[-1]} points, {sum(map(float, each)) / 6:.1f} on average" in told
 
 
+def test_the_table_of_claims_from_real_images_is_its_record():
+    kept, apart = recorded("bench_claims_cold"), differences("bench_claims_cold")
+    cohorts = "pneumoniamnist", "covid_cxr3_112", "pbc_blood_64", "ham10000"
+    _, rows = table("compared.md", "\n### From real images, without a warm-up\n")
+    assert {method(row[0]) for row in rows} == {name for _, _, name in kept}
+    for first, *cells, difference in rows:
+        assert cells == [kept[cohort, count, method(first)] for cohort in cohorts for count in (1, 2)], first
+        assert difference == apart.get(method(first), ""), first
+    told = " ".join(text_of("compared.md").replace("−", "-").split())
+    assert f"pruning is {apart['pruned-cold']} points from `mtt-cold`" in told
+    assert f"progressive matching {apart['progressive-cold']}, and" in told
+    warm = [
+        pairs(RECORDS / "bench_claims", name, "mtt-cold", RECORDS / "bench_claims_cold")["all"]
+        for name in ("mtt", "meddistill")
+    ]
+    assert f"`mtt` is {warm[0]} points from `mtt-cold`, and `meddistill` {warm[1]}" in told
+    small = pairs(RECORDS / "bench_ablation", "progressive-small", "mtt")["all"]
+    assert f"{small.removeprefix('+')} points over `mtt` at its bytes" in told
+
+
 def pairs(*asked):
     return loaded("docs/tools/pairs.py").pairs(*asked)
 
