@@ -1,4 +1,4 @@
-"""Print the table of transfer in docs/compared.md from the record of a benchmark: cohorts by methods, network to network.
+"""Print the table of transfer in docs/compared.md from a benchmark's record: cohorts by methods, network to network.
 
 python docs/tools/transfer.py benchmarks/records/bench_transfer
 """

@@ -118,8 +118,8 @@ class Evaluation:
 # Of smaller images nobody sees what they show.
 _LEAST_STORED = 8
 # A method's own formation is above 2 only where a class has at most so many small images: of more of them larger ones
-# teach more (docs/compared.md, "How small the images should be"). And only for images of at most this side: each small one
-# costs a network as much time as one of full size, and nothing has been measured of larger ones.
+# teach more (docs/compared.md, "How small the images should be"). And only for images of at most this side: each small
+# one costs a network as much time as one of full size, and nothing has been measured of larger ones.
 _MOST_OF_A_CLASS, _LARGEST_SIDE = 64, 128
 
 
