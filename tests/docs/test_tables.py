@@ -116,6 +116,26 @@ def test_a_table_of_the_benchmark_is_its_record(heading, name):
         assert difference == paired.get(method(first), ""), first
 
 
+def test_the_table_of_ten_images_a_class_is_its_record():
+    name = "bench_peers_ten"
+    found, apart = recorded(name), differences(name)
+    (_, *headers, _), rows = table("compared.md", "\n### At ten images a class\n")
+    cohorts = [COHORTS.get(header, "pneumoniamnist") for header in headers]
+    assert {method(row[0]) for row in rows} == {one for _, _, one in found}
+    for first, *cells, difference in rows:
+        assert cells == [found[cohort, 10, method(first)] for cohort in cohorts], first
+        assert difference == apart.get(method(first), ""), first
+    told, means = " ".join(text_of("compared.md").split()), balanced(name, "method")
+    peers = {one for _, _, one in found} - {"meddistill", "random", "random-soft"}
+    for cohort in cohorts:
+        best = max(peers, key=lambda one: means[cohort, one]["mean"])
+        ahead = pairs(RECORDS / name, "meddistill", best)[f"{cohort}, 10 a class, convnet-d3-w32"]
+        assert re.search(rf"{re.escape(ahead.removeprefix('+'))} (points )?\(`{best}`\)", told), (cohort, best)
+    for cohort in ("pbc_blood_64", "ham10000"):
+        behind = pairs(RECORDS / name, "progressive", "mtt")[f"{cohort}, 10 a class, convnet-d3-w32"]
+        assert behind.removeprefix("-") in told
+
+
 def test_the_table_of_the_fewest_images_is_its_record():
     kept = {place: shown(one.values()) for place, one in balanced("bench_fewest", "total_images", "method").items()}
     places = [(cohort, count) for cohort in ("pneumoniamnist", "ham10000") for count in (1, 2, 5)]
