@@ -19,6 +19,12 @@ def text_of(page):
     return (ROOT / "docs" / page).read_text(encoding="utf-8")
 
 
+def words_of(page, behind=""):
+    """The text of a page, or what stands behind these words on it, without its line breaks."""
+    text = text_of(page)
+    return " ".join((text.split(behind)[1] if behind else text).split())
+
+
 def table(page, begins):
     """The first table of a page behind these words: its headers and its rows, without emphasis."""
     text = text_of(page).split(begins)[1].replace("**", "").replace("−", "-")
@@ -116,16 +122,23 @@ def test_a_table_of_the_benchmark_is_its_record(heading, name):
         assert difference == paired.get(method(first), ""), first
 
 
-def test_the_table_of_ten_images_a_class_is_its_record():
-    name = "bench_peers_ten"
+def methods_are_recorded(heading, name, cohorts, counts):
+    """Under a heading every method of a record: figures by cohort and size, and the difference to the reference."""
     found, apart = recorded(name), differences(name)
-    (_, *headers, _), rows = table("compared.md", "\n### At ten images a class\n")
-    cohorts = [COHORTS.get(header, "pneumoniamnist") for header in headers]
+    _, rows = table("compared.md", heading)
     assert {method(row[0]) for row in rows} == {one for _, _, one in found}
     for first, *cells, difference in rows:
-        assert cells == [found[cohort, 10, method(first)] for cohort in cohorts], first
+        assert cells == [found[cohort, count, method(first)] for cohort in cohorts for count in counts], first
         assert difference == apart.get(method(first), ""), first
-    told, means = " ".join(text_of("compared.md").split()), balanced(name, "method")
+    return found, apart
+
+
+def test_the_table_of_ten_images_a_class_is_its_record():
+    name, heading = "bench_peers_ten", "\n### At ten images a class\n"
+    (_, *headers, _), _ = table("compared.md", heading)
+    cohorts = [COHORTS.get(header, "pneumoniamnist") for header in headers]
+    found, _ = methods_are_recorded(heading, name, cohorts, [10])
+    told, means = words_of("compared.md"), balanced(name, "method")
     peers = {one for _, _, one in found} - {"meddistill", "random", "random-soft"}
     for cohort in cohorts:
         best = max(peers, key=lambda one: means[cohort, one]["mean"])
@@ -146,29 +159,22 @@ def test_the_table_of_the_fewest_images_is_its_record():
 
 
 def test_the_table_of_the_papers_claims_is_its_record():
-    kept, apart = recorded("bench_claims"), differences("bench_claims")
-    places = [(cohort, count) for cohort in ("covid_cxr3_112", "pbc_blood_64", "ham10000") for count in (1, 2)]
-    _, rows = table("compared.md", "\n## What the papers claim, on other cohorts\n")
-    assert {method(row[0]) for row in rows} == {name for _, _, name in kept}
-    for first, *cells, difference in rows:
-        assert cells == [kept[(*place, method(first))] for place in places], first
-        assert difference == apart.get(method(first), ""), first
+    heading = "\n## What the papers claim, on other cohorts\n"
+    methods_are_recorded(heading, "bench_claims", ("covid_cxr3_112", "pbc_blood_64", "ham10000"), (1, 2))
     ahead = [pairs(RECORDS / "bench_claims", "meddistill", name) for name in ("mtt", "pruned", "progressive")]
     least = (min(float(one[place].split()[0]) for one in ahead) for place in ahead[0] if place != "all")
     each = [f"{one:.1f}" for one in least]
-    told = " ".join(text_of("compared.md").split())
+    told = words_of("compared.md")
     assert f"it is {', '.join(each[:-1])} and {each[-1]} points, {sum(map(float, each)) / 6:.1f} on average" in told
 
 
 def test_the_table_of_claims_from_real_images_is_its_record():
-    kept, apart = recorded("bench_claims_cold"), differences("bench_claims_cold")
-    cohorts = "pneumoniamnist", "covid_cxr3_112", "pbc_blood_64", "ham10000"
-    _, rows = table("compared.md", "\n### From real images, without a warm-up\n")
-    assert {method(row[0]) for row in rows} == {name for _, _, name in kept}
-    for first, *cells, difference in rows:
-        assert cells == [kept[cohort, count, method(first)] for cohort in cohorts for count in (1, 2)], first
-        assert difference == apart.get(method(first), ""), first
-    told = " ".join(text_of("compared.md").replace("−", "-").split())
+    cohorts, heading = (
+        ("pneumoniamnist", "covid_cxr3_112", "pbc_blood_64", "ham10000"),
+        "From real images, without a warm-up",
+    )
+    _, apart = methods_are_recorded(f"\n### {heading}\n", "bench_claims_cold", cohorts, (1, 2))
+    told = words_of("compared.md").replace("−", "-")
     assert f"pruning is {apart['pruned-cold']} points from `mtt-cold`" in told
     assert f"progressive matching {apart['progressive-cold']}, and" in told
     warm = [
@@ -204,10 +210,10 @@ def test_pairs_of_a_record_are_those_of_the_benchmark(tmp_path):
 
 
 def test_differences_that_sentences_tell_are_those_of_the_records():
-    page = " ".join(text_of("compared.md").split("## What the parts add")[1].replace("−", "-").split())
+    page = words_of("compared.md", "## What the parts add").replace("−", "-")
     for one, other in (("mtt-small", "mtt"), ("pruned-small", "mtt-small"), ("progressive-small", "mtt-small")):
         assert pairs(RECORDS / "bench_ablation", one, other)["all"].lstrip("+-") in page
-    page = " ".join(text_of("compared.md").split("## Every method on other cohorts")[1].split())
+    page = words_of("compared.md", "## Every method on other cohorts")
     for one, other, cohort in (
         ("meddistill", "ftd", "covid_cxr3_112"),
         ("meddistill", "mct", "pbc_blood_64"),
@@ -220,7 +226,7 @@ def test_differences_that_sentences_tell_are_those_of_the_records():
     ):
         found = pairs(RECORDS / "bench_peers_more", one, other)[f"{cohort}, 1 a class, convnet-d3-w32"]
         assert found.removeprefix("+") in page, (one, other)
-    told = " ".join(text_of("methods.md").split())
+    told = words_of("methods.md")
     apart = differences("bench_hour"), differences("bench_own")
     anew = pairs(RECORDS / "bench_progressive", "progressive", "mtt", RECORDS / "bench_hour")["all"]
     assert f"{apart[0]['frepo'].lstrip('-')} and {anew.lstrip('-')} points behind it" in told
@@ -293,7 +299,7 @@ def test_the_table_of_formations_of_more_images_is_its_record():
     cells_are_recorded("\n### With more images\n", "bench_formations_more", *names, 6)
     found = balanced("bench_formations_more", "images_per_class", "method")
     two = ([found[cohort, 2, name]["per_seed"] for cohort in COHORTS.values()] for name in names)
-    assert f"{ahead(*two)} on average, surely on one" in " ".join(text_of("compared.md").split())
+    assert f"{ahead(*two)} on average, surely on one" in words_of("compared.md")
 
 
 def test_the_table_of_formations_at_28_pixels_is_its_record():
@@ -309,7 +315,7 @@ def test_the_table_of_formations_at_28_pixels_is_its_record():
         assert cells == [shown(one.values()) for one in found], place
         assert difference == apart[f"pneumoniamnist, {count} a class, {networks[network]}"], place
     assert len(rows) == len(apart) - 1 == 4
-    told = " ".join(text_of("compared.md").split("### At 28 pixels")[1].split())
+    told = words_of("compared.md", "### At 28 pixels")
     lost = {
         (count, name): shown(kept[count, "resnet18-w16-tutored", name]["drop"].values())
         for count in (1, 2)
@@ -323,7 +329,7 @@ def test_the_table_of_formations_at_28_pixels_is_its_record():
 def test_the_table_of_batches_is_its_record():
     names = "meddistill", "meddistill-4"
     cells_are_recorded("\n## What larger batches add\n", "bench_batches", *names, 4)
-    found, told = balanced("bench_batches", "method"), " ".join(text_of("compared.md").split())
+    found, told = balanced("bench_batches", "method"), words_of("compared.md")
     small = tuple(COHORTS.values())
     every = (*small, "pneumoniamnist")
 
@@ -343,7 +349,7 @@ def test_the_table_of_batches_is_its_record():
 def test_the_table_of_smoothing_is_its_record():
     cells_are_recorded("\n## What smoothing adds\n", "bench_smooth", "meddistill-4-smooth", "meddistill-4", 12)
     assert "| `meddistill-4-smooth` to `meddistill-4` |" in text_of("compared.md")
-    found, told = balanced("bench_smooth", "images_per_class", "method"), " ".join(text_of("compared.md").split())
+    found, told = balanced("bench_smooth", "images_per_class", "method"), words_of("compared.md")
     small, every = tuple(COHORTS.values()), (*COHORTS.values(), "pneumoniamnist")
 
     def over(one, other, counts, cohorts=every):
@@ -366,7 +372,7 @@ def test_the_table_of_smoothing_is_its_record():
 def test_what_tutoring_adds_is_what_the_record_says():
     found = balanced("bench_transfer", "method", "evaluation")
     kept = {place: np.array(one["per_seed"]) for place, one in found.items()}
-    told = " ".join(text_of("compared.md").replace("−", "-").split())
+    told = words_of("compared.md").replace("−", "-")
     cohorts = ("pneumoniamnist", *COHORTS.values())
 
     def added(method, *places):
@@ -382,7 +388,7 @@ def test_what_tutoring_adds_is_what_the_record_says():
 
 
 def test_the_table_of_audits_is_its_record():
-    kept, page = record("audits.json"), " ".join(text_of("audit.md").split())
+    kept, page = record("audits.json"), words_of("audit.md")
     assert made("benchmarks/audits.py", kept) in text_of("audit.md")
     outcomes = [row["outcome"] for key, row in kept.items() if key.endswith(" prototypes")]
     assert "pass" not in outcomes
@@ -407,7 +413,7 @@ def test_the_table_of_readings_is_its_record():
 
 
 def test_the_table_of_shadows_is_its_record():
-    kept, page = record("shadows.json"), " ".join(text_of("audit.md").split())
+    kept, page = record("shadows.json"), words_of("audit.md")
     assert made("benchmarks/shadows.py", kept) in text_of("audit.md")
     groups = {
         side: one["patients"] for side, one in kept["default"]["groups"].items() if side in ("members", "control")
@@ -479,7 +485,7 @@ def test_the_table_of_storages_is_its_record():
 def test_the_race_of_the_teachers_is_its_record():
     race, page = (
         record("teachers.json")["cpu convnet-d3-w32, quiet cores"]["race"],
-        " ".join(text_of("teachers.md").split()),
+        words_of("teachers.md"),
     )
     ways = ("at_once", "plainly", "one_after_another", "one_after_another_on_one_thread")
     for first, second in (race[way] for way in ways):
@@ -502,7 +508,7 @@ def test_the_table_of_quantised_images_is_its_record():
         if bits != "float32":
             assert cells == [points(differences[name][key]["balanced_accuracy"]) for name in sets.values()]
     demo = differences["demo"]["6"]
-    told = " ".join(text_of("package.md").split())
+    told = words_of("package.md")
     assert (
         f"{points(demo['balanced_accuracy'])} points of balanced accuracy, {points(demo['accuracy'])} of accuracy"
         in told
@@ -549,7 +555,7 @@ def test_the_times_of_the_engine_on_matrix_units_are_its_record():
 
 
 def test_the_other_figures_of_the_engine_are_its_record():
-    kept, page = record("engine.json"), " ".join(text_of("engine.md").split())
+    kept, page = record("engine.json"), words_of("engine.md")
     both = [kept[f"cpu batch 10 N {steps} threads 2 adjoint bfloat16"]["ways"] for steps in (10, 40)]
     steps = {name: one["cpu_min"] for name, one in kept["cpu variants batch 10 threads 1"]["seconds"].items()}
     memory = {one["way"]: one["megabytes"] for one in kept["cpu memory"]}
@@ -590,7 +596,7 @@ WITH_KERNELS = ["compiled, with kernels", "compiled, with kernels, no step taken
 
 
 def test_what_bounds_a_gpu_is_its_record():
-    kept, page = record("counted.json"), " ".join(text_of("engine.md").split())
+    kept, page = record("counted.json"), words_of("engine.md")
     assert made("benchmarks/counted.py", kept) in text_of("engine.md")
     card = kept["card"]
     rates = ", ".join(f"{card[kind] / 1e12:.0f}" for kind in ("float32", "tf32"))
