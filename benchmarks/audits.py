@@ -60,9 +60,14 @@ def commands(name: str, start: str, data: str, out: str) -> tuple[list[str], lis
     real, package = SETS[name], f"{out}/{name}-{start}.mdz"
     source = f"{data}/{real.source}"
     distil = ["distill", source, "--out", package, "--size", str(real.size), "--images-per-class", str(PER_CLASS)]
-    reading = [*real.reading, *(("--images", f"{data}/{real.images}") if real.images else ())]
     begin = ["--start-images", f"{data}/{real.public}"] if start == "public" else ["--start", start]
-    return [*distil, *begin, *real.options, *reading], ["audit", package, "--members", source, *reading]
+    made = [*distil, *begin, *real.options, *reading(real, data)]
+    return made, ["audit", package, "--members", source, *reading(real, data)]
+
+
+def reading(real: RealSet, data: str) -> list[str]:
+    """The options that tell how the set is read."""
+    return [*real.reading, *(("--images", f"{data}/{real.images}") if real.images else ())]
 
 
 def measure(name: str, start: str, data: str, out: Path) -> dict[str, Any]:

@@ -404,6 +404,28 @@ def test_the_table_of_audits_is_its_record():
         assert f"{area['value']:.2f} ({area['low']:.2f} to {area['high']:.2f})" in page
 
 
+def test_the_table_of_audits_of_batches_is_its_record():
+    kept, told = record("batches.json"), words_of("audit.md", "### Do larger batches tell more?")
+    assert made("benchmarks/batches.py", kept) in text_of("audit.md")
+    passes = [name.split(" ")[1] for name, row in kept.items() if row["outcome"] == "pass"]
+    assert sorted(passes) == ["meddistill-4", "meddistill-4", "mtt", "mtt-128", "mtt-128"]
+    assert "five of ten do, three with small batches and two with large ones" in told
+    alarms = [row["findings"] for name, row in kept.items() if name.startswith("skin") and row["outcome"] == "alarm"]
+    classes = [one["figures"]["by_class"]["akiec"] for row in alarms for one in row if one["attack"] == "membership"]
+    assert [one["outcome"] for one in classes] == ["alarm"] * 3
+    differences = re.findall(r"([+-][\d.]+) ± ([\d.]+) \|", told)
+    assert len(differences) == 5
+    highest = [float(mean) + float(half) for mean, half in differences]
+    assert min(highest) > 0 > max(float(mean) - float(half) for mean, half in differences)
+    nearer, _, membership, share, _ = highest
+    for words in (
+        f"+{nearer:.2f} in the order",
+        f"+{membership:.3f} in the area",
+        f"+{100 * share:.2f} % of the members",
+    ):
+        assert words in told
+
+
 def test_the_table_of_roundings_is_its_record():
     assert made("benchmarks/rounding.py", record("rounding.json")["rows"]) in text_of("engine.md")
 
