@@ -133,17 +133,26 @@ def methods_are_recorded(heading, name, cohorts, counts):
     return found, apart
 
 
-def test_the_table_of_ten_images_a_class_is_its_record():
-    name, heading = "bench_peers_ten", "\n### At ten images a class\n"
+@pytest.mark.parametrize(("count", "word"), [(5, "five"), (10, "ten")])
+def test_the_tables_of_several_images_a_class_are_their_records(count, word):
+    name, heading = f"bench_peers_{word}", f"\n### At {word} images a class\n"
     (_, *headers, _), _ = table("compared.md", heading)
     cohorts = [COHORTS.get(header, "pneumoniamnist") for header in headers]
-    found, _ = methods_are_recorded(heading, name, cohorts, [10])
-    told, means = words_of("compared.md"), balanced(name, "method")
+    found, _ = methods_are_recorded(heading, name, cohorts, [count])
+    told, means = words_of("compared.md", heading), balanced(name, "method")
     peers = {one for _, _, one in found} - {"meddistill", "random", "random-soft"}
     for cohort in cohorts:
         best = max(peers, key=lambda one: means[cohort, one]["mean"])
-        ahead = pairs(RECORDS / name, "meddistill", best)[f"{cohort}, 10 a class, convnet-d3-w32"]
+        ahead = pairs(RECORDS / name, "meddistill", best)[f"{cohort}, {count} a class, convnet-d3-w32"]
+        assert ahead.startswith("+")
         assert re.search(rf"{re.escape(ahead.removeprefix('+'))} (points )?\(`{best}`\)", told), (cohort, best)
+    nearest = max(peers, key=lambda one: sum(means[cohort, one]["mean"] for cohort in cohorts))
+    ahead = pairs(RECORDS / name, "meddistill", nearest)["all"].removeprefix("+")
+    assert f"average, `{nearest}`, {ahead}" in told
+
+
+def test_progressive_matching_is_behind_at_ten_images_a_class_as_recorded():
+    name, told = "bench_peers_ten", words_of("compared.md", "\n### At ten images a class\n")
     for cohort in ("pbc_blood_64", "ham10000"):
         behind = pairs(RECORDS / name, "progressive", "mtt")[f"{cohort}, 10 a class, convnet-d3-w32"]
         assert behind.removeprefix("-") in told
