@@ -355,6 +355,35 @@ def test_the_table_of_batches_is_its_record():
         assert words in told, words
 
 
+def test_the_table_of_longer_students_is_its_records():
+    heading, places = "\n### Longer students\n", set()
+    (_, _, *methods, _), rows = table("compared.md", heading)
+    for title, count, *cells, apart in rows:
+        name, place = "bench_progressive_steps" + "_ten" * (count == "10"), (COHORTS[title], int(count))
+        found = recorded(name)
+        assert cells == [found[(*place, method(one))] for one in methods]
+        added = pairs(RECORDS / name, "progressive-90", "progressive")
+        assert apart == added[f"{place[0]}, {count} a class, convnet-d3-w32"]
+        places |= {(name, *place)}
+    kept = {(name, *one[:2]) for name in {one[0] for one in places} for one in recorded(name)}
+    assert places == kept
+    told, few, ten = (
+        words_of("compared.md", heading).replace("−", "-"),
+        "bench_progressive_steps",
+        "bench_progressive_steps_ten",
+    )
+    over, behind = (pairs(RECORDS / name, "progressive-90", "mtt") for name in (few, ten))
+    added = [pairs(RECORDS / name, "progressive-90", "progressive")["all"].removeprefix("+") for name in (few, ten)]
+    met = over["ham10000, 1 a class, convnet-d3-w32"].removeprefix("+")
+    for words in (
+        f"by {added[0]} points over the four cells of one and two images a class and by {added[1]} at ten",
+        f"stays behind `mtt` ({behind['all']})",
+        f"From `mtt` they are {over['all']} points over the four cells",
+        f"(one image a class of HAM10000, {met} points over `mtt`)",
+    ):
+        assert words in told, words
+
+
 def test_the_table_of_smoothing_is_its_record():
     cells_are_recorded("\n## What smoothing adds\n", "bench_smooth", "meddistill-4-smooth", "meddistill-4", 12)
     assert "| `meddistill-4-smooth` to `meddistill-4` |" in text_of("compared.md")
