@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared import answer, interval, markdown, read_record, today, write_record
+from shared import AUDITED, answer, interval, markdown, read_record, today, write_record
 
 RECORD = Path(__file__).parent / "records" / "audits.json"
 STARTS = ("prototypes", "noise", "public", "real")
@@ -58,14 +58,26 @@ SETS = {
 def commands(name: str, start: str, data: str, out: str) -> tuple[list[str], list[str]]:
     """Distilling with default settings, and the audit of the package, as a user types them."""
     real, package = SETS[name], f"{out}/{name}-{start}.mdz"
-    source = f"{data}/{real.source}"
-    distil = ["distill", source, "--out", package, "--size", str(real.size), "--images-per-class", str(PER_CLASS)]
+    distil = [
+        "distill",
+        f"{data}/{real.source}",
+        "--out",
+        package,
+        "--size",
+        str(real.size),
+        "--images-per-class",
+        str(PER_CLASS),
+    ]
     begin = ["--start-images", f"{data}/{real.public}"] if start == "public" else ["--start", start]
-    made = [*distil, *begin, *real.options, *reading(real, data)]
-    return made, ["audit", package, "--members", source, *reading(real, data)]
+    return [*distil, *begin, *real.options, *_reading(real, data)], audit_of_package(real, package, data)
 
 
-def reading(real: RealSet, data: str) -> list[str]:
+def audit_of_package(real: RealSet, package: str, data: str) -> list[str]:
+    """The audit of a package of the set, as a user types it."""
+    return ["audit", package, "--members", f"{data}/{real.source}", *_reading(real, data)]
+
+
+def _reading(real: RealSet, data: str) -> list[str]:
     """The options that tell how the set is read."""
     return [*real.reading, *(("--images", f"{data}/{real.images}") if real.images else ())]
 
@@ -86,7 +98,7 @@ def measure(name: str, start: str, data: str, out: Path) -> dict[str, Any]:
 
 def audit_of(name: str, start: str, data: str, out: Path) -> dict[str, Any]:
     """Audit the package that was distilled; what the record keeps of it."""
-    audited = answer(commands(name, start, data, str(out))[1], (0, 6, 7, 8))
+    audited = answer(commands(name, start, data, str(out))[1], AUDITED)
     return {
         "audited": today(),
         "outcome": audited["outcome"],
@@ -135,9 +147,14 @@ def line(key: str, row: dict[str, Any]) -> tuple[str, ...]:
         f"{membership['worst_class']['class']} {interval(membership['worst_class']['area'], 1, '{:.3f}')}",
         interval(membership["network_trained_on_members"], 1, "{:.3f}"),
         interval(found["labels"]["excess"], 100, "{:+.1f}"),
-        ", ".join(f"{one['attack']}: {one['outcome']}" for one in row["findings"] if one["outcome"] != "pass")
-        or "pass",
+        not_passed(row),
     )
+
+
+def not_passed(row: dict[str, Any]) -> str:
+    """The attacks that an audit did not pass and how they ended, or that it passed."""
+    ended = (f"{one['attack']}: {one['outcome']}" for one in row["findings"] if one["outcome"] != "pass")
+    return ", ".join(ended) or "pass"
 
 
 def main() -> None:

@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/batches.py --bench OUT --data ../shared/data [--only "covid meddistill"]
 
 OUT is the folder of that benchmark, whose rows of ten images a class have batches of 32 and larger ones. A cohort and a
-row are one entry of ``benchmarks/records/batches.json``, written as
-soon as it is measured; what is in it is not measured again. PneumoniaMNIST is left out: the benchmark has it as it is
-split, where members and control patients differ. ``--table`` prints the record.
+row are one entry of ``benchmarks/records/batches.json``, written as soon as it is measured; what is in it is not
+measured again. PneumoniaMNIST is left out: the benchmark has it as it is split, where members and control patients
+differ. ``--table`` prints the record.
 """
 
 import argparse
@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from audits import SETS, reading
-from shared import answer, completed, interval, markdown, today
+from audits import SETS, audit_of_package, not_passed
+from shared import AUDITED, answer, completed, interval, markdown, today
 
 from meddistill.train.metrics import summarise
 
@@ -24,9 +24,12 @@ RECORD = Path(__file__).parent / "records" / "batches.json"
 # As the record of audits calls a cohort, and as the benchmark does.
 COHORTS = {"covid": "covid_cxr3_112", "blood": "pbc_blood_64", "skin": "ham10000"}
 # A row with batches of 32, and one with larger ones that is alike in all else; thirty images of mtt fit into both.
-SMALL, PLAIN = ("meddistill-4", "meddistill"), ("mtt", "mtt-128")
-PAIRS = (("covid", SMALL), ("blood", SMALL), ("skin", SMALL), ("blood", PLAIN), ("skin", PLAIN))
-NAMES = [f"{cohort} {row}" for cohort, rows in PAIRS for row in rows]
+OURS, MTT = ("meddistill-4", "meddistill"), ("mtt", "mtt-128")
+PAIRS = [
+    (f"{cohort} {small}", f"{cohort} {large}")
+    for cohort, (small, large) in (("covid", OURS), ("blood", OURS), ("skin", OURS), ("blood", MTT), ("skin", MTT))
+]
+NAMES = [name for pair in PAIRS for name in pair]
 
 
 def package_of(bench: Path, cohort: str, row: str) -> str:
@@ -38,19 +41,13 @@ def package_of(bench: Path, cohort: str, row: str) -> str:
     raise SystemExit(f"{bench}/results.jsonl has no row {row} of {COHORTS[cohort]}: run --subset batches first")
 
 
-def command(cohort: str, row: str, bench: Path, out: str, data: str) -> list[str]:
-    """The audit of a row's package, which is in ``out``, as a user types it."""
-    real = SETS[cohort]
-    words = ["audit", f"{out}/{package_of(bench, cohort, row)}", "--members", f"{data}/{real.source}"]
-    return [*words, *reading(real, data)]
-
-
 def measure(name: str, bench: Path, data: str) -> dict[str, Any]:
     """Audit one package; what the record keeps of it."""
     cohort, row = name.split(" ")
-    told = answer(command(cohort, row, bench, str(bench), data), (0, 6, 7, 8))
+    package = package_of(bench, cohort, row)
+    told = answer(audit_of_package(SETS[cohort], f"{bench}/{package}", data), AUDITED)
     return {
-        "command": shlex.join(["meddistill", *command(cohort, row, bench, "OUT", "DATA")]),
+        "command": shlex.join(["meddistill", *audit_of_package(SETS[cohort], f"OUT/{package}", "DATA")]),
         "date": today(),
         **{key: told[key] for key in ("outcome", "groups", "findings", "seconds")},
     }
@@ -90,23 +87,20 @@ def line(name: str, row: dict[str, Any]) -> tuple[str, ...]:
         interval(membership, 1, "{:.3f}"),
         interval(share, 100, "{:.2f}"),
         interval(labels, 100, "{:+.1f}"),
-        ", ".join(f"{one['attack']}: {one['outcome']}" for one in row["findings"] if one["outcome"] != "pass")
-        or "pass",
+        not_passed(row),
     )
 
 
 def differences(record: dict[str, Any]) -> str:
     """By how much more the package with the larger batches of each pair tells, and the mean with its 95 % interval."""
-    heads, lines = ("larger batches less small ones", *(f"{cohort} {rows[1]}" for cohort, rows in PAIRS), "mean"), []
-    for figure in found(record[NAMES[0]]):
-        small, large = (
-            [found(record[f"{cohort} {rows[place]}"])[figure]["value"] for cohort, rows in PAIRS] for place in (0, 1)
-        )
-        apart = [high - low for low, high in zip(small, large, strict=True)]
+    measured = {name: found(row) for name, row in record.items()}
+    lines = []
+    for figure in measured[NAMES[0]]:
+        apart = [measured[large][figure]["value"] - measured[small][figure]["value"] for small, large in PAIRS]
         mean = summarise(apart)
         told = f"{mean.mean:+.4f} ± {mean.high - mean.mean:.4f}"
         lines.append((figure, *(f"{one:+.4f}" for one in apart), told))
-    return markdown(heads, lines)
+    return markdown(("larger batches less small ones", *(large for _, large in PAIRS), "mean"), lines)
 
 
 def _value(figure: Mapping[str, float]) -> float:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from shared import answer, completed, interval, markdown, today
+from shared import AUDITED, answer, completed, interval, markdown, today
 
 from meddistill.runtime.streams import numpy_stream
 
@@ -54,7 +54,7 @@ def measure(cell: str, data: Path, out: Path) -> dict[str, Any]:
         options = (*options, "--plan", str(out / f"{cell}.toml"))
     distil = ["distill", str(source), "--out", str(package), *options]
     audit = ["audit", str(package), "--members", str(source), "--shadows", str(SHADOWS)]
-    made, audited = answer(distil, (0,)), answer(audit, (0, 6, 7, 8))
+    made, audited = answer(distil, (0,)), answer(audit, AUDITED)
     found = {one["attack"]: one for one in audited["findings"]}
     return {
         "command": "; ".join(shlex.join(["meddistill", *words]).replace(str(out), "OUT") for words in (distil, audit)),

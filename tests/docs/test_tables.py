@@ -178,11 +178,9 @@ def test_the_table_of_the_papers_claims_is_its_record():
 
 
 def test_the_table_of_claims_from_real_images_is_its_record():
-    cohorts, heading = (
-        ("pneumoniamnist", "covid_cxr3_112", "pbc_blood_64", "ham10000"),
-        "From real images, without a warm-up",
-    )
-    _, apart = methods_are_recorded(f"\n### {heading}\n", "bench_claims_cold", cohorts, (1, 2))
+    cohorts = "pneumoniamnist", "covid_cxr3_112", "pbc_blood_64", "ham10000"
+    heading = "\n### From real images, without a warm-up\n"
+    _, apart = methods_are_recorded(heading, "bench_claims_cold", cohorts, (1, 2))
     told = words_of("compared.md").replace("−", "-")
     assert f"pruning is {apart['pruned-cold']} points from `mtt-cold`" in told
     assert f"progressive matching {apart['progressive-cold']}, and" in told
@@ -367,11 +365,8 @@ def test_the_table_of_longer_students_is_its_records():
         places |= {(name, *place)}
     kept = {(name, *one[:2]) for name in {one[0] for one in places} for one in recorded(name)}
     assert places == kept
-    told, few, ten = (
-        words_of("compared.md", heading).replace("−", "-"),
-        "bench_progressive_steps",
-        "bench_progressive_steps_ten",
-    )
+    few, ten = "bench_progressive_steps", "bench_progressive_steps_ten"
+    told = words_of("compared.md", heading).replace("−", "-")
     over, behind = (pairs(RECORDS / name, "progressive-90", "mtt") for name in (few, ten))
     added = [pairs(RECORDS / name, "progressive-90", "progressive")["all"].removeprefix("+") for name in (few, ten)]
     met = over["ham10000, 1 a class, convnet-d3-w32"].removeprefix("+")
